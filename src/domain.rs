@@ -1,0 +1,484 @@
+//! The nouns that every stage shares: items, identities, embeddings, pairings, measures, estimates.
+//!
+//! Nothing here reads a file or computes a metric. Bad values are refused where they are built, so the
+//! stages after `embed` need not look for NaN again.
+
+use std::fmt;
+
+use ndarray::{Array2, ArrayView1};
+use serde::{Deserialize, Serialize};
+
+/// What an item is used for in retrieval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Searches, is never found.
+    Query,
+    /// Is found, never searches.
+    Gallery,
+    /// Both; the item itself is removed from its own ranking.
+    Both,
+}
+
+impl Role {
+    /// Whether the item searches.
+    pub fn is_query(self) -> bool {
+        matches!(self, Role::Query | Role::Both)
+    }
+
+    /// Whether the item can be found.
+    pub fn is_gallery(self) -> bool {
+        matches!(self, Role::Gallery | Role::Both)
+    }
+}
+
+/// Where an item's model input comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An image file (absolute, or relative to the working directory).
+    Image(std::path::PathBuf),
+    /// A text, verbatim.
+    Text(String),
+    /// A row of the probe's tensor file.
+    TensorRow(usize),
+    /// The input is gone; legal for gallery items when stored embeddings exist.
+    Missing,
+}
+
+/// One probe item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// Unique, stable name (the manifest's `id`, else the relative path with `/`).
+    pub id: String,
+    /// Sorted indices into [`Probe::labels`]; empty for junk (identity -1).
+    pub labels: Vec<u32>,
+    /// Index into [`Probe::identities`]: the label, or with several labels an item the connected
+    /// component of the labels. `None` for junk. This is the unit that statistics resample.
+    pub identity: Option<u32>,
+    /// Index into [`Probe::cameras`] (camera, source or session).
+    pub camera: Option<u32>,
+    /// Query, gallery or both.
+    pub role: Role,
+    /// The model input.
+    pub source: Source,
+    /// Values of the slice columns, parallel to [`Probe::slice_columns`].
+    pub slices: Vec<Option<String>>,
+}
+
+impl Item {
+    /// Whether the two items share a label (the definition of "relevant").
+    pub fn is_relevant_to(&self, other: &Item) -> bool {
+        match (self.labels.as_slice(), other.labels.as_slice()) {
+            ([a], [b]) => a == b,
+            (a, b) => a.iter().any(|label| b.binary_search(label).is_ok()),
+        }
+    }
+}
+
+/// What kind of input the probe's items are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Modality {
+    /// Image files.
+    Image,
+    /// Texts, to be tokenised.
+    Text,
+    /// Ready-made model inputs.
+    Tensor,
+    /// No inputs at all: both sides are stored embeddings.
+    Stored,
+}
+
+/// A data set to audit with, in its defined order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// The items, in the manifest's order, else bytewise by id.
+    pub items: Vec<Item>,
+    /// Label names, by label index.
+    pub labels: Vec<String>,
+    /// Identity names, by identity index (a component is named after its first label).
+    pub identities: Vec<String>,
+    /// Camera names, by camera index.
+    pub cameras: Vec<String>,
+    /// Names of the manifest columns that are slices.
+    pub slice_columns: Vec<String>,
+    /// The kind of input.
+    pub modality: Modality,
+    /// Where it was read from: the manifest file or the folder.
+    pub origin: std::path::PathBuf,
+    /// The tensor file beside the manifest, when the items are tensor rows.
+    pub tensors: Option<std::path::PathBuf>,
+    /// What was noticed while reading.
+    pub findings: Vec<Finding>,
+}
+
+impl Probe {
+    /// Indices of the items that search and have an identity, in item order.
+    pub fn queries(&self) -> Vec<usize> {
+        (0..self.items.len())
+            .filter(|&i| self.items[i].role.is_query() && self.items[i].identity.is_some())
+            .collect()
+    }
+
+    /// Indices of the items that can be found, junk excluded, in item order.
+    pub fn gallery(&self) -> Vec<usize> {
+        (0..self.items.len())
+            .filter(|&i| self.items[i].role.is_gallery() && self.items[i].identity.is_some())
+            .collect()
+    }
+
+    /// The name of an item's identity, or `-1` for junk.
+    pub fn identity_name(&self, item: usize) -> &str {
+        self.items[item]
+            .identity
+            .map_or("-1", |identity| &self.identities[identity as usize])
+    }
+}
+
+/// Which of the two models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The model that built the gallery.
+    Old,
+    /// The model that would search it.
+    New,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Old => "old",
+            Side::New => "new",
+        })
+    }
+}
+
+/// Which model embeds the query and which the gallery; always printed `query->gallery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pairing {
+    /// The model of the query.
+    pub query: Side,
+    /// The model of the gallery.
+    pub gallery: Side,
+}
+
+impl Pairing {
+    /// Self-test of what runs today.
+    pub const OLD_OLD: Pairing = Pairing { query: Side::Old, gallery: Side::Old };
+    /// Cross-test: what runs if the backfill is skipped.
+    pub const NEW_OLD: Pairing = Pairing { query: Side::New, gallery: Side::Old };
+    /// Self-test of what a full backfill buys.
+    pub const NEW_NEW: Pairing = Pairing { query: Side::New, gallery: Side::New };
+    /// Old clients, or a rollback, against a refreshed gallery.
+    pub const OLD_NEW: Pairing = Pairing { query: Side::Old, gallery: Side::New };
+    /// All four, in the order of every table.
+    pub const ALL: [Pairing; 4] = [Self::OLD_OLD, Self::NEW_OLD, Self::NEW_NEW, Self::OLD_NEW];
+}
+
+impl fmt::Display for Pairing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}->{}", self.query, self.gallery)
+    }
+}
+
+impl Serialize for Pairing {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Embeddings of probe items by one model: f32, one row an item that has one.
+///
+/// Built only through [`Embeddings::new`], which refuses what no metric can use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    rows: Array2<f32>,
+    row_of_item: Vec<Option<u32>>,
+}
+
+/// Why a matrix is no set of embeddings.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EmbeddingsError {
+    /// A value is NaN or infinite.
+    #[error("item {item}: dimension {dimension} of the embedding is {value}")]
+    NotFinite {
+        /// Item index.
+        item: usize,
+        /// Dimension index.
+        dimension: usize,
+        /// The value found.
+        value: f32,
+    },
+    /// An embedding cannot be L2-normalised.
+    #[error("item {item}: the embedding is all zeros, so it has no direction")]
+    Zero {
+        /// Item index.
+        item: usize,
+    },
+    /// The matrix and the item map disagree.
+    #[error("expected {expected} embedding rows, found {found}")]
+    RowCount {
+        /// Rows the item map names.
+        expected: usize,
+        /// Rows of the matrix.
+        found: usize,
+    },
+}
+
+impl Embeddings {
+    /// Checks and keeps raw embeddings, L2-normalising each row when `normalise`.
+    ///
+    /// `rows` has shape (rows, dim); `row_of_item[i]` is item i's row. The norm is the square root of
+    /// the f64 sum of squares in index order; each value is divided in f64 and rounded once to f32,
+    /// so a row's bits do not depend on the other rows, on threads or on blocks.
+    ///
+    /// # Errors
+    /// A non-finite value, an all-zero row (when normalising), or a wrong row count.
+    pub fn new(
+        mut rows: Array2<f32>,
+        row_of_item: Vec<Option<u32>>,
+        normalise: bool,
+    ) -> Result<Self, EmbeddingsError> {
+        let named = row_of_item.iter().flatten().count();
+        let highest = row_of_item.iter().flatten().max().map_or(0, |&r| r as usize + 1);
+        if named != rows.nrows() || highest > rows.nrows() {
+            return Err(EmbeddingsError::RowCount { expected: named, found: rows.nrows() });
+        }
+        for (item, row) in row_of_item.iter().enumerate() {
+            let Some(row) = *row else { continue };
+            let mut row = rows.row_mut(row as usize);
+            if let Some((dimension, &value)) =
+                row.iter().enumerate().find(|(_, value)| !value.is_finite())
+            {
+                return Err(EmbeddingsError::NotFinite { item, dimension, value });
+            }
+            if normalise {
+                let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+                if norm == 0.0 {
+                    return Err(EmbeddingsError::Zero { item });
+                }
+                row.mapv_inplace(|v| (f64::from(v) / norm) as f32);
+            }
+        }
+        Ok(Self { rows: rows.as_standard_layout().into_owned(), row_of_item })
+    }
+
+    /// Embeddings of every item, row i for item i.
+    ///
+    /// # Errors
+    /// As [`Embeddings::new`].
+    pub fn dense(rows: Array2<f32>, normalise: bool) -> Result<Self, EmbeddingsError> {
+        let n = rows.nrows() as u32;
+        Self::new(rows, (0..n).map(Some).collect(), normalise)
+    }
+
+    /// Dimensions of one embedding.
+    pub fn dim(&self) -> usize {
+        self.rows.ncols()
+    }
+
+    /// Number of items, with or without an embedding.
+    pub fn n_items(&self) -> usize {
+        self.row_of_item.len()
+    }
+
+    /// Whether the item has an embedding.
+    pub fn has(&self, item: usize) -> bool {
+        self.row_of_item[item].is_some()
+    }
+
+    /// The item's embedding, shape (dim,), if it has one.
+    pub fn get(&self, item: usize) -> Option<&[f32]> {
+        let row = self.row_of_item[item]? as usize;
+        let dim = self.dim();
+        let all = self.rows.as_slice().expect("rows are kept in standard layout");
+        Some(&all[row * dim..(row + 1) * dim])
+    }
+
+    /// The item's embedding as an ndarray view.
+    pub fn view(&self, item: usize) -> Option<ArrayView1<'_, f32>> {
+        Some(self.rows.row(self.row_of_item[item]? as usize))
+    }
+}
+
+/// A number per query whose mean is reported (metrics 1 to 3 of `docs/METRICS.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Measure {
+    /// Mean average precision over the whole gallery.
+    MeanAveragePrecision,
+    /// Share of queries with a relevant item in the top k.
+    CmcAt(u32),
+    /// Relevant items in the top k over all relevant items.
+    RecallAt(u32),
+    /// Mean reciprocal rank of the first relevant item.
+    MeanReciprocalRank,
+    /// Precision at R, the number of relevant items.
+    RPrecision,
+    /// Mean inverse negative penalty: R over the rank of the last relevant item.
+    MeanInverseNegativePenalty,
+    /// Normalised discounted cumulative gain of the top k, binary gains.
+    NdcgAt(u32),
+}
+
+impl Measure {
+    /// The measures of every pairing's table, the primary one first.
+    pub const ALL: [Measure; 10] = [
+        Measure::MeanAveragePrecision,
+        Measure::CmcAt(1),
+        Measure::CmcAt(5),
+        Measure::CmcAt(10),
+        Measure::RecallAt(1),
+        Measure::RecallAt(10),
+        Measure::MeanReciprocalRank,
+        Measure::RPrecision,
+        Measure::MeanInverseNegativePenalty,
+        Measure::NdcgAt(10),
+    ];
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Measure::MeanAveragePrecision => f.write_str("mAP"),
+            Measure::CmcAt(k) => write!(f, "CMC@{k}"),
+            Measure::RecallAt(k) => write!(f, "recall@{k}"),
+            Measure::MeanReciprocalRank => f.write_str("MRR"),
+            Measure::RPrecision => f.write_str("R-precision"),
+            Measure::MeanInverseNegativePenalty => f.write_str("mINP"),
+            Measure::NdcgAt(k) => write!(f, "nDCG@{k}"),
+        }
+    }
+}
+
+impl Serialize for Measure {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How an interval was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IntervalMethod {
+    /// Bias-corrected and accelerated bootstrap over identities (Efron 1987).
+    BcaByIdentity,
+    /// Linearised t over identities, for fewer than 40 of them.
+    LinearisedT,
+    /// Clopper-Pearson at the effective sample size (Korn and Graubard 1998).
+    KornGraubard,
+}
+
+/// A number with its two-sided interval; they travel together.
+///
+/// `lower` is also the one-sided bound at `1 - (1 - level) / 2`: with the default `level` of .90 each
+/// end is a one-sided 95 % bound.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The point estimate.
+    pub value: f64,
+    /// Lower end.
+    pub lower: f64,
+    /// Upper end.
+    pub upper: f64,
+    /// Two-sided confidence level in (0, 1).
+    pub level: f64,
+    /// Standard error of the point estimate, 0 when it cannot vary.
+    pub standard_error: f64,
+    /// How the ends were made.
+    pub method: IntervalMethod,
+}
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// May change how far the verdict can be trusted.
+    Warning,
+}
+
+/// Stable names of what can be noticed beside the checks; kebab-case in the JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingCode {
+    /// Image preprocessing was not configured: RGB, /255, no mean and std.
+    PreprocessingAssumed,
+    /// Embedding an item alone and in a batch gives different vectors.
+    BatchDependent,
+    /// 16-bit images were scaled to 8 bits.
+    SixteenBitScaled,
+    /// More than 1 % of the items have byte-identical inputs.
+    DuplicateInputs,
+    /// No camera column, so same-session near-duplicates cannot be removed.
+    NoCameras,
+    /// Items that could not be read were left out.
+    BadItems,
+    /// Queries without a relevant gallery item were left out.
+    QueriesExcluded,
+    /// Gallery items without input: only the old gallery can be tested.
+    InputsMissing,
+    /// Stored embeddings differ from what the old model gives today.
+    StoredEmbeddingsDiffer,
+    /// The two models' dimensions differ.
+    DimensionsDiffer,
+    /// All embeddings of a model are (almost) the same.
+    CollapsedEmbeddings,
+    /// old->old is near its ceiling, so the probe is too easy to show damage.
+    Ceiling,
+    /// An execution provider was asked for automatically and is not in use.
+    ProviderFallback,
+    /// Too few identities or pairs for verification measures.
+    VerificationNotReported,
+    /// One identity holds more than 10 % of the queries.
+    DominantIdentity,
+}
+
+/// Something noticed that is not a check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Stable code.
+    pub code: FindingCode,
+    /// How much it matters.
+    pub severity: Severity,
+    /// One sentence with the numbers.
+    pub message: String,
+    /// Item ids it is about, at most a few; empty when it is about all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<String>,
+}
+
+impl Finding {
+    /// A finding without item ids.
+    pub fn new(code: FindingCode, severity: Severity, message: impl Into<String>) -> Self {
+        Self { code, severity, message: message.into(), items: Vec::new() }
+    }
+}
+
+/// Where a setting's value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The built-in default.
+    Default,
+    /// Read from the model file.
+    Model,
+    /// A file beside the model (`preprocessor_config.json`, `1_Pooling/config.json`).
+    Sidecar,
+    /// audit.toml.
+    File,
+    /// The command line.
+    Flag,
+}
+
+/// One setting as it was used, for the report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Dotted key, as in audit.toml (`old.mean`).
+    pub key: String,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// Where it came from.
+    pub origin: Origin,
+}
