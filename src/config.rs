@@ -163,3 +163,27 @@ pub enum Similarity {
     /// Negative squared Euclidean distance of the embeddings as they are.
     L2,
 }
+
+/// What the judge holds the evidence against; echoed in every report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Non-inferiority margin on the primary measure (mAP), absolute. Default .01.
+    pub margin: f64,
+    /// One-sided error of each bound. Default .05.
+    pub alpha: f64,
+    /// Largest tolerated share of excess flips. Default .05.
+    pub excess_flips: f64,
+    /// Largest tolerated share of negative flips; gates when set, or when excess flips cannot be tested.
+    pub negative_flips: Option<f64>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            margin: 0.01,
+            alpha: 0.05,
+            excess_flips: 0.05,
+            negative_flips: None,
+        }
+    }
+}

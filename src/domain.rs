@@ -165,13 +165,25 @@ pub struct Pairing {
 
 impl Pairing {
     /// Self-test of what runs today.
-    pub const OLD_OLD: Pairing = Pairing { query: Side::Old, gallery: Side::Old };
+    pub const OLD_OLD: Pairing = Pairing {
+        query: Side::Old,
+        gallery: Side::Old,
+    };
     /// Cross-test: what runs if the backfill is skipped.
-    pub const NEW_OLD: Pairing = Pairing { query: Side::New, gallery: Side::Old };
+    pub const NEW_OLD: Pairing = Pairing {
+        query: Side::New,
+        gallery: Side::Old,
+    };
     /// Self-test of what a full backfill buys.
-    pub const NEW_NEW: Pairing = Pairing { query: Side::New, gallery: Side::New };
+    pub const NEW_NEW: Pairing = Pairing {
+        query: Side::New,
+        gallery: Side::New,
+    };
     /// Old clients, or a rollback, against a refreshed gallery.
-    pub const OLD_NEW: Pairing = Pairing { query: Side::Old, gallery: Side::New };
+    pub const OLD_NEW: Pairing = Pairing {
+        query: Side::Old,
+        gallery: Side::New,
+    };
     /// All four, in the order of every table.
     pub const ALL: [Pairing; 4] = [Self::OLD_OLD, Self::NEW_OLD, Self::NEW_NEW, Self::OLD_NEW];
 }
@@ -241,9 +253,16 @@ impl Embeddings {
         normalise: bool,
     ) -> Result<Self, EmbeddingsError> {
         let named = row_of_item.iter().flatten().count();
-        let highest = row_of_item.iter().flatten().max().map_or(0, |&r| r as usize + 1);
+        let highest = row_of_item
+            .iter()
+            .flatten()
+            .max()
+            .map_or(0, |&r| r as usize + 1);
         if named != rows.nrows() || highest > rows.nrows() {
-            return Err(EmbeddingsError::RowCount { expected: named, found: rows.nrows() });
+            return Err(EmbeddingsError::RowCount {
+                expected: named,
+                found: rows.nrows(),
+            });
         }
         for (item, row) in row_of_item.iter().enumerate() {
             let Some(row) = *row else { continue };
@@ -251,17 +270,28 @@ impl Embeddings {
             if let Some((dimension, &value)) =
                 row.iter().enumerate().find(|(_, value)| !value.is_finite())
             {
-                return Err(EmbeddingsError::NotFinite { item, dimension, value });
+                return Err(EmbeddingsError::NotFinite {
+                    item,
+                    dimension,
+                    value,
+                });
             }
             if normalise {
-                let norm = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+                let norm = row
+                    .iter()
+                    .map(|&v| f64::from(v) * f64::from(v))
+                    .sum::<f64>()
+                    .sqrt();
                 if norm == 0.0 {
                     return Err(EmbeddingsError::Zero { item });
                 }
                 row.mapv_inplace(|v| (f64::from(v) / norm) as f32);
             }
         }
-        Ok(Self { rows: rows.as_standard_layout().into_owned(), row_of_item })
+        Ok(Self {
+            rows: rows.as_standard_layout().into_owned(),
+            row_of_item,
+        })
     }
 
     /// Embeddings of every item, row i for item i.
@@ -292,7 +322,10 @@ impl Embeddings {
     pub fn get(&self, item: usize) -> Option<&[f32]> {
         let row = self.row_of_item[item]? as usize;
         let dim = self.dim();
-        let all = self.rows.as_slice().expect("rows are kept in standard layout");
+        let all = self
+            .rows
+            .as_slice()
+            .expect("rows are kept in standard layout");
         Some(&all[row * dim..(row + 1) * dim])
     }
 
@@ -452,7 +485,12 @@ pub struct Finding {
 impl Finding {
     /// A finding without item ids.
     pub fn new(code: FindingCode, severity: Severity, message: impl Into<String>) -> Self {
-        Self { code, severity, message: message.into(), items: Vec::new() }
+        Self {
+            code,
+            severity,
+            message: message.into(),
+            items: Vec::new(),
+        }
     }
 }
 

@@ -4,3 +4,5 @@
 
 pub mod config;
 pub mod domain;
+pub mod judge;
+pub mod report;
