@@ -1,8 +1,39 @@
 //! Stage 5: evidence and policy become a verdict.
 
+pub mod checks;
+pub mod evidence;
+pub mod verdict;
+
 use serde::{Deserialize, Serialize};
 
+use crate::config::Policy;
 use crate::domain::Estimate;
+
+use evidence::Evidence;
+
+/// Holds the evidence against the policy.
+pub fn judge(evidence: &Evidence, policy: &Policy) -> Judgement {
+    verdict::decide(evidence, checks::run(evidence, policy))
+}
+
+/// The verdict and everything it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// The answer.
+    pub verdict: Verdict,
+    /// The line of the verdict's table that matched, 2 to 9.
+    pub rule: u8,
+    /// One sentence.
+    pub reason: String,
+    /// D > 0 proven.
+    pub bct_compatible: bool,
+    /// W > 0 proven; `None` when not tested.
+    pub gain_proven: Option<bool>,
+    /// What to do next.
+    pub next_steps: Vec<String>,
+    /// The checks.
+    pub checks: Vec<Check>,
+}
 
 /// The answer. `main` alone maps it to an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

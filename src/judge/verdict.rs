@@ -1,0 +1,160 @@
+//! The verdict: the first line of the table that matches (`docs/METRICS.md`, section 7).
+
+use super::evidence::Evidence;
+use super::{Check, CheckCode, CheckSeverity, CheckState, Judgement, Verdict};
+
+/// Decides. Line 1 (an error) never gets here.
+pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
+    let state = |code: CheckCode| {
+        checks
+            .iter()
+            .find(|check| check.code == code)
+            .map_or(CheckState::NotTested, |check| check.state)
+    };
+    let gates = || {
+        checks
+            .iter()
+            .filter(|check| check.severity == CheckSeverity::Gate)
+    };
+    let failed = |code| state(code) == CheckState::Fail;
+    let gain_proven = evidence.worth.map(|worth| worth.lower > 0.0);
+    let no_gain = if gain_proven == Some(false) {
+        " No gain from the upgrade is proven."
+    } else {
+        ""
+    };
+
+    let (rule, verdict, reason) = if evidence.same_model {
+        (
+            2,
+            Verdict::SkipBackfill,
+            "Old and new are the same model with the same preprocessing.".into(),
+        )
+    } else if failed(CheckCode::Dimensions) {
+        let [old, new] = evidence.dims;
+        let why = format!(
+            "New queries ({new} dimensions) cannot search the old gallery ({old} dimensions)."
+        );
+        if failed(CheckCode::UpgradeWorth) {
+            (
+                3,
+                Verdict::DoNotUpgrade,
+                format!("{why} {}", worse_even_refreshed(evidence)),
+            )
+        } else {
+            (3, Verdict::FullBackfill, format!("{why}{no_gain}"))
+        }
+    } else if let Some(check) = [CheckCode::AssaySensitivity, CheckCode::QueryIdentities]
+        .into_iter()
+        .find(|&code| failed(code))
+        .and_then(|code| checks.iter().find(|check| check.code == code))
+    {
+        (
+            4,
+            Verdict::Inconclusive,
+            format!("This probe cannot judge: {}.", check.message),
+        )
+    } else if failed(CheckCode::UpgradeWorth) {
+        (5, Verdict::DoNotUpgrade, worse_even_refreshed(evidence))
+    } else if failed(CheckCode::CrossTestChange) {
+        let change = evidence
+            .change
+            .expect("a failed check has an estimate")
+            .estimate;
+        (
+            6,
+            Verdict::FullBackfill,
+            format!(
+                "Searching the old gallery with new queries loses {:.4} mAP (at least {:.4}), more than the margin.{no_gain}",
+                -change.value, -change.upper
+            ),
+        )
+    } else if let Some(check) = gates().find(|check| check.state == CheckState::Fail) {
+        (
+            7,
+            Verdict::FullBackfill,
+            format!("Mean quality holds, but {}.{no_gain}", check.message),
+        )
+    } else if let Some(check) = gates().find(|check| check.state == CheckState::Unsettled) {
+        let settles = check
+            .settles
+            .as_deref()
+            .unwrap_or("more queries may settle it");
+        (
+            8,
+            Verdict::Inconclusive,
+            format!("Not settled: {}; {settles}.", check.message),
+        )
+    } else {
+        let change = evidence.change.map(|change| change.estimate);
+        let proof = change.map_or(String::new(), |change| {
+            format!(
+                " mAP changes by {:+.4} (at worst {:+.4}).",
+                change.value, change.lower
+            )
+        });
+        (
+            9,
+            Verdict::SkipBackfill,
+            format!("Every gate passes.{proof}"),
+        )
+    };
+    Judgement {
+        verdict,
+        rule,
+        reason,
+        bct_compatible: evidence
+            .change
+            .is_some_and(|change| change.estimate.lower > 0.0),
+        gain_proven,
+        next_steps: next_steps(verdict, rule, &checks),
+        checks,
+    }
+}
+
+fn worse_even_refreshed(evidence: &Evidence) -> String {
+    let worth = evidence.worth.expect("a failed check has an estimate");
+    format!(
+        "Even with a full backfill users lose {:.4} mAP (at least {:.4}) against today.",
+        -worth.value, -worth.upper
+    )
+}
+
+fn next_steps(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
+    match verdict {
+        Verdict::SkipBackfill => vec![
+            "Send new queries to the old gallery; re-embed items as they change.".into(),
+            "Keep this report with the deployment: it holds for this probe and these two models.".into(),
+        ],
+        Verdict::FullBackfill if rule == 3 => vec![
+            "Re-embed the whole gallery before new queries search it.".into(),
+            "If the new model is a Matryoshka one, set `dims` to the old dimension and audit again.".into(),
+        ],
+        Verdict::FullBackfill => vec![
+            "Re-embed the whole gallery before new queries search it.".into(),
+            "Or train the new model for compatibility with the old embeddings and audit again.".into(),
+        ],
+        Verdict::DoNotUpgrade => vec![
+            "Keep the old model: the new one is worse on this probe even on a refreshed gallery.".into(),
+            "Check the new model's preprocessing first; a wrong mean and std looks like this.".into(),
+        ],
+        Verdict::Inconclusive => checks
+            .iter()
+            .filter(|check| check.severity == CheckSeverity::Gate)
+            .filter_map(|check| Some(format!("{}: {}", code_name(check.code), check.settles.as_ref()?)))
+            .collect(),
+    }
+}
+
+/// The code as it stands in the JSON.
+pub fn code_name(code: CheckCode) -> &'static str {
+    match code {
+        CheckCode::AssaySensitivity => "assay-sensitivity",
+        CheckCode::QueryIdentities => "query-identities",
+        CheckCode::Dimensions => "dimensions",
+        CheckCode::UpgradeWorth => "upgrade-worth",
+        CheckCode::CrossTestChange => "cross-test-change",
+        CheckCode::ExcessFlips => "excess-flips",
+        CheckCode::NegativeFlips => "negative-flips",
+    }
+}

@@ -1,0 +1,173 @@
+//! Stage 4: rankings, measures, verification and agreement of the pairings.
+
+pub mod agreement;
+pub mod assay;
+pub mod measures;
+pub mod protocol;
+pub mod rank;
+pub mod score;
+pub mod verification;
+
+use std::collections::BTreeMap;
+
+use crate::config::Similarity;
+use crate::domain::{Embeddings, Measure, Pairing, Probe, Side};
+
+use protocol::Protocol;
+use rank::Ranking;
+use score::{NanScore, PackedGallery};
+use verification::Verification;
+
+/// Permutations of the gallery's labels for assay sensitivity.
+pub const PERMUTATIONS: usize = 200;
+
+/// Everything stage 4 found.
+pub struct Retrieval {
+    /// What counted for which query.
+    pub protocol: Protocol,
+    /// The pairings that exist; old->old always does.
+    pub evaluations: BTreeMap<Pairing, Evaluation>,
+    /// Verification of the pairings, where there are pairs enough. The new ones also hold FAR and FRR at the
+    /// thresholds of old->old.
+    pub verifications: BTreeMap<Pairing, Verification>,
+    /// Mean average precision of old->old, one value a permutation of the gallery's labels.
+    pub shuffled: Vec<f64>,
+}
+
+/// One pairing's rankings, one an evaluated query, in the protocol's order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Rankings.
+    pub rankings: Vec<Ranking>,
+}
+
+impl Evaluation {
+    /// The measure's value for each query, ties against the query.
+    pub fn per_query(&self, measure: Measure) -> Vec<f64> {
+        self.rankings
+            .iter()
+            .map(|ranking| measures::evaluate(measure, &ranking.ranks()))
+            .collect()
+    }
+
+    /// The measure's value for each query, ties in its favour.
+    pub fn per_query_optimistic(&self, measure: Measure) -> Vec<f64> {
+        self.rankings
+            .iter()
+            .map(|ranking| measures::evaluate(measure, &ranking.optimistic_ranks()))
+            .collect()
+    }
+}
+
+/// Queries as one model embeds them.
+pub struct QuerySet<'a> {
+    /// The query model's embeddings.
+    pub embeddings: &'a Embeddings,
+    /// Item indices, in the protocol's order.
+    pub items: Vec<usize>,
+    /// How a pair is scored.
+    pub similarity: Similarity,
+}
+
+/// Ranks every query under every pairing that the embeddings allow.
+///
+/// A pairing exists when both models' dimensions agree and the gallery model has an embedding of every gallery item.
+/// `input_digests` are hashes of the decoded inputs, one an item.
+///
+/// # Errors
+/// A NaN score.
+pub fn retrieve(
+    probe: &Probe,
+    input_digests: &[Option<[u8; 32]>],
+    old: &Embeddings,
+    new: &Embeddings,
+    similarity: Similarity,
+    seed: u64,
+) -> Result<Retrieval, NanScore> {
+    let protocol = Protocol::new(probe, input_digests);
+    let of = |side: Side| if side == Side::Old { old } else { new };
+    let n_query_identities = n_distinct(protocol.query_identities());
+    let mut evaluations = BTreeMap::new();
+    let mut verifications: BTreeMap<Pairing, Verification> = BTreeMap::new();
+    let mut shuffled = Vec::new();
+    for side in [Side::Old, Side::New] {
+        if !protocol.gallery().iter().all(|&item| of(side).has(item)) {
+            continue;
+        }
+        let gallery = PackedGallery::new(of(side), protocol.gallery());
+        // old->old comes first: its thresholds are transferred to the others.
+        for query in [
+            side,
+            if side == Side::Old {
+                Side::New
+            } else {
+                Side::Old
+            },
+        ] {
+            if of(query).dim() != of(side).dim() {
+                continue;
+            }
+            let pairing = Pairing {
+                query,
+                gallery: side,
+            };
+            let queries = QuerySet {
+                embeddings: of(query),
+                items: protocol.query_items(),
+                similarity,
+            };
+            let rankings = score::score_rows(
+                queries.embeddings,
+                &queries.items,
+                &gallery,
+                similarity,
+                |q, row| Ranking::new(&protocol.queries()[q], row),
+            )?;
+            let evaluation = Evaluation { rankings };
+            let thresholds: Vec<f32> = verifications
+                .get(&Pairing::OLD_OLD)
+                .map(|old_old| {
+                    old_old
+                        .operating_points
+                        .iter()
+                        .map(|p| p.threshold)
+                        .collect()
+                })
+                .unwrap_or_default();
+            let verification = verification::verify(
+                &protocol,
+                &queries,
+                &gallery,
+                &evaluation,
+                n_query_identities,
+                &thresholds,
+            )?;
+            verifications.extend(verification.map(|verification| (pairing, verification)));
+            if pairing == Pairing::OLD_OLD {
+                shuffled = assay::shuffled_means(
+                    probe,
+                    &protocol,
+                    &queries,
+                    &gallery,
+                    Measure::MeanAveragePrecision,
+                    PERMUTATIONS,
+                    seed,
+                )?;
+            }
+            evaluations.insert(pairing, evaluation);
+        }
+    }
+    Ok(Retrieval {
+        protocol,
+        evaluations,
+        verifications,
+        shuffled,
+    })
+}
+
+/// Number of distinct values.
+pub fn n_distinct(mut values: Vec<u32>) -> usize {
+    values.sort_unstable();
+    values.dedup();
+    values.len()
+}

@@ -1,0 +1,160 @@
+//! Assay sensitivity: what the old model scores when the gallery's labels are shuffled.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
+
+use crate::domain::{Measure, Probe};
+
+use super::protocol::Protocol;
+use super::score::{NanScore, PackedGallery, score_rows};
+use super::{QuerySet, measures};
+
+/// Mean of `measure` over the evaluated queries, one value a permutation of the gallery's labels.
+///
+/// Permutation p is drawn from the stream (seed, p). A query's junk stays removed; its relevant items are the
+/// non-junk positions that drew one of its labels. A permutation that leaves a query without a relevant item skips
+/// that query. Ties count against the query, as everywhere.
+///
+/// # Errors
+/// A NaN score.
+pub fn shuffled_means(
+    probe: &Probe,
+    protocol: &Protocol,
+    queries: &QuerySet<'_>,
+    gallery: &PackedGallery,
+    measure: Measure,
+    permutations: usize,
+    seed: u64,
+) -> Result<Vec<f64>, NanScore> {
+    let shuffles: Vec<ShuffledLabels> = (0..permutations as u64)
+        .into_par_iter()
+        .map(|stream| ShuffledLabels::new(probe, protocol.gallery(), seed, stream))
+        .collect();
+    let per_query = score_rows(
+        queries.embeddings,
+        &queries.items,
+        gallery,
+        queries.similarity,
+        |q, row| {
+            let query = &protocol.queries()[q];
+            let ranks = RankTable::new(row, &query.junk);
+            let labels = &probe.items[query.item].labels;
+            shuffles
+                .iter()
+                .map(|shuffle| {
+                    let ranks = ranks.of(&shuffle.positions_with(labels));
+                    (!ranks.is_empty()).then(|| measures::evaluate(measure, &ranks))
+                })
+                .collect::<Vec<Option<f64>>>()
+        },
+    )?;
+    Ok((0..permutations)
+        .map(|p| {
+            let values: Vec<f64> = per_query.iter().filter_map(|values| values[p]).collect();
+            values.iter().sum::<f64>() / values.len().max(1) as f64
+        })
+        .collect())
+}
+
+/// Gallery positions by label after one permutation.
+struct ShuffledLabels {
+    positions_of_label: Vec<Vec<u32>>,
+}
+
+impl ShuffledLabels {
+    fn new(probe: &Probe, gallery: &[usize], seed: u64, stream: u64) -> Self {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        let mut shuffled: Vec<usize> = gallery.to_vec();
+        shuffled.shuffle(&mut rng);
+        let mut positions_of_label = vec![Vec::new(); probe.labels.len()];
+        for (position, &donor) in shuffled.iter().enumerate() {
+            for &label in &probe.items[donor].labels {
+                positions_of_label[label as usize].push(position as u32);
+            }
+        }
+        Self { positions_of_label }
+    }
+
+    fn positions_with(&self, labels: &[u32]) -> Vec<u32> {
+        let mut positions: Vec<u32> = labels
+            .iter()
+            .flat_map(|&label| self.positions_of_label[label as usize].iter().copied())
+            .collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+}
+
+/// For any set of relevant positions, their ranks, without another pass over the scores.
+struct RankTable {
+    /// Non-junk positions at or above each position's score; 0 for junk.
+    at_or_above: Vec<u32>,
+}
+
+impl RankTable {
+    fn new(row: &[f32], junk: &[u32]) -> Self {
+        let mut order: Vec<u32> = (0..row.len() as u32)
+            .filter(|position| junk.binary_search(position).is_err())
+            .collect();
+        order.sort_unstable_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
+        let mut at_or_above = vec![0; row.len()];
+        let mut end = order.len();
+        // Walking upwards from the worst, a run of equal scores shares the count at its end.
+        for i in (0..order.len()).rev() {
+            if i + 1 < order.len() && row[order[i] as usize] != row[order[i + 1] as usize] {
+                end = i + 1;
+            }
+            at_or_above[order[i] as usize] = end as u32;
+        }
+        Self { at_or_above }
+    }
+
+    /// rank = 1 + (all - relevant at or above) + relevant before, ascending; junk positions are ignored.
+    fn of(&self, relevant: &[u32]) -> Vec<u64> {
+        let mut counts: Vec<u64> = relevant
+            .iter()
+            .map(|&position| u64::from(self.at_or_above[position as usize]))
+            .filter(|&count| count > 0)
+            .collect();
+        counts.sort_unstable();
+        (0..counts.len())
+            .map(|before| {
+                let relevant_at_or_above =
+                    counts.partition_point(|&count| count <= counts[before]) as u64;
+                1 + counts[before] - relevant_at_or_above + before as u64
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::protocol::QueryProtocol;
+    use super::super::rank::Ranking;
+    use super::*;
+
+    #[test]
+    fn rank_table_agrees_with_the_ranking_on_ties_and_junk() {
+        let rows: [&[f32]; 3] = [
+            &[0.5, 0.5, 0.5, 0.1, 0.9, 0.5],
+            &[1.0; 6],
+            &[0.3, 0.1, 0.6, 0.2, 0.5, 0.4],
+        ];
+        for row in rows {
+            for relevant in [vec![0_u32], vec![1, 3], vec![0, 2, 5]] {
+                let junk = vec![4_u32];
+                let query = QueryProtocol {
+                    item: 0,
+                    identity: 0,
+                    relevant: relevant.clone(),
+                    junk: junk.clone(),
+                };
+                let expected = Ranking::new(&query, &mut row.to_vec()).ranks();
+                assert_eq!(RankTable::new(row, &junk).of(&relevant), expected);
+            }
+        }
+    }
+}

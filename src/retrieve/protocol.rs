@@ -1,0 +1,172 @@
+//! Which gallery items count for which query: relevance, junk, and the queries that are evaluated.
+
+use std::collections::BTreeMap;
+
+use crate::domain::Probe;
+
+/// The retrieval protocol of a probe (`docs/METRICS.md`, section 1).
+///
+/// Gallery positions index [`Protocol::gallery`]; each query has its sorted relevant and junk positions.
+pub struct Protocol {
+    gallery: Vec<usize>,
+    queries: Vec<QueryProtocol>,
+    n_excluded: usize,
+    identical_pairs: usize,
+    same_camera_pairs: usize,
+}
+
+/// One evaluated query.
+pub struct QueryProtocol {
+    /// Item index.
+    pub item: usize,
+    /// Identity index (the unit that statistics resample).
+    pub identity: u32,
+    /// Gallery positions that are relevant, sorted, never empty.
+    pub relevant: Vec<u32>,
+    /// Gallery positions that are removed from the ranking, sorted.
+    pub junk: Vec<u32>,
+}
+
+impl Protocol {
+    /// Applies the rules: the query itself is junk; so is an item with a byte-identical input (`input_digests`, one an
+    /// item, equal digests mean equal inputs); so, with cameras, is an item of the same identity and camera. Queries
+    /// without a relevant item left are excluded and counted.
+    pub fn new(probe: &Probe, input_digests: &[Option<[u8; 32]>]) -> Self {
+        let gallery = probe.gallery();
+        let mut positions_of_label = vec![Vec::new(); probe.labels.len()];
+        let mut positions_of_digest: BTreeMap<[u8; 32], Vec<u32>> = BTreeMap::new();
+        for (position, &item) in gallery.iter().enumerate() {
+            for &label in &probe.items[item].labels {
+                positions_of_label[label as usize].push(position as u32);
+            }
+            if let Some(digest) = input_digests[item] {
+                positions_of_digest
+                    .entry(digest)
+                    .or_default()
+                    .push(position as u32);
+            }
+        }
+        let mut protocol = Self {
+            gallery,
+            queries: Vec::new(),
+            n_excluded: 0,
+            identical_pairs: 0,
+            same_camera_pairs: 0,
+        };
+        for item in probe.queries() {
+            protocol.add_query(
+                probe,
+                item,
+                input_digests,
+                &positions_of_label,
+                &positions_of_digest,
+            );
+        }
+        protocol
+    }
+
+    fn add_query(
+        &mut self,
+        probe: &Probe,
+        item: usize,
+        input_digests: &[Option<[u8; 32]>],
+        positions_of_label: &[Vec<u32>],
+        positions_of_digest: &BTreeMap<[u8; 32], Vec<u32>>,
+    ) {
+        let query = &probe.items[item];
+        let Some(identity) = query.identity else {
+            return;
+        };
+        let mut junk: Vec<u32> = input_digests[item]
+            .and_then(|digest| positions_of_digest.get(&digest))
+            .cloned()
+            .unwrap_or_default();
+        // The query itself shares its own digest; it is no duplicate.
+        let identical = junk
+            .iter()
+            .filter(|&&position| self.gallery[position as usize] != item)
+            .count();
+        if let Ok(own) = self.gallery.binary_search(&item) {
+            junk.push(own as u32);
+        }
+        let mut same_label: Vec<u32> = query
+            .labels
+            .iter()
+            .flat_map(|&label| positions_of_label[label as usize].iter().copied())
+            .collect();
+        same_label.sort_unstable();
+        same_label.dedup();
+        let mut same_camera = 0;
+        if query.camera.is_some() {
+            for &position in &same_label {
+                let other = self.gallery[position as usize];
+                if other != item && probe.items[other].camera == query.camera {
+                    junk.push(position);
+                    same_camera += 1;
+                }
+            }
+        }
+        junk.sort_unstable();
+        junk.dedup();
+        same_label.retain(|position| junk.binary_search(position).is_err());
+        if same_label.is_empty() {
+            self.n_excluded += 1;
+            return;
+        }
+        self.identical_pairs += identical;
+        self.same_camera_pairs += same_camera;
+        self.queries.push(QueryProtocol {
+            item,
+            identity,
+            relevant: same_label,
+            junk,
+        });
+    }
+
+    /// Gallery item indices in item order, junk identities excluded.
+    pub fn gallery(&self) -> &[usize] {
+        &self.gallery
+    }
+
+    /// The evaluated queries in item order.
+    pub fn queries(&self) -> &[QueryProtocol] {
+        &self.queries
+    }
+
+    /// Item indices of the evaluated queries.
+    pub fn query_items(&self) -> Vec<usize> {
+        self.queries.iter().map(|query| query.item).collect()
+    }
+
+    /// Identity index of each evaluated query.
+    pub fn query_identities(&self) -> Vec<u32> {
+        self.queries.iter().map(|query| query.identity).collect()
+    }
+
+    /// Queries without a relevant gallery item left.
+    pub fn n_excluded(&self) -> usize {
+        self.n_excluded
+    }
+
+    /// Pairs of an evaluated query and another item with a byte-identical input.
+    pub fn identical_pairs(&self) -> usize {
+        self.identical_pairs
+    }
+
+    /// Pairs of an evaluated query and another item of the same identity and camera.
+    pub fn same_camera_pairs(&self) -> usize {
+        self.same_camera_pairs
+    }
+
+    /// Whether the gallery item is removed from the query's ranking. `query` indexes [`Protocol::queries`].
+    pub fn is_junk(&self, query: usize, gallery_item: usize) -> bool {
+        self.gallery
+            .binary_search(&gallery_item)
+            .is_ok_and(|position| {
+                self.queries[query]
+                    .junk
+                    .binary_search(&(position as u32))
+                    .is_ok()
+            })
+    }
+}

@@ -1,0 +1,377 @@
+//! The score of a pair, and the register-blocked kernel that computes it.
+//!
+//! A score is DEFINED as one chain of fused multiply-adds over the dimensions in index order, f32, one
+//! accumulator a pair started at +0 (`docs/METRICS.md`, section 9). A tile keeps its accumulators in registers over
+//! the whole dimension, so every instruction set, thread count and block size gives the same bits.
+//!
+//! This is the only file with `unsafe`: without the `target_feature` attribute `f32::mul_add` is a library call a
+//! multiplication (measured: `cargo bench --bench scores`).
+
+use ndarray::ArrayView1;
+use rayon::prelude::*;
+
+use crate::config::Similarity;
+use crate::domain::Embeddings;
+
+/// Gallery items scored together; one SIMD-friendly lane each.
+const LANES: usize = 32;
+
+/// Queries scored together. 14 x 32 accumulators fill 28 of AVX-512's 32 registers.
+const QUERIES: usize = 14;
+
+/// A pair's score is not a number, so nothing can be ranked.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error(
+    "the score of query item {query} and gallery item {gallery} is NaN: the inner product overflows f32"
+)]
+pub struct NanScore {
+    /// Item index of the query.
+    pub query: usize,
+    /// Item index of the gallery item.
+    pub gallery: usize,
+}
+
+/// Gallery embeddings laid out for the kernel: panels of [`LANES`] items, dimension-major inside.
+pub struct PackedGallery {
+    items: Vec<usize>,
+    dim: usize,
+    panels: Vec<f32>,
+}
+
+impl PackedGallery {
+    /// Packs the embeddings of `items`; each must have one.
+    pub fn new(embeddings: &Embeddings, items: &[usize]) -> Self {
+        let dim = embeddings.dim();
+        let mut panels = vec![0.0; items.len().div_ceil(LANES) * LANES * dim];
+        for (position, &item) in items.iter().enumerate() {
+            let row = embeddings
+                .get(item)
+                .expect("the caller lists only items with an embedding");
+            let (panel, lane) = (position / LANES, position % LANES);
+            for (d, &value) in row.iter().enumerate() {
+                panels[(panel * dim + d) * LANES + lane] = value;
+            }
+        }
+        Self {
+            items: items.to_vec(),
+            dim,
+            panels,
+        }
+    }
+
+    /// Item indices, in the order of every row of scores.
+    pub fn items(&self) -> &[usize] {
+        &self.items
+    }
+}
+
+/// Scores each query against the whole gallery and hands its row (one score a gallery position) to `visit`.
+///
+/// Rows are visited in parallel on the current rayon pool; results come back in query order. Memory beside the
+/// gallery is 14 rows a thread, never queries x gallery.
+///
+/// # Errors
+/// A NaN score (possible only for inner products or distances that overflow).
+pub fn score_rows<T: Send>(
+    embeddings: &Embeddings,
+    queries: &[usize],
+    gallery: &PackedGallery,
+    similarity: Similarity,
+    visit: impl Fn(usize, &mut [f32]) -> T + Sync,
+) -> Result<Vec<T>, NanScore> {
+    let kernel = Kernel::detect();
+    let n = gallery.items.len();
+    let blocks: Result<Vec<Vec<T>>, NanScore> = queries
+        .par_chunks(QUERIES)
+        .enumerate()
+        .map(|(block, chunk)| {
+            let panel = pack_queries(embeddings, chunk);
+            let mut rows = vec![0.0; chunk.len() * n];
+            kernel.score_block(&panel, gallery, similarity, &mut rows);
+            (0..chunk.len())
+                .map(|q| {
+                    let row = &mut rows[q * n..(q + 1) * n];
+                    if let Some(bad) = row.iter().position(|score| score.is_nan()) {
+                        return Err(NanScore {
+                            query: chunk[q],
+                            gallery: gallery.items[bad],
+                        });
+                    }
+                    Ok(visit(block * QUERIES + q, row))
+                })
+                .collect()
+        })
+        .collect();
+    Ok(blocks?.into_iter().flatten().collect())
+}
+
+/// The score of one pair by the definition; the naive twin of the kernel.
+pub fn score_pair(
+    query: ArrayView1<'_, f32>,
+    gallery: ArrayView1<'_, f32>,
+    similarity: Similarity,
+) -> f32 {
+    let mut sum = 0.0_f32;
+    for (&q, &g) in query.iter().zip(gallery) {
+        sum = match similarity {
+            Similarity::Cosine | Similarity::Ip => q.mul_add(g, sum),
+            Similarity::L2 => (q - g).mul_add(q - g, sum),
+        };
+    }
+    finish(sum, similarity)
+}
+
+/// Turns -0 into +0 (so that equal scores have equal bits) and a distance into a score.
+#[inline(always)]
+fn finish(sum: f32, similarity: Similarity) -> f32 {
+    match similarity {
+        Similarity::Cosine | Similarity::Ip => sum + 0.0,
+        Similarity::L2 => 0.0 - sum,
+    }
+}
+
+/// Queries of a block, dimension-major, padded with zeros to [`QUERIES`].
+fn pack_queries(embeddings: &Embeddings, chunk: &[usize]) -> Vec<f32> {
+    let dim = embeddings.dim();
+    let mut panel = vec![0.0; dim * QUERIES];
+    for (q, &item) in chunk.iter().enumerate() {
+        let row = embeddings
+            .get(item)
+            .expect("the caller lists only items with an embedding");
+        for (d, &value) in row.iter().enumerate() {
+            panel[d * QUERIES + q] = value;
+        }
+    }
+    panel
+}
+
+/// The instruction set a block is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    /// Whatever the target has; correct everywhere, slow without hardware FMA.
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Kernel {
+    fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                return Kernel::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Kernel::Avx2;
+            }
+        }
+        Kernel::Portable
+    }
+
+    fn score_block(
+        self,
+        queries: &[f32],
+        gallery: &PackedGallery,
+        similarity: Similarity,
+        rows: &mut [f32],
+    ) {
+        match self {
+            Kernel::Portable => score_block(queries, gallery, similarity, rows),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `detect` returns this variant only when the CPU has AVX2 and FMA.
+            Kernel::Avx2 => unsafe { score_block_avx2(queries, gallery, similarity, rows) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `detect` returns this variant only when the CPU has AVX-512F.
+            Kernel::Avx512 => unsafe { score_block_avx512(queries, gallery, similarity, rows) },
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn score_block_avx2(q: &[f32], gallery: &PackedGallery, similarity: Similarity, rows: &mut [f32]) {
+    score_block_inline::<2, 16>(q, gallery, similarity, rows);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn score_block_avx512(
+    q: &[f32],
+    gallery: &PackedGallery,
+    similarity: Similarity,
+    rows: &mut [f32],
+) {
+    score_block_inline::<14, 32>(q, gallery, similarity, rows);
+}
+
+fn score_block(q: &[f32], gallery: &PackedGallery, similarity: Similarity, rows: &mut [f32]) {
+    score_block_inline::<2, 16>(q, gallery, similarity, rows);
+}
+
+/// Scores a block of queries in tiles of Q x G accumulators. Q divides [`QUERIES`], G divides [`LANES`]; they only
+/// say how much stays in registers, never what is computed.
+#[inline(always)]
+fn score_block_inline<const Q: usize, const G: usize>(
+    queries: &[f32],
+    gallery: &PackedGallery,
+    similarity: Similarity,
+    rows: &mut [f32],
+) {
+    let (n, dim) = (gallery.items.len(), gallery.dim);
+    let n_queries = rows.len().checked_div(n).unwrap_or(0);
+    for (p, panel) in gallery.panels.chunks_exact(dim * LANES).enumerate() {
+        for first_query in (0..n_queries).step_by(Q) {
+            for first_lane in (0..LANES).step_by(G) {
+                let mut tile = [[0.0_f32; G]; Q];
+                for (column, values) in panel.chunks_exact(LANES).zip(queries.chunks_exact(QUERIES))
+                {
+                    let column: &[f32; G] = column[first_lane..first_lane + G]
+                        .try_into()
+                        .expect("G lanes");
+                    let values: &[f32; Q] = values[first_query..first_query + Q]
+                        .try_into()
+                        .expect("Q queries");
+                    for q in 0..Q {
+                        for lane in 0..G {
+                            tile[q][lane] = match similarity {
+                                Similarity::Cosine | Similarity::Ip => {
+                                    values[q].mul_add(column[lane], tile[q][lane])
+                                }
+                                Similarity::L2 => {
+                                    let difference = values[q] - column[lane];
+                                    difference.mul_add(difference, tile[q][lane])
+                                }
+                            };
+                        }
+                    }
+                }
+                let start = p * LANES + first_lane;
+                let width = n.saturating_sub(start).min(G);
+                for (q, sums) in tile.iter().enumerate().take(n_queries - first_query) {
+                    let row = (first_query + q) * n + start;
+                    for lane in 0..width {
+                        rows[row + lane] = finish(sums[lane], similarity);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn random(n: usize, dim: usize, seed: u64) -> Embeddings {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let rows = Array2::from_shape_fn((n, dim), |_| rng.gen_range(-1.0_f32..1.0));
+        Embeddings::dense(rows, true).expect("finite, not zero")
+    }
+
+    fn kernels() -> Vec<Kernel> {
+        let mut all = vec![Kernel::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                all.push(Kernel::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                all.push(Kernel::Avx512);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_kernel_gives_the_bits_of_the_definition() {
+        for (n_queries, n_gallery, dim) in [(1, 1, 1), (14, 32, 8), (15, 33, 7), (29, 100, 65)] {
+            let (q, g) = (random(n_queries, dim, 1), random(n_gallery, dim, 2));
+            let items: Vec<usize> = (0..n_gallery).collect();
+            let queries: Vec<usize> = (0..n_queries).collect();
+            let packed = PackedGallery::new(&g, &items);
+            for similarity in [Similarity::Cosine, Similarity::L2] {
+                for kernel in kernels() {
+                    for chunk in queries.chunks(QUERIES) {
+                        let mut rows = vec![f32::NAN; chunk.len() * n_gallery];
+                        let panel = pack_queries(&q, chunk);
+                        kernel.score_block(&panel, &packed, similarity, &mut rows);
+                        for (i, &query) in chunk.iter().enumerate() {
+                            for item in 0..n_gallery {
+                                let expected = score_pair(
+                                    q.view(query).expect("dense"),
+                                    g.view(item).expect("dense"),
+                                    similarity,
+                                );
+                                let found = rows[i * n_gallery + item];
+                                assert_eq!(found.to_bits(), expected.to_bits(), "{kernel:?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_back_in_query_order_whatever_the_threads() {
+        let embeddings = random(100, 16, 3);
+        let packed = PackedGallery::new(&embeddings, &(0..70).collect::<Vec<_>>());
+        let queries: Vec<usize> = (5..100).collect();
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool");
+            pool.install(|| {
+                score_rows(
+                    &embeddings,
+                    &queries,
+                    &packed,
+                    Similarity::Cosine,
+                    |q, row| (q, row.to_vec()),
+                )
+            })
+            .expect("finite")
+        };
+        let one = run(1);
+        assert_eq!(one, run(2));
+        assert!(one.iter().enumerate().all(|(i, (q, _))| i == *q));
+    }
+
+    #[test]
+    fn a_nan_score_names_the_pair() {
+        let rows = Array2::from_shape_vec((2, 2), vec![f32::MAX, f32::MAX, f32::MAX, -f32::MAX])
+            .expect("2 x 2");
+        let embeddings = Embeddings::dense(rows, false).expect("finite");
+        let packed = PackedGallery::new(&embeddings, &[0, 1]);
+        let found = score_rows(&embeddings, &[0], &packed, Similarity::Ip, |_, _| ());
+        assert_eq!(
+            found.expect_err("inf - inf"),
+            NanScore {
+                query: 0,
+                gallery: 1
+            }
+        );
+    }
+
+    #[test]
+    fn minus_zero_becomes_plus_zero() {
+        let embeddings = Embeddings::dense(
+            Array2::from_shape_vec((2, 1), vec![1.0, -1e-45]).expect("2 x 1"),
+            false,
+        )
+        .expect("finite");
+        let (a, b) = (
+            embeddings.view(0).expect("dense"),
+            embeddings.view(1).expect("dense"),
+        );
+        let tiny = ndarray::arr1(&[1e-30_f32]);
+        assert_eq!(score_pair(tiny.view(), b, Similarity::Ip).to_bits(), 0);
+        assert_eq!(score_pair(a, a, Similarity::L2).to_bits(), 0);
+    }
+}

@@ -1,0 +1,478 @@
+//! Verification over all non-junk query-gallery pairs: AUROC, EER, TAR at fixed FAR, thresholds.
+//!
+//! Nothing of size pairs is stored: the matching scores are kept (they are few), the non-matching ones are counted
+//! against them and in integer histograms over the order-preserving bits of the f32, high 16 then low 16.
+
+use std::sync::Mutex;
+
+use super::protocol::Protocol;
+use super::score::{NanScore, PackedGallery, score_rows};
+use super::{Evaluation, QuerySet};
+
+/// False-accept rates that are reported when there are pairs enough.
+pub const FALSE_ACCEPT_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
+
+/// Non-matching pairs needed for one expected false accept, times this, make a rate estimable.
+const NEGATIVES_PER_FALSE_ACCEPT: f64 = 100.0;
+
+/// Query identities below which verification is not reported.
+pub const MIN_QUERY_IDENTITIES: usize = 100;
+
+/// Verification of one pairing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verification {
+    /// Matching pairs.
+    pub matches: u64,
+    /// Non-matching pairs.
+    pub non_matches: u64,
+    /// P(match scores above non-match), ties one half.
+    pub auroc: f64,
+    /// Where the ROC curve meets FAR = 1 - TAR; along a tie the curve is a straight line.
+    pub eer: f64,
+    /// One point a rate that the number of pairs supports, rates descending.
+    pub operating_points: Vec<OperatingPoint>,
+    /// (FAR, FRR) at each threshold asked for.
+    pub at_thresholds: Vec<(f64, f64)>,
+}
+
+/// One threshold and what it does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OperatingPoint {
+    /// The rate asked for.
+    pub far: f64,
+    /// Smallest observed score with FAR <= `far`; accept when score >= threshold.
+    pub threshold: f32,
+    /// True-accept rate.
+    pub tar: f64,
+    /// False-accept rate.
+    pub observed_far: f64,
+}
+
+/// Computes the verification of one pairing; `thresholds` are those of another pairing to be transferred.
+///
+/// `None` when there are fewer than 100 query identities, or too few non-matching pairs for the largest FAR.
+///
+/// # Errors
+/// A NaN score.
+pub fn verify(
+    protocol: &Protocol,
+    queries: &QuerySet<'_>,
+    gallery: &PackedGallery,
+    evaluation: &Evaluation,
+    n_query_identities: usize,
+    thresholds: &[f32],
+) -> Result<Option<Verification>, NanScore> {
+    let mut matches: Vec<f32> = evaluation
+        .rankings
+        .iter()
+        .flat_map(|ranking| ranking.relevant.iter().map(|relevant| relevant.score))
+        .collect();
+    matches.sort_unstable_by(f32::total_cmp);
+    let pairs: u64 = evaluation
+        .rankings
+        .iter()
+        .map(|ranking| ranking.n_candidates as u64)
+        .sum();
+    let non_matches = pairs - matches.len() as u64;
+    let rates: Vec<f64> = FALSE_ACCEPT_RATES
+        .into_iter()
+        .filter(|far| non_matches as f64 >= NEGATIVES_PER_FALSE_ACCEPT / far)
+        .collect();
+    if n_query_identities < MIN_QUERY_IDENTITIES || rates.is_empty() {
+        return Ok(None);
+    }
+
+    let mut bounds = matches.clone();
+    bounds.dedup();
+    let counts = count_non_matches(protocol, queries, gallery, &bounds, thresholds)?;
+    let tails: Vec<Tail> = rates
+        .iter()
+        .map(|far| Tail::new(&counts.high, (far * non_matches as f64).floor() as u64))
+        .collect();
+    let tails = resolve_tails(protocol, queries, gallery, tails)?;
+    let operating_points = rates
+        .iter()
+        .zip(&tails)
+        .map(|(&far, tail)| {
+            let threshold = tail.threshold(&matches);
+            let rejected = matches.partition_point(|&score| score < threshold);
+            OperatingPoint {
+                far,
+                threshold,
+                tar: 1.0 - rejected as f64 / matches.len() as f64,
+                observed_far: tail.accepted() as f64 / non_matches as f64,
+            }
+        })
+        .collect();
+    let at_thresholds = thresholds
+        .iter()
+        .zip(&counts.at_or_above_threshold)
+        .map(|(&threshold, &accepted)| {
+            let rejected = matches.partition_point(|&score| score < threshold);
+            (
+                accepted as f64 / non_matches as f64,
+                rejected as f64 / matches.len() as f64,
+            )
+        })
+        .collect();
+    let curve = RocCurve::new(&matches, &bounds, &counts);
+    Ok(Some(Verification {
+        matches: matches.len() as u64,
+        non_matches,
+        auroc: curve.auroc(),
+        eer: curve.equal_error_rate(),
+        operating_points,
+        at_thresholds,
+    }))
+}
+
+/// What one pass over all non-matching scores counts.
+struct Counts {
+    /// Non-matches equal to each bound.
+    equal: Vec<u64>,
+    /// Non-matches below the first bound, between the bounds, above the last: one more than bounds.
+    between: Vec<u64>,
+    /// Non-matches by the high 16 bits of their order-preserving key.
+    high: Vec<u64>,
+    /// Non-matches at or above each asked threshold.
+    at_or_above_threshold: Vec<u64>,
+}
+
+impl Counts {
+    fn empty(n_bounds: usize, n_thresholds: usize) -> Self {
+        Self {
+            equal: vec![0; n_bounds],
+            between: vec![0; n_bounds + 1],
+            high: vec![0; 1 << 16],
+            at_or_above_threshold: vec![0; n_thresholds],
+        }
+    }
+
+    fn count(&mut self, score: f32, bounds: &[f32], thresholds: &[f32]) {
+        let below = bounds.partition_point(|&bound| bound < score);
+        if bounds.get(below) == Some(&score) {
+            self.equal[below] += 1;
+        } else {
+            self.between[below] += 1;
+        }
+        self.high[(order_key(score) >> 16) as usize] += 1;
+        for (count, &threshold) in self.at_or_above_threshold.iter_mut().zip(thresholds) {
+            *count += u64::from(score >= threshold);
+        }
+    }
+
+    fn add(&mut self, other: &Counts) {
+        let pairs = [
+            (&mut self.equal, &other.equal),
+            (&mut self.between, &other.between),
+            (&mut self.high, &other.high),
+            (
+                &mut self.at_or_above_threshold,
+                &other.at_or_above_threshold,
+            ),
+        ];
+        for (mine, theirs) in pairs {
+            for (a, b) in mine.iter_mut().zip(theirs) {
+                *a += b;
+            }
+        }
+    }
+}
+
+fn count_non_matches(
+    protocol: &Protocol,
+    queries: &QuerySet<'_>,
+    gallery: &PackedGallery,
+    bounds: &[f32],
+    thresholds: &[f32],
+) -> Result<Counts, NanScore> {
+    let total = Mutex::new(Counts::empty(bounds.len(), thresholds.len()));
+    for_each_non_match_row(protocol, queries, gallery, |scores| {
+        let mut own = Counts::empty(bounds.len(), thresholds.len());
+        for score in scores {
+            own.count(score, bounds, thresholds);
+        }
+        // Integer sums do not depend on the order of the threads.
+        total
+            .lock()
+            .expect("no thread panics while counting")
+            .add(&own);
+    })?;
+    Ok(total.into_inner().expect("no thread panics while counting"))
+}
+
+fn for_each_non_match_row(
+    protocol: &Protocol,
+    queries: &QuerySet<'_>,
+    gallery: &PackedGallery,
+    visit: impl Fn(&mut dyn Iterator<Item = f32>) + Sync,
+) -> Result<(), NanScore> {
+    score_rows(
+        queries.embeddings,
+        &queries.items,
+        gallery,
+        queries.similarity,
+        |q, row| {
+            let query = &protocol.queries()[q];
+            for &position in query.junk.iter().chain(&query.relevant) {
+                row[position as usize] = f32::NAN;
+            }
+            visit(&mut row.iter().copied().filter(|score| !score.is_nan()));
+        },
+    )?;
+    Ok(())
+}
+
+/// The non-matching scores around one false-accept rate: the `allowed` highest are accepted, the next is rejected.
+struct Tail {
+    allowed: u64,
+    /// High 16 bits of the rejected score's key.
+    bin: usize,
+    /// Non-matches above the bin.
+    above_bin: u64,
+    /// The next bin above that holds a non-match.
+    next_bin: Option<usize>,
+    /// Low 16 bits: non-matches of the bin, from the second pass.
+    low: Vec<u64>,
+    /// Smallest key of `next_bin`, from the second pass.
+    next_bin_smallest: Option<u32>,
+}
+
+impl Tail {
+    fn new(high: &[u64], allowed: u64) -> Self {
+        let mut at_or_above = 0;
+        let bin = (0..high.len())
+            .rev()
+            .find(|&bin| {
+                at_or_above += high[bin];
+                at_or_above > allowed
+            })
+            .expect("a rate below 1 allows fewer false accepts than there are non-matches");
+        Self {
+            allowed,
+            bin,
+            above_bin: at_or_above - high[bin],
+            next_bin: (bin + 1..high.len()).find(|&bin| high[bin] > 0),
+            low: vec![0; 1 << 16],
+            next_bin_smallest: None,
+        }
+    }
+
+    fn count(&mut self, key: u32) {
+        let bin = (key >> 16) as usize;
+        if bin == self.bin {
+            self.low[(key & 0xffff) as usize] += 1;
+        } else if Some(bin) == self.next_bin {
+            self.next_bin_smallest = Some(self.next_bin_smallest.map_or(key, |k| k.min(key)));
+        }
+    }
+
+    /// Low bits of the rejected score and how many non-matches lie above it.
+    fn rejected(&self) -> (usize, u64) {
+        let mut at_or_above = self.above_bin;
+        let low = (0..self.low.len())
+            .rev()
+            .find(|&low| {
+                at_or_above += self.low[low];
+                at_or_above > self.allowed
+            })
+            .expect("the bin holds the rejected score");
+        (low, at_or_above - self.low[low])
+    }
+
+    fn accepted(&self) -> u64 {
+        self.rejected().1
+    }
+
+    /// Smallest observed score above the rejected one, of a match or a non-match; just above it when there is none.
+    fn threshold(&self, matches: &[f32]) -> f32 {
+        let (low, _) = self.rejected();
+        let key_of = |low: usize| ((self.bin as u32) << 16) | low as u32;
+        let rejected = score_of(key_of(low));
+        let non_match = (low + 1..self.low.len())
+            .find(|&low| self.low[low] > 0)
+            .map(key_of)
+            .or(self.next_bin_smallest)
+            .map(score_of);
+        let matching = matches
+            .get(matches.partition_point(|&score| score <= rejected))
+            .copied();
+        match (non_match, matching) {
+            (Some(a), Some(b)) => a.min(b),
+            (Some(score), None) | (None, Some(score)) => score,
+            (None, None) => rejected.next_up(),
+        }
+    }
+}
+
+fn resolve_tails(
+    protocol: &Protocol,
+    queries: &QuerySet<'_>,
+    gallery: &PackedGallery,
+    tails: Vec<Tail>,
+) -> Result<Vec<Tail>, NanScore> {
+    let lowest = tails.iter().map(|tail| tail.bin).min().unwrap_or(0);
+    let tails = Mutex::new(tails);
+    for_each_non_match_row(protocol, queries, gallery, |scores| {
+        let keys: Vec<u32> = scores
+            .map(order_key)
+            .filter(|key| (key >> 16) as usize >= lowest)
+            .collect();
+        let mut tails = tails.lock().expect("no thread panics while counting");
+        for key in keys {
+            tails.iter_mut().for_each(|tail| tail.count(key));
+        }
+    })?;
+    Ok(tails.into_inner().expect("no thread panics while counting"))
+}
+
+/// An f32's bits as an integer of the same order (+0 only: scores have no -0).
+fn order_key(score: f32) -> u32 {
+    let bits = score.to_bits();
+    if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    }
+}
+
+/// Inverse of [`order_key`].
+fn score_of(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 {
+        key & !(1 << 31)
+    } else {
+        !key
+    })
+}
+
+/// Matches and non-matches at each distinct matching score, ascending.
+struct RocCurve {
+    matches: Vec<f64>,
+    equal: Vec<f64>,
+    between: Vec<f64>,
+    n_matches: f64,
+    n_non_matches: f64,
+}
+
+impl RocCurve {
+    fn new(matches: &[f32], bounds: &[f32], counts: &Counts) -> Self {
+        let at = |bound: &f32| {
+            matches.partition_point(|score| score <= bound)
+                - matches.partition_point(|score| score < bound)
+        };
+        let to_f64 = |counts: &[u64]| counts.iter().map(|&count| count as f64).collect::<Vec<_>>();
+        let n_non_matches = counts.equal.iter().sum::<u64>() + counts.between.iter().sum::<u64>();
+        Self {
+            matches: bounds.iter().map(|bound| at(bound) as f64).collect(),
+            equal: to_f64(&counts.equal),
+            between: to_f64(&counts.between),
+            n_matches: matches.len() as f64,
+            n_non_matches: n_non_matches as f64,
+        }
+    }
+
+    /// Share of (match, non-match) pairs in the right order, ties one half (Mann-Whitney).
+    fn auroc(&self) -> f64 {
+        let mut below = 0.0;
+        let mut ordered = 0.0;
+        for i in 0..self.matches.len() {
+            below += self.between[i];
+            ordered += self.matches[i] * (below + self.equal[i] / 2.0);
+            below += self.equal[i];
+        }
+        ordered / (self.n_matches * self.n_non_matches)
+    }
+
+    /// The error where FAR = FRR, walking the ROC curve from the strictest threshold down.
+    fn equal_error_rate(&self) -> f64 {
+        let (mut far, mut frr) = (0.0, 1.0);
+        for i in (0..self.matches.len()).rev() {
+            far += self.between[i + 1] / self.n_non_matches;
+            if far >= frr {
+                return frr;
+            }
+            let (step_far, step_frr) = (
+                self.equal[i] / self.n_non_matches,
+                self.matches[i] / self.n_matches,
+            );
+            if far + step_far >= frr - step_frr {
+                let share = (frr - far) / (step_far + step_frr);
+                return far + share * step_far;
+            }
+            far += step_far;
+            frr -= step_frr;
+        }
+        frr.max(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_keys_sort_like_scores_and_come_back() {
+        let scores = [-2.0_f32, -1.0, -1e-30, 0.0, 1e-30, 0.5, 1.0];
+        assert!(
+            scores
+                .windows(2)
+                .all(|pair| order_key(pair[0]) < order_key(pair[1]))
+        );
+        assert!(
+            scores
+                .iter()
+                .all(|&score| score_of(order_key(score)) == score)
+        );
+    }
+
+    fn curve(matches: &[f32], non_matches: &[f32]) -> (RocCurve, Counts) {
+        let mut bounds = matches.to_vec();
+        bounds.dedup();
+        let mut counts = Counts::empty(bounds.len(), 0);
+        non_matches
+            .iter()
+            .for_each(|&score| counts.count(score, &bounds, &[]));
+        (RocCurve::new(matches, &bounds, &counts), counts)
+    }
+
+    #[test]
+    fn hand_worked_curve() {
+        // Matches .9 .6 .4, non-matches .7 .5 .4 .1: pairs in order 4 + 3 + 1, one tie: 8.5 of 12.
+        let (roc, _) = curve(&[0.4, 0.6, 0.9], &[0.7, 0.5, 0.4, 0.1]);
+        assert!((roc.auroc() - 8.5 / 12.0).abs() < 1e-15);
+        // After accepting .9 .7 .6: FAR .25, FRR 1/3; then .5 moves FAR to .5 >= 1/3.
+        assert!((roc.equal_error_rate() - 1.0 / 3.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn separable_and_collapsed_scores() {
+        let (separable, _) = curve(&[0.8, 0.9], &[0.1, 0.2]);
+        assert_eq!(
+            (separable.auroc(), separable.equal_error_rate()),
+            (1.0, 0.0)
+        );
+        let (collapsed, _) = curve(&[0.5, 0.5], &[0.5, 0.5, 0.5]);
+        assert_eq!(
+            (collapsed.auroc(), collapsed.equal_error_rate()),
+            (0.5, 0.5)
+        );
+    }
+
+    #[test]
+    fn threshold_is_the_smallest_observed_score_that_keeps_the_rate() {
+        let non_matches = [0.1_f32, 0.2, 0.3, 0.4];
+        let matches = [0.25_f32, 0.35, 0.9];
+        let (_, counts) = curve(&matches, &non_matches);
+        for (allowed, threshold, accepted) in [(0, 0.9, 0), (1, 0.35, 1), (2, 0.3, 2), (3, 0.2, 3)]
+        {
+            let mut tail = Tail::new(&counts.high, allowed);
+            non_matches
+                .iter()
+                .for_each(|&score| tail.count(order_key(score)));
+            assert_eq!(
+                (tail.threshold(&matches), tail.accepted()),
+                (threshold, accepted)
+            );
+        }
+    }
+}
