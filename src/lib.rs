@@ -6,3 +6,4 @@ pub mod config;
 pub mod domain;
 pub mod judge;
 pub mod report;
+pub mod stats;
