@@ -7,3 +7,4 @@ pub mod domain;
 pub mod judge;
 pub mod report;
 pub mod stats;
+pub mod structure;
