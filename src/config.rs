@@ -3,12 +3,18 @@
 //! [`ConfigFile`] mirrors the file, every key optional. [`AuditConfig`] is what the stages get: flags over
 //! file over defaults, checked, with a record of where each value came from.
 
+mod file;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::{Origin, Setting};
+
+pub use file::{ConfigError, ConfigFile};
+
 /// Names of the manifest columns, where they are not the usual ones.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ColumnNames {
     /// Column of the image path (default `path`).
@@ -184,6 +190,234 @@ impl Default for Policy {
             alpha: 0.05,
             excess_flips: 0.05,
             negative_flips: None,
+        }
+    }
+}
+
+/// What the command line says; `None` leaves it to audit.toml or the default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// `--margin`
+    pub margin: Option<f64>,
+    /// `--alpha`
+    pub alpha: Option<f64>,
+    /// `--excess-flips`
+    pub excess_flips: Option<f64>,
+    /// `--negative-flips`
+    pub negative_flips: Option<f64>,
+    /// `--similarity`
+    pub similarity: Option<Similarity>,
+    /// `--seed`
+    pub seed: Option<u64>,
+    /// `--max-bad-items`
+    pub max_bad_items: Option<usize>,
+    /// `--tensors`
+    pub tensors: Option<PathBuf>,
+    /// `--old-embeddings`
+    pub old_embeddings: Option<PathBuf>,
+    /// `--strict`
+    pub strict: bool,
+}
+
+/// A checked configuration: what the stages get. Built only by [`AuditConfig::resolve`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct AuditConfig {
+    /// The old model: `.onnx`, `.npy` or `.parquet`.
+    pub old: PathBuf,
+    /// The new model, likewise.
+    pub new: PathBuf,
+    /// The probe.
+    pub data: PathBuf,
+    /// Stored embeddings of the old gallery, beside the old model.
+    pub old_embeddings: Option<PathBuf>,
+    /// How to read the probe.
+    pub probe: ProbeConfig,
+    /// Preprocessing and output of the old model.
+    pub old_model: ModelConfig,
+    /// Preprocessing and output of the new model.
+    pub new_model: ModelConfig,
+    /// The judge's limits.
+    pub policy: Policy,
+    /// How embeddings are compared.
+    pub similarity: Similarity,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Unreadable items that are tolerated.
+    pub max_bad_items: usize,
+    /// Whether a warning about assumed preprocessing is an error.
+    pub strict: bool,
+    /// Each setting with its origin, in a fixed order.
+    pub settings: Vec<Setting>,
+}
+
+impl AuditConfig {
+    /// Flags over file over defaults; checks every value.
+    ///
+    /// # Errors
+    /// A value out of its range, with the key, the range and what was found.
+    pub fn resolve(
+        [old, new, data]: [PathBuf; 3],
+        file: ConfigFile,
+        flags: Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut settings = Vec::new();
+        let defaults = Policy::default();
+        let mut number = |key: &'static str, flag, file, default, range: (f64, f64)| {
+            let value: f64 = pick(&mut settings, key, flag, file, default);
+            if value > range.0 && value < range.1 {
+                Ok(value)
+            } else {
+                Err(ConfigError::OutOfRange {
+                    key: key.into(),
+                    low: range.0,
+                    high: range.1,
+                    found: value,
+                })
+            }
+        };
+        let limits = file.policy;
+        let margin = number(
+            "policy.margin",
+            flags.margin,
+            limits.margin,
+            defaults.margin,
+            (0.0, 1.0),
+        )?;
+        let alpha = number(
+            "policy.alpha",
+            flags.alpha,
+            limits.alpha,
+            defaults.alpha,
+            (0.0, 0.5),
+        )?;
+        let excess_flips = number(
+            "policy.excess_flips",
+            flags.excess_flips,
+            limits.excess_flips,
+            defaults.excess_flips,
+            (0.0, 1.0),
+        )?;
+        let negative_flips = match flags.negative_flips.or(limits.negative_flips) {
+            Some(_) => Some(number(
+                "policy.negative_flips",
+                flags.negative_flips,
+                limits.negative_flips,
+                0.0,
+                (0.0, 1.0),
+            )?),
+            None => None,
+        };
+        let audit = file.audit;
+        let similarity = pick(
+            &mut settings,
+            "audit.similarity",
+            flags.similarity,
+            audit.similarity,
+            Similarity::Cosine,
+        );
+        let seed = pick(&mut settings, "audit.seed", flags.seed, audit.seed, 0);
+        let max_bad_items = pick(
+            &mut settings,
+            "audit.max_bad_items",
+            flags.max_bad_items,
+            audit.max_bad_items,
+            0,
+        );
+        let strict = pick(
+            &mut settings,
+            "audit.strict",
+            flags.strict.then_some(true),
+            audit.strict,
+            false,
+        );
+        for (name, model) in [("old", &file.old), ("new", &file.new)] {
+            model.check(name)?;
+        }
+        let old_embeddings = flags.old_embeddings.or(audit.old_embeddings);
+        let stored = |path: &PathBuf| path.extension().is_none_or(|extension| extension != "onnx");
+        let allow_missing_inputs = old_embeddings.is_some() || stored(&old);
+        Ok(Self {
+            old,
+            new,
+            data,
+            old_embeddings,
+            probe: ProbeConfig {
+                columns: file.columns,
+                tensors: flags.tensors.or(audit.tensors),
+                allow_missing_inputs,
+            },
+            old_model: file.old,
+            new_model: file.new,
+            policy: Policy {
+                margin,
+                alpha,
+                excess_flips,
+                negative_flips,
+            },
+            similarity,
+            seed,
+            max_bad_items,
+            strict,
+            settings,
+        })
+    }
+}
+
+/// Flag over file over default, recorded.
+fn pick<T: Serialize>(
+    settings: &mut Vec<Setting>,
+    key: &str,
+    flag: Option<T>,
+    file: Option<T>,
+    default: T,
+) -> T {
+    let (value, origin) = match (flag, file) {
+        (Some(value), _) => (value, Origin::Flag),
+        (None, Some(value)) => (value, Origin::File),
+        (None, None) => (default, Origin::Default),
+    };
+    let json = serde_json::to_value(&value).expect("numbers, booleans and names are JSON");
+    settings.push(Setting {
+        key: key.into(),
+        value: json,
+        origin,
+    });
+    value
+}
+
+impl ModelConfig {
+    fn check(&self, name: &str) -> Result<(), ConfigError> {
+        let positive = |key: &str, value: Option<f64>| match value {
+            Some(found) if !(found.is_finite() && found > 0.0) => Err(ConfigError::OutOfRange {
+                key: format!("{name}.{key}"),
+                low: 0.0,
+                high: f64::INFINITY,
+                found,
+            }),
+            _ => Ok(()),
+        };
+        positive("scale", self.scale)?;
+        positive("dims", self.dims.map(|n| n as f64))?;
+        positive("batch_size", self.batch_size.map(|n| n as f64))?;
+        positive("max_length", self.max_length.map(|n| n as f64))?;
+        for side in [self.size, self.crop].into_iter().flatten() {
+            let (height, width) = side.height_width();
+            positive("size and crop", Some(f64::from(height.min(width))))?;
+        }
+        self.std
+            .iter()
+            .flatten()
+            .try_for_each(|&std| positive("std", Some(std)))
+    }
+}
+
+impl Size {
+    /// (height, width)
+    pub fn height_width(self) -> (u32, u32) {
+        match self {
+            Size::Square(side) => (side, side),
+            Size::HeightWidth([height, width]) => (height, width),
         }
     }
 }

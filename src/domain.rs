@@ -138,6 +138,15 @@ impl Probe {
             .collect()
     }
 
+    /// Keeps the items whose flag is set; identities, labels and cameras keep their indices.
+    ///
+    /// `keep` has one flag an item.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let mut flags = keep.iter();
+        self.items
+            .retain(|_| *flags.next().expect("one flag an item"));
+    }
+
     /// The name of an item's identity, or `-1` for junk.
     pub fn identity_name(&self, item: usize) -> &str {
         self.items[item]
@@ -314,6 +323,13 @@ impl Embeddings {
         Self::new(rows, (0..n).map(Some).collect(), normalise)
     }
 
+    /// Keeps the items whose flag is set, in their order; `keep` has one flag an item.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let mut flags = keep.iter();
+        self.row_of_item
+            .retain(|_| *flags.next().expect("one flag an item"));
+    }
+
     /// Dimensions of one embedding.
     pub fn dim(&self) -> usize {
         self.rows.ncols()
@@ -419,18 +435,39 @@ pub enum IntervalMethod {
 /// end is a one-sided 95 % bound.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The point estimate.
+    /// The point estimate; NaN without data.
+    #[serde(deserialize_with = "null_as::not_a_number")]
     pub value: f64,
-    /// Lower end.
+    /// Lower end; minus infinity when nothing bounds the value from below.
+    #[serde(deserialize_with = "null_as::minus_infinity")]
     pub lower: f64,
-    /// Upper end.
+    /// Upper end; infinity when nothing bounds the value from above.
+    #[serde(deserialize_with = "null_as::infinity")]
     pub upper: f64,
     /// Two-sided confidence level in (0, 1).
     pub level: f64,
-    /// Standard error of the point estimate, 0 when it cannot vary.
+    /// Standard error of the point estimate, 0 when it cannot vary, infinite with one identity.
+    #[serde(deserialize_with = "null_as::infinity")]
     pub standard_error: f64,
     /// How the ends were made.
     pub method: IntervalMethod,
+}
+
+/// JSON has no infinity and no NaN: they are written as null, and these read them back.
+mod null_as {
+    use serde::{Deserialize, Deserializer};
+
+    pub fn infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+    }
+
+    pub fn minus_infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NEG_INFINITY))
+    }
+
+    pub fn not_a_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+    }
 }
 
 /// How much a finding matters.

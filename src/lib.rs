@@ -2,8 +2,14 @@
 //!
 //! The modules stand in pipeline order: probe -> embed -> structure -> retrieve -> judge -> report.
 
+// What every stage may use.
 pub mod config;
 pub mod domain;
-pub mod judge;
-pub mod report;
+pub mod stats;
+
+// The stages, in order.
 pub mod retrieve;
+
+pub mod judge;
+
+pub mod report;

@@ -11,11 +11,11 @@ pub mod verification;
 use std::collections::BTreeMap;
 
 use crate::config::Similarity;
-use crate::domain::{Embeddings, Measure, Pairing, Probe, Side};
+use crate::domain::{Embeddings, Measure, Pairing, Probe, Role, Side};
 
 use protocol::Protocol;
 use rank::Ranking;
-use score::{NanScore, PackedGallery};
+use score::{PackedGallery, ScoreOverflow};
 use verification::Verification;
 
 /// Permutations of the gallery's labels for assay sensitivity.
@@ -42,6 +42,21 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    fn new(
+        protocol: &Protocol,
+        queries: &QuerySet<'_>,
+        gallery: &PackedGallery,
+    ) -> Result<Self, ScoreOverflow> {
+        let rankings = score::score_rows(
+            queries.embeddings,
+            &queries.items,
+            gallery,
+            queries.similarity,
+            |q, row| Ranking::new(&protocol.queries()[q], row),
+        )?;
+        Ok(Self { rankings })
+    }
+
     /// The measure's value for each query, ties against the query.
     pub fn per_query(&self, measure: Measure) -> Vec<f64> {
         self.rankings
@@ -75,7 +90,7 @@ pub struct QuerySet<'a> {
 /// `input_digests` are hashes of the decoded inputs, one an item.
 ///
 /// # Errors
-/// A NaN score.
+/// A score that overflows f32.
 pub fn retrieve(
     probe: &Probe,
     input_digests: &[Option<[u8; 32]>],
@@ -83,7 +98,7 @@ pub fn retrieve(
     new: &Embeddings,
     similarity: Similarity,
     seed: u64,
-) -> Result<Retrieval, NanScore> {
+) -> Result<Retrieval, ScoreOverflow> {
     let protocol = Protocol::new(probe, input_digests);
     let of = |side: Side| if side == Side::Old { old } else { new };
     let n_query_identities = n_distinct(protocol.query_identities());
@@ -116,14 +131,7 @@ pub fn retrieve(
                 items: protocol.query_items(),
                 similarity,
             };
-            let rankings = score::score_rows(
-                queries.embeddings,
-                &queries.items,
-                &gallery,
-                similarity,
-                |q, row| Ranking::new(&protocol.queries()[q], row),
-            )?;
-            let evaluation = Evaluation { rankings };
+            let evaluation = Evaluation::new(&protocol, &queries, &gallery)?;
             let thresholds: Vec<f32> = verifications
                 .get(&Pairing::OLD_OLD)
                 .map(|old_old| {
@@ -163,6 +171,43 @@ pub fn retrieve(
         verifications,
         shuffled,
     })
+}
+
+/// old->old and new->old on the gallery without the items that `keep` refuses, with what still counts there.
+///
+/// Both models' dimensions must agree.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn retrieve_kept(
+    probe: &Probe,
+    input_digests: &[Option<[u8; 32]>],
+    old: &Embeddings,
+    new: &Embeddings,
+    similarity: Similarity,
+    keep: impl Fn(usize) -> bool,
+) -> Result<(Protocol, [Evaluation; 2]), ScoreOverflow> {
+    let mut kept = probe.clone();
+    for (index, item) in kept.items.iter_mut().enumerate() {
+        match item.role {
+            Role::Both if !keep(index) => item.role = Role::Query,
+            // Junk is found by no query.
+            Role::Gallery if !keep(index) => (item.identity, item.labels) = (None, Vec::new()),
+            _ => {}
+        }
+    }
+    let protocol = Protocol::new(&kept, input_digests);
+    let gallery = PackedGallery::new(old, protocol.gallery());
+    let evaluate = |embeddings| {
+        let queries = QuerySet {
+            embeddings,
+            items: protocol.query_items(),
+            similarity,
+        };
+        Evaluation::new(&protocol, &queries, &gallery)
+    };
+    let evaluations = [evaluate(old)?, evaluate(new)?];
+    Ok((protocol, evaluations))
 }
 
 /// Number of distinct values.

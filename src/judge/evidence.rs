@@ -2,6 +2,7 @@
 
 use crate::config::Policy;
 use crate::domain::{Estimate, Measure, Pairing};
+use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{Evaluation, Retrieval, n_distinct};
 use crate::stats::{self, Bootstrap, ClusterSums};
 
@@ -13,6 +14,9 @@ const LARGEST_MARGIN_SHARE: f64 = 0.2;
 
 /// Power at which the resolvable margin is stated.
 const POWER: f64 = 0.8;
+
+/// Bootstrap replicates of every interval.
+const REPLICATES: usize = 10_000;
 
 /// Permutations of the asymmetry test.
 const SIGN_FLIPS: usize = 10_000;
@@ -32,7 +36,7 @@ impl Intervals {
         Self {
             level: 1.0 - 2.0 * policy.alpha,
             bootstrap: Bootstrap {
-                replicates: stats::REPLICATES,
+                replicates: REPLICATES,
                 seed,
             },
         }
@@ -71,6 +75,8 @@ pub struct Evidence {
     pub gain: Option<Estimate>,
     /// Flips; `None` without new->old.
     pub flips: Option<Flips>,
+    /// D on the gallery without its least credible items; `None` when not tested.
+    pub change_without_least_credible: Option<Estimate>,
 }
 
 /// Assay sensitivity of the probe.
@@ -148,8 +154,11 @@ impl Flip {
 
 impl Evidence {
     /// Collects the evidence. The retrieval must have at least one evaluated query.
+    ///
+    /// `credible` is old->old and new->old on the gallery without its least credible items.
     pub fn collect(
         retrieval: &Retrieval,
+        credible: Option<&(Protocol, [Evaluation; 2])>,
         dims: [usize; 2],
         same_model: bool,
         policy: &Policy,
@@ -202,6 +211,10 @@ impl Evidence {
             flips: cross.zip(change_values.as_ref()).map(|(cross, change)| {
                 Flips::new(&intervals, old_old, cross, refreshed, change, &identities)
             }),
+            change_without_least_credible: credible.map(|(protocol, [old_old, new_old])| {
+                let change = difference(&new_old.per_query(PRIMARY), &old_old.per_query(PRIMARY));
+                intervals.mean(&change, &protocol.query_identities())
+            }),
         }
     }
 }
@@ -210,15 +223,11 @@ impl Assay {
     fn new(intervals: &Intervals, today: &[f64], identities: &[u32], shuffled: &[f64]) -> Self {
         let old_old = intervals.mean(today, identities);
         let mean = shuffled.iter().sum::<f64>() / shuffled.len() as f64;
-        let as_good = shuffled
-            .iter()
-            .filter(|&&value| value >= old_old.value)
-            .count();
         Self {
             old_old,
             shuffled: mean,
             permutations: shuffled.len(),
-            p_value: (1 + as_good) as f64 / (1 + shuffled.len()) as f64,
+            p_value: stats::permutation_p(old_old.value, shuffled),
             largest_margin: LARGEST_MARGIN_SHARE * (old_old.lower - mean),
             blind_share: stats::blind_share(n_distinct(identities.to_vec())),
         }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::domain::{Measure, Probe};
 
 use super::protocol::Protocol;
-use super::score::{NanScore, PackedGallery, score_rows};
+use super::score::{PackedGallery, ScoreOverflow, score_rows};
 use super::{QuerySet, measures};
 
 /// Mean of `measure` over the evaluated queries, one value a permutation of the gallery's labels.
@@ -17,7 +17,7 @@ use super::{QuerySet, measures};
 /// that query. Ties count against the query, as everywhere.
 ///
 /// # Errors
-/// A NaN score.
+/// A score that overflows f32.
 pub fn shuffled_means(
     probe: &Probe,
     protocol: &Protocol,
@@ -26,7 +26,7 @@ pub fn shuffled_means(
     measure: Measure,
     permutations: usize,
     seed: u64,
-) -> Result<Vec<f64>, NanScore> {
+) -> Result<Vec<f64>, ScoreOverflow> {
     let shuffles: Vec<ShuffledLabels> = (0..permutations as u64)
         .into_par_iter()
         .map(|stream| ShuffledLabels::new(probe, protocol.gallery(), seed, stream))

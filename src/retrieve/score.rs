@@ -19,12 +19,11 @@ const LANES: usize = 32;
 /// Queries scored together. 14 x 32 accumulators fill 28 of AVX-512's 32 registers.
 const QUERIES: usize = 14;
 
-/// A pair's score is not a number, so nothing can be ranked.
+/// A pair's score is infinite, so it ties with others that are not its equals. (NaN cannot arise: a fused
+/// multiply-add of finite factors never adds infinities of different signs.)
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error(
-    "the score of query item {query} and gallery item {gallery} is NaN: the inner product overflows f32"
-)]
-pub struct NanScore {
+#[error("the score of query item {query} and gallery item {gallery} overflows f32")]
+pub struct ScoreOverflow {
     /// Item index of the query.
     pub query: usize,
     /// Item index of the gallery item.
@@ -71,17 +70,17 @@ impl PackedGallery {
 /// gallery is 14 rows a thread, never queries x gallery.
 ///
 /// # Errors
-/// A NaN score (possible only for inner products or distances that overflow).
+/// A score that overflows (possible only for inner products or distances of huge embeddings).
 pub fn score_rows<T: Send>(
     embeddings: &Embeddings,
     queries: &[usize],
     gallery: &PackedGallery,
     similarity: Similarity,
     visit: impl Fn(usize, &mut [f32]) -> T + Sync,
-) -> Result<Vec<T>, NanScore> {
+) -> Result<Vec<T>, ScoreOverflow> {
     let kernel = Kernel::detect();
     let n = gallery.items.len();
-    let blocks: Result<Vec<Vec<T>>, NanScore> = queries
+    let blocks: Result<Vec<Vec<T>>, ScoreOverflow> = queries
         .par_chunks(QUERIES)
         .enumerate()
         .map(|(block, chunk)| {
@@ -91,8 +90,8 @@ pub fn score_rows<T: Send>(
             (0..chunk.len())
                 .map(|q| {
                     let row = &mut rows[q * n..(q + 1) * n];
-                    if let Some(bad) = row.iter().position(|score| score.is_nan()) {
-                        return Err(NanScore {
+                    if let Some(bad) = row.iter().position(|score| !score.is_finite()) {
+                        return Err(ScoreOverflow {
                             query: chunk[q],
                             gallery: gallery.items[bad],
                         });
@@ -344,17 +343,17 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_score_names_the_pair() {
+    fn an_overflow_names_the_pair() {
         let rows = Array2::from_shape_vec((2, 2), vec![f32::MAX, f32::MAX, f32::MAX, -f32::MAX])
             .expect("2 x 2");
         let embeddings = Embeddings::dense(rows, false).expect("finite");
         let packed = PackedGallery::new(&embeddings, &[0, 1]);
         let found = score_rows(&embeddings, &[0], &packed, Similarity::Ip, |_, _| ());
         assert_eq!(
-            found.expect_err("inf - inf"),
-            NanScore {
+            found.expect_err("inf"),
+            ScoreOverflow {
                 query: 0,
-                gallery: 1
+                gallery: 0
             }
         );
     }

@@ -5,8 +5,11 @@
 
 use std::sync::Mutex;
 
+use crate::config::Similarity;
+use crate::domain::Embeddings;
+
 use super::protocol::Protocol;
-use super::score::{NanScore, PackedGallery, score_rows};
+use super::score::{PackedGallery, ScoreOverflow, score_rows};
 use super::{Evaluation, QuerySet};
 
 /// False-accept rates that are reported when there are pairs enough.
@@ -53,7 +56,7 @@ pub struct OperatingPoint {
 /// `None` when there are fewer than 100 query identities, or too few non-matching pairs for the largest FAR.
 ///
 /// # Errors
-/// A NaN score.
+/// A score that overflows f32.
 pub fn verify(
     protocol: &Protocol,
     queries: &QuerySet<'_>,
@@ -61,13 +64,8 @@ pub fn verify(
     evaluation: &Evaluation,
     n_query_identities: usize,
     thresholds: &[f32],
-) -> Result<Option<Verification>, NanScore> {
-    let mut matches: Vec<f32> = evaluation
-        .rankings
-        .iter()
-        .flat_map(|ranking| ranking.relevant.iter().map(|relevant| relevant.score))
-        .collect();
-    matches.sort_unstable_by(f32::total_cmp);
+) -> Result<Option<Verification>, ScoreOverflow> {
+    let matches = sorted_matches(evaluation);
     let pairs: u64 = evaluation
         .rankings
         .iter()
@@ -124,6 +122,41 @@ pub fn verify(
         operating_points,
         at_thresholds,
     }))
+}
+
+/// AUROC of one pairing, however few its pairs.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn auroc(
+    protocol: &Protocol,
+    queries: &Embeddings,
+    gallery: &Embeddings,
+    similarity: Similarity,
+    evaluation: &Evaluation,
+) -> Result<f64, ScoreOverflow> {
+    let matches = sorted_matches(evaluation);
+    let mut bounds = matches.clone();
+    bounds.dedup();
+    let packed = PackedGallery::new(gallery, protocol.gallery());
+    let queries = QuerySet {
+        embeddings: queries,
+        items: protocol.query_items(),
+        similarity,
+    };
+    let counts = count_non_matches(protocol, &queries, &packed, &bounds, &[])?;
+    Ok(RocCurve::new(&matches, &bounds, &counts).auroc())
+}
+
+/// Scores of all matching pairs, ascending.
+fn sorted_matches(evaluation: &Evaluation) -> Vec<f32> {
+    let mut matches: Vec<f32> = evaluation
+        .rankings
+        .iter()
+        .flat_map(|ranking| ranking.relevant.iter().map(|relevant| relevant.score))
+        .collect();
+    matches.sort_unstable_by(f32::total_cmp);
+    matches
 }
 
 /// What one pass over all non-matching scores counts.
@@ -185,7 +218,7 @@ fn count_non_matches(
     gallery: &PackedGallery,
     bounds: &[f32],
     thresholds: &[f32],
-) -> Result<Counts, NanScore> {
+) -> Result<Counts, ScoreOverflow> {
     let total = Mutex::new(Counts::empty(bounds.len(), thresholds.len()));
     for_each_non_match_row(protocol, queries, gallery, |scores| {
         let mut own = Counts::empty(bounds.len(), thresholds.len());
@@ -206,7 +239,7 @@ fn for_each_non_match_row(
     queries: &QuerySet<'_>,
     gallery: &PackedGallery,
     visit: impl Fn(&mut dyn Iterator<Item = f32>) + Sync,
-) -> Result<(), NanScore> {
+) -> Result<(), ScoreOverflow> {
     score_rows(
         queries.embeddings,
         &queries.items,
@@ -310,7 +343,7 @@ fn resolve_tails(
     queries: &QuerySet<'_>,
     gallery: &PackedGallery,
     tails: Vec<Tail>,
-) -> Result<Vec<Tail>, NanScore> {
+) -> Result<Vec<Tail>, ScoreOverflow> {
     let lowest = tails.iter().map(|tail| tail.bin).min().unwrap_or(0);
     let tails = Mutex::new(tails);
     for_each_non_match_row(protocol, queries, gallery, |scores| {
@@ -463,7 +496,7 @@ mod tests {
         let non_matches = [0.1_f32, 0.2, 0.3, 0.4];
         let matches = [0.25_f32, 0.35, 0.9];
         let (_, counts) = curve(&matches, &non_matches);
-        for (allowed, threshold, accepted) in [(0, 0.9, 0), (1, 0.35, 1), (2, 0.3, 2), (3, 0.2, 3)]
+        for (allowed, threshold, accepted) in [(0, 0.9, 0), (1, 0.35, 1), (2, 0.25, 2), (3, 0.2, 3)]
         {
             let mut tail = Tail::new(&counts.high, allowed);
             non_matches

@@ -1,2 +1,9 @@
-#[test]
-fn t() {}
+//! One binary of modules, so one link.
+
+mod architecture;
+mod cases;
+mod cli;
+mod golden;
+mod properties;
+mod run;
+mod synthetic;

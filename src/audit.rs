@@ -1,0 +1,297 @@
+//! The audit: six stages in a line, no maths.
+
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::{AuditConfig, ModelConfig};
+use crate::domain::{FindingCode, Probe, Side};
+use crate::embed::{self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress};
+use crate::judge::{self, evidence::Evidence};
+use crate::probe::{self, ProbeError};
+use crate::report::assemble::{Stages, assemble};
+use crate::report::{AuditReport, BadItemRow, ItemRow, ReportError, RunSection};
+use crate::retrieve::{self, score::ScoreOverflow};
+use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
+use crate::structure::{self, StructureOptions};
+
+/// What surrounds an audit: where models run, where embeddings are kept, who hears of it.
+pub struct Surroundings<'a> {
+    /// How to find ONNX Runtime; it is looked for only when a model must be run.
+    pub runtime: RuntimeOptions,
+    /// The embeddings' cache; `None` embeds everything again.
+    pub embedding_cache: Option<PathBuf>,
+    /// Hears of each batch.
+    pub progress: &'a dyn Progress,
+    /// Hears one-line notices.
+    pub notify: &'a dyn Fn(&str),
+    /// The command line, for the report.
+    pub command: Vec<String>,
+}
+
+/// Why an audit ended without a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// Stage 1.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// ONNX Runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Stage 2, with the model it happened to.
+    #[error("{side} model: {source}")]
+    Embed {
+        /// Which model.
+        side: Side,
+        /// What happened.
+        source: EmbedError,
+    },
+    /// `--strict` and the preprocessing was assumed.
+    #[error("{side} model: image preprocessing is not configured, and --strict refuses to assume it")]
+    PreprocessingAssumed {
+        /// Which model.
+        side: Side,
+    },
+    /// No query is left to evaluate.
+    #[error(
+        "{}: none of the {queries} queries has a relevant gallery item ({gallery} gallery items)",
+        origin.display()
+    )]
+    NothingToEvaluate {
+        /// The probe.
+        origin: PathBuf,
+        /// Queries with an identity.
+        queries: usize,
+        /// Gallery items with an identity.
+        gallery: usize,
+    },
+    /// Stage 4.
+    #[error(transparent)]
+    Retrieve(#[from] ScoreOverflow),
+    /// Stage 6.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+impl AuditError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            AuditError::Probe(error) => error.hint(),
+            AuditError::Runtime(error) => error.hint(),
+            AuditError::Embed { source, .. } => source.hint(),
+            AuditError::PreprocessingAssumed { side } => Some(format!(
+                "set mean, std and size under [{side}] in audit.toml; `compat-audit init` writes one"
+            )),
+            AuditError::NothingToEvaluate { .. } => Some(
+                "query and gallery identities must overlap; an identity with one item, or with all items of one camera, has nothing to find".into(),
+            ),
+            AuditError::Retrieve(_) => {
+                Some("use --similarity cosine, or embeddings of a usual size".into())
+            }
+            AuditError::Report(error) => error.hint(),
+        }
+    }
+}
+
+/// A finished audit.
+pub struct Outcome {
+    /// The report.
+    pub report: AuditReport,
+    /// One row an item.
+    pub items: Vec<ItemRow>,
+}
+
+/// Runs the six stages.
+///
+/// # Errors
+/// Bad input, a runtime that cannot be had, a model that cannot be run.
+pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, AuditError> {
+    let started = SystemTime::now();
+    let mut clock = Clock::default();
+    let mut probe = probe::load(&config.data, &config.probe)?;
+    clock.lap("probe");
+
+    let runtime = runtime_if_needed(config, around)?;
+    let mut old = embed_side(&probe, Side::Old, config, runtime.as_ref(), around)?;
+    let mut new = embed_side(&probe, Side::New, config, runtime.as_ref(), around)?;
+    let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
+    clock.lap("embed");
+
+    let options = StructureOptions { seed: config.seed, ..StructureOptions::default() };
+    let structure = structure::estimate(&probe, &old.embeddings, &options);
+    clock.lap("structure");
+
+    let (a, b) = (&old.embeddings, &new.embeddings);
+    let digests = &old.input_digests;
+    let retrieval = retrieve::retrieve(&probe, digests, a, b, config.similarity, config.seed)?;
+    let comparable = a.dim() == b.dim();
+    let credible = comparable
+        .then(|| {
+            let keep = |item| structure.is_credible(item);
+            retrieve::retrieve_kept(&probe, digests, a, b, config.similarity, keep)
+        })
+        .transpose()?;
+    clock.lap("retrieve");
+
+    let queries = retrieval.protocol.query_items();
+    if queries.is_empty() {
+        return Err(AuditError::NothingToEvaluate {
+            origin: config.data.clone(),
+            queries: probe.queries().len(),
+            gallery: probe.gallery().len(),
+        });
+    }
+    let consensus = if comparable {
+        let junk = |query: usize, item: usize| {
+            queries.binary_search(&query).is_ok_and(|q| retrieval.protocol.is_junk(q, item))
+        };
+        structure::consensus(&probe, &structure, a, b, &queries, &junk, &options)
+    } else {
+        Vec::new()
+    };
+    let same_model = old.model.hash == new.model.hash
+        && old.model.preprocessing_key == new.model.preprocessing_key;
+    let dims = [a.dim(), b.dim()];
+    let evidence =
+        Evidence::collect(&retrieval, credible.as_ref(), dims, same_model, &config.policy, config.seed);
+    let judgement = judge::judge(&evidence, &config.policy);
+    clock.lap("judge");
+
+    let run = RunSection {
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix: started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        stage_seconds: clock.laps,
+        command: around.command.clone(),
+        threads: around.runtime.threads,
+        runtime_library: runtime.map(|runtime| runtime.library.display().to_string()),
+        from_cache: [old.n_from_cache, new.n_from_cache],
+        embedded: [old.n_embedded, new.n_embedded],
+    };
+    let (report, items) = assemble(Stages {
+        config,
+        probe: &probe,
+        old: &old,
+        new: &new,
+        structure: &structure,
+        consensus: &consensus,
+        temperature: options.temperature,
+        retrieval: &retrieval,
+        evidence: &evidence,
+        judgement,
+        bad_items,
+        run,
+    });
+    Ok(Outcome { report, items })
+}
+
+/// What `--dry-run` and `init` show: the probe and both models, nothing inferred.
+pub struct Preview {
+    /// The probe.
+    pub probe: Probe,
+    /// Old, then new.
+    pub models: [ModelDescription; 2],
+}
+
+/// Reads the probe and describes the models; runs neither.
+///
+/// # Errors
+/// As [`run`], for what can be seen without running.
+pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Preview, AuditError> {
+    let probe = probe::load(&config.data, &config.probe)?;
+    let runtime = runtime_if_needed(config, around)?;
+    let describe = |side: Side| {
+        let (source, options) = side_options(side, config, around)?;
+        embed::describe(&probe, &source, &options, runtime.as_ref())
+            .map_err(|source| AuditError::Embed { side, source })
+    };
+    let models = [describe(Side::Old)?, describe(Side::New)?];
+    Ok(Preview { probe, models })
+}
+
+fn side_options<'a>(
+    side: Side,
+    config: &'a AuditConfig,
+    around: &'a Surroundings<'_>,
+) -> Result<(ModelSource, EmbedOptions<'a>), AuditError> {
+    let (path, model): (&PathBuf, &ModelConfig) = match side {
+        Side::Old => (&config.old, &config.old_model),
+        Side::New => (&config.new, &config.new_model),
+    };
+    let source =
+        ModelSource::from_path(path).map_err(|source| AuditError::Embed { side, source })?;
+    let options = EmbedOptions {
+        side,
+        model,
+        similarity: config.similarity,
+        cache_dir: around.embedding_cache.as_deref(),
+        max_bad_items: config.max_bad_items,
+        force_batch_1: false,
+    };
+    Ok((source, options))
+}
+
+fn runtime_if_needed(
+    config: &AuditConfig,
+    around: &Surroundings<'_>,
+) -> Result<Option<Runtime>, AuditError> {
+    let mut needed = false;
+    for side in [Side::Old, Side::New] {
+        needed |= matches!(side_options(side, config, around)?.0, ModelSource::Onnx(_));
+    }
+    Ok(needed.then(|| Runtime::init(&around.runtime, around.notify)).transpose()?)
+}
+
+fn embed_side(
+    probe: &Probe,
+    side: Side,
+    config: &AuditConfig,
+    runtime: Option<&Runtime>,
+    around: &Surroundings<'_>,
+) -> Result<Embedded, AuditError> {
+    let (source, options) = side_options(side, config, around)?;
+    let embedded = embed::embed(probe, &source, &options, runtime, around.progress)
+        .map_err(|source| AuditError::Embed { side, source })?;
+    let assumed =
+        embedded.findings.iter().any(|finding| finding.code == FindingCode::PreprocessingAssumed);
+    if config.strict && assumed {
+        return Err(AuditError::PreprocessingAssumed { side });
+    }
+    Ok(embedded)
+}
+
+/// Leaves out the items that either model could not read, everywhere.
+fn drop_bad_items(probe: &mut Probe, old: &mut Embedded, new: &mut Embedded) -> Vec<BadItemRow> {
+    let mut bad: Vec<_> = old.bad_items.iter().chain(&new.bad_items).collect();
+    bad.sort_by_key(|bad| bad.item);
+    bad.dedup_by_key(|bad| bad.item);
+    let rows =
+        bad.iter().map(|bad| BadItemRow { id: bad.id.clone(), error: bad.error.clone() }).collect();
+    let mut keep = vec![true; probe.items.len()];
+    bad.iter().for_each(|bad| keep[bad.item] = false);
+    if keep.contains(&false) {
+        probe.retain(&keep);
+        for embedded in [old, new] {
+            embedded.retain(&keep);
+        }
+    }
+    rows
+}
+
+/// Wall seconds a stage.
+struct Clock {
+    last: Instant,
+    laps: Vec<(String, f64)>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { last: Instant::now(), laps: Vec::new() }
+    }
+}
+
+impl Clock {
+    fn lap(&mut self, stage: &str) {
+        self.laps.push((stage.to_owned(), self.last.elapsed().as_secs_f64()));
+        self.last = Instant::now();
+    }
+}

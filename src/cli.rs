@@ -1,0 +1,359 @@
+//! The command line: clap types that only mirror it, then become a checked configuration.
+
+pub mod progress;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::{ConfigFile, Overrides, Similarity};
+use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
+
+const EXAMPLES: &str = "\
+Examples:
+  compat-audit old.onnx new.onnx data/
+  compat-audit gallery.parquet new.onnx data/manifest.csv --margin 0.005
+  compat-audit init old.onnx new.onnx data/      write a commented audit.toml
+  compat-audit old.onnx new.onnx data/ --dry-run
+
+Exit codes: 0 skip-backfill; 1 full-backfill or do-not-upgrade; 2 error; 3 inconclusive; 130 interrupted.";
+
+/// May the new embedding model search the gallery that the old one built?
+#[derive(Debug, Parser)]
+#[command(
+    name = "compat-audit",
+    about,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_version_flag = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do beside auditing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The audit.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+    /// Print the version (with --verbose also the runtime, its providers and the CPU features)
+    #[arg(long, short = 'V')]
+    pub version: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find, show or install ONNX Runtime
+    #[command(subcommand)]
+    Runtime(RuntimeCommand),
+    /// Write a commented audit.toml from what the models and the data say
+    Init(InitArgs),
+    /// Render a report again from its report.json
+    Report(ReportArgs),
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `compat-audit runtime ...`
+#[derive(Debug, Subcommand)]
+pub enum RuntimeCommand {
+    /// Install the pinned library into the cache
+    Install {
+        /// The GPU build for the CUDA that this machine has
+        #[arg(long)]
+        gpu: bool,
+        /// Folder of the cache
+        #[arg(long, value_name = "DIR")]
+        cache_dir: Option<PathBuf>,
+    },
+    /// Say which library would be used
+    Show {
+        /// Where and how to look
+        #[command(flatten)]
+        runtime: RuntimeArgs,
+    },
+}
+
+/// `compat-audit init ...`
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The old model
+    pub old: PathBuf,
+    /// The new model
+    pub new: PathBuf,
+    /// The probe
+    pub data: PathBuf,
+    /// File to write (default: audit.toml in the data's folder)
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Where and how to look for the runtime
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+/// `compat-audit report ...`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A report.json
+    pub report: PathBuf,
+    /// Folder to write (default: the report's own)
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// `compat-audit OLD NEW DATA ...`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Old model (.onnx) or its stored embeddings (.npy with ids beside, .parquet)
+    #[arg(required_unless_present = "version")]
+    pub old: Option<PathBuf>,
+    /// New model, likewise
+    #[arg(required_unless_present = "version")]
+    pub new: Option<PathBuf>,
+    /// Probe: a manifest (csv, parquet, jsonl) or a folder
+    #[arg(required_unless_present = "version")]
+    pub data: Option<PathBuf>,
+
+    /// Configuration (default: audit.toml beside the data, if there is one)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub config: Option<PathBuf>,
+    /// Model inputs by name, rows in the manifest's order (.npz, .npy)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub tensors: Option<PathBuf>,
+    /// Stored embeddings of the old gallery, beside the old model
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub old_embeddings: Option<PathBuf>,
+    /// Tolerate and list up to N unreadable items
+    #[arg(long, value_name = "N", help_heading = "Input")]
+    pub max_bad_items: Option<usize>,
+    /// Refuse to assume image preprocessing
+    #[arg(long, help_heading = "Input")]
+    pub strict: bool,
+
+    /// Largest tolerated loss of mAP (default 0.01)
+    #[arg(long, value_name = "D", help_heading = "Judging", allow_negative_numbers = true)]
+    pub margin: Option<f64>,
+    /// One-sided error of every bound (default 0.05)
+    #[arg(long, value_name = "A", help_heading = "Judging", allow_negative_numbers = true)]
+    pub alpha: Option<f64>,
+    /// Largest tolerated share of excess flips (default 0.05)
+    #[arg(long, value_name = "S", help_heading = "Judging", allow_negative_numbers = true)]
+    pub excess_flips: Option<f64>,
+    /// Largest tolerated share of negative flips (default: warns only)
+    #[arg(long, value_name = "S", help_heading = "Judging", allow_negative_numbers = true)]
+    pub negative_flips: Option<f64>,
+    /// How embeddings are compared (default cosine)
+    #[arg(long, value_enum, help_heading = "Judging")]
+    pub similarity: Option<SimilarityArg>,
+    /// Seed of every random draw (default 0)
+    #[arg(long, value_name = "N", help_heading = "Judging")]
+    pub seed: Option<u64>,
+
+    /// Folder of the report (default: reports/<old>-vs-<new>)
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Show inputs, outputs, preprocessing and counts; run nothing
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print the verdict alone
+    #[arg(long, short, help_heading = "Output", conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print the runtime's own messages too
+    #[arg(long, short, help_heading = "Output")]
+    pub verbose: bool,
+
+    /// Where and how to run the models
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    /// Embed again instead of reading the cache
+    #[arg(long, help_heading = "Running")]
+    pub no_cache: bool,
+}
+
+/// Where and how models are run.
+#[derive(Debug, Args)]
+pub struct RuntimeArgs {
+    /// ONNX Runtime's library
+    #[arg(long, value_name = "PATH", help_heading = "Running")]
+    pub onnxruntime: Option<PathBuf>,
+    /// auto, cpu, cuda[:N] or tensorrt[:N]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Running")]
+    pub device: Device,
+    /// Threads (default: all cores)
+    #[arg(long, value_name = "N", help_heading = "Running")]
+    pub threads: Option<std::num::NonZeroUsize>,
+    /// Never reach the network
+    #[arg(long, help_heading = "Running")]
+    pub offline: bool,
+    /// Folder of the embeddings' cache and of an installed runtime
+    #[arg(long, value_name = "DIR", help_heading = "Running")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// [`Similarity`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SimilarityArg {
+    /// Inner product of L2-normalised embeddings
+    Cosine,
+    /// Inner product of the embeddings as they are
+    Ip,
+    /// Negative squared Euclidean distance
+    L2,
+}
+
+impl AuditArgs {
+    /// The three positional paths; clap requires them unless --version is given.
+    pub fn paths(&self) -> [PathBuf; 3] {
+        [&self.old, &self.new, &self.data].map(|path| path.clone().expect("clap requires it"))
+    }
+
+    /// audit.toml: `--config`, else the one beside the data, else none.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::read`].
+    pub fn config_file(&self) -> Result<ConfigFile, crate::config::ConfigError> {
+        if let Some(path) = &self.config {
+            return ConfigFile::read(path);
+        }
+        let [_, _, data] = self.paths();
+        let path = config_path_beside(&data);
+        if path.is_file() { ConfigFile::read(&path) } else { Ok(ConfigFile::default()) }
+    }
+
+    /// What the flags say.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            margin: self.margin,
+            alpha: self.alpha,
+            excess_flips: self.excess_flips,
+            negative_flips: self.negative_flips,
+            similarity: self.similarity.map(|similarity| match similarity {
+                SimilarityArg::Cosine => Similarity::Cosine,
+                SimilarityArg::Ip => Similarity::Ip,
+                SimilarityArg::L2 => Similarity::L2,
+            }),
+            seed: self.seed,
+            max_bad_items: self.max_bad_items,
+            tensors: self.tensors.clone(),
+            old_embeddings: self.old_embeddings.clone(),
+            strict: self.strict,
+        }
+    }
+}
+
+impl RuntimeArgs {
+    /// The folder of the cache.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    }
+
+    /// Threads, all cores by default.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            std::num::NonZeroUsize::get,
+        )
+    }
+
+    /// What the runtime stage needs.
+    pub fn options(&self, verbose: bool) -> RuntimeOptions {
+        RuntimeOptions {
+            onnxruntime: self.onnxruntime.clone(),
+            offline: self.offline,
+            device: self.device,
+            threads: self.threads(),
+            cache_dir: self.cache_dir(),
+            verbose,
+        }
+    }
+}
+
+/// audit.toml in the data folder, or beside the manifest.
+pub fn config_path_beside(data: &Path) -> PathBuf {
+    let folder = if data.is_dir() { data } else { data.parent().unwrap_or(Path::new("")) };
+    folder.join("audit.toml")
+}
+
+/// Parses the command line. `Err` carries what to print and the exit code (0 for help).
+///
+/// # Errors
+/// clap's, with the nearest subcommand named when a lone unknown word was given.
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, clap::Error> {
+    let args: Vec<_> = args.into_iter().collect();
+    Cli::try_parse_from(&args).map_err(|error| {
+        match lone_word(&args).and_then(nearest_subcommand) {
+            Some(name) if error.kind() == clap::error::ErrorKind::MissingRequiredArgument => {
+                Cli::command().error(
+                    clap::error::ErrorKind::InvalidSubcommand,
+                    format!("unknown subcommand; did you mean `compat-audit {name}`?"),
+                )
+            }
+            _ => error,
+        }
+    })
+}
+
+fn lone_word(args: &[std::ffi::OsString]) -> Option<&str> {
+    match args {
+        [_, word] => word.to_str().filter(|word| !word.starts_with('-') && !Path::new(word).exists()),
+        _ => None,
+    }
+}
+
+fn nearest_subcommand(word: &str) -> Option<String> {
+    /// Damerau-Levenshtein similarity from which a word is taken for a misspelling.
+    const ALIKE: f64 = 0.5;
+    Cli::command()
+        .get_subcommands()
+        .map(|command| (strsim::normalized_damerau_levenshtein(word, command.get_name()), command))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, command)| command.get_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Cli, clap::Error> {
+        parse(std::iter::once("compat-audit").chain(words.iter().copied()).map(Into::into))
+    }
+
+    #[test]
+    fn clap_finds_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn three_paths_make_an_audit_and_a_subcommand_needs_none() {
+        let cli = parsed(&["a.onnx", "b.onnx", "data", "--seed", "3"]).expect("an audit");
+        assert_eq!(cli.audit.overrides().seed, Some(3));
+        assert!(matches!(
+            parsed(&["runtime", "show"]).expect("a subcommand").command,
+            Some(Command::Runtime(RuntimeCommand::Show { .. }))
+        ));
+        assert!(parsed(&["--version"]).expect("no paths needed").version);
+    }
+
+    #[test]
+    fn a_lone_misspelt_word_suggests_the_subcommand() {
+        let error = parsed(&["rntime"]).expect_err("unknown").to_string();
+        assert!(error.contains("did you mean `compat-audit runtime`?"), "{error}");
+        let error = parsed(&["nothing-like-it.onnx"]).expect_err("two paths missing").to_string();
+        assert!(error.contains("<NEW>"), "{error}");
+    }
+
+    #[test]
+    fn usage_errors_exit_2_and_help_0() {
+        assert_eq!(parsed(&["a.onnx"]).expect_err("missing").exit_code(), 2);
+        assert_eq!(parsed(&["--help"]).expect_err("help").exit_code(), 0);
+        assert_eq!(parsed(&["a", "b", "c", "--device", "abacus"]).expect_err("device").exit_code(), 2);
+    }
+}

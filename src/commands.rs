@@ -1,0 +1,276 @@
+//! What each command does: stdout is data, stderr is progress and notices.
+
+mod init;
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+
+use crate::audit::{self, AuditError, Preview, Surroundings};
+use crate::cli::progress::Bars;
+use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, RuntimeCommand};
+use crate::config::{AuditConfig, ConfigError};
+use crate::interrupt;
+use crate::judge::Verdict;
+use crate::report::{self, ReportError, terminal};
+use crate::runtime::{self, RuntimeError};
+
+/// What a command ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// No verdict was asked for.
+    Nothing,
+    /// An audit reached this verdict.
+    Audited(Verdict),
+}
+
+/// An error as the user reads it: what, and what to do.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    hint: Option<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        self.hint.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+macro_rules! failure_from {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self { message: error.to_string(), hint: error.hint() }
+            }
+        })*
+    };
+}
+failure_from!(AuditError, ConfigError, ReportError, RuntimeError);
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { message: format!("cannot write the output: {error}"), hint: None }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything that ends without a result, ready to be printed.
+pub fn run(cli: &Cli) -> Result<Done, Failure> {
+    interrupt::install();
+    if cli.version {
+        return version(&cli.audit);
+    }
+    match &cli.command {
+        None => audit_command(&cli.audit),
+        Some(Command::Runtime(RuntimeCommand::Install { gpu, cache_dir })) => {
+            let cache = cache_dir.clone().unwrap_or_else(runtime::default_cache_dir);
+            let library = runtime::install(&cache, *gpu, &notice)?;
+            writeln!(std::io::stdout(), "{}", library.display())?;
+            Ok(Done::Nothing)
+        }
+        Some(Command::Runtime(RuntimeCommand::Show { runtime })) => runtime_show(runtime),
+        Some(Command::Init(args)) => init_command(args),
+        Some(Command::Report(args)) => report_command(args),
+        Some(Command::Completions { shell }) => {
+            let mut command = Cli::command();
+            clap_complete::generate(*shell, &mut command, "compat-audit", &mut std::io::stdout());
+            Ok(Done::Nothing)
+        }
+    }
+}
+
+fn notice(line: &str) {
+    eprintln!("{line}");
+}
+
+fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
+    log_to_stderr(args.verbose);
+    limit_threads(args.runtime.threads());
+    let config = AuditConfig::resolve(args.paths(), args.config_file()?, args.overrides())?;
+    let bars = Bars::new(args.quiet);
+    let notify = |line: &str| {
+        if !args.quiet {
+            notice(line);
+        }
+    };
+    let around = Surroundings {
+        runtime: args.runtime.options(args.verbose),
+        embedding_cache: (!args.no_cache).then(|| args.runtime.cache_dir()),
+        progress: &bars,
+        notify: &notify,
+        command: std::env::args().collect(),
+    };
+    let mut stdout = std::io::stdout();
+    if args.dry_run {
+        write!(stdout, "{}", preview_text(&audit::preview(&config, &around)?))?;
+        return Ok(Done::Nothing);
+    }
+    let out = args.out.clone().unwrap_or_else(|| default_out(&config.old, &config.new));
+    report::check_out(&out)?;
+    let outcome = audit::run(&config, &around)?;
+    report::write(&outcome.report, &outcome.items, &out)?;
+    if args.quiet {
+        writeln!(stdout, "{}", outcome.report.verdict.verdict)?;
+    } else {
+        let style = terminal::Style {
+            color: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            ascii: !stdout.is_terminal(),
+        };
+        write!(stdout, "{}", terminal::summary(&outcome.report, &out, style))?;
+    }
+    Ok(Done::Audited(outcome.report.verdict.verdict))
+}
+
+/// `reports/<old>-vs-<new>`, by file stem; equal stems take their folder's name.
+fn default_out(old: &Path, new: &Path) -> PathBuf {
+    let name = |part: Option<&std::ffi::OsStr>| {
+        part.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    };
+    let mut names = [old, new].map(|path| name(path.file_stem()));
+    if names[0] == names[1] && old != new {
+        names = [old, new].map(|path| name(path.parent().and_then(Path::file_name)));
+    }
+    Path::new("reports").join(format!("{}-vs-{}", names[0], names[1]))
+}
+
+fn preview_text(preview: &Preview) -> String {
+    let probe = &preview.probe;
+    let mut text = format!(
+        "probe    {} ({} items: {} queries, {} gallery, {} identities, {} cameras)\n",
+        probe.origin.display(),
+        probe.items.len(),
+        probe.queries().len(),
+        probe.gallery().len(),
+        probe.identities.len(),
+        probe.cameras.len()
+    );
+    for index in 0..probe.items.len().min(3) {
+        let item = &probe.items[index];
+        text += &format!(
+            "  item   {} identity {} role {:?}\n",
+            item.id,
+            probe.identity_name(index),
+            item.role
+        );
+    }
+    for (name, model) in ["old", "new"].iter().zip(&preview.models) {
+        text += &format!("{name:<8} {}\n", model.name);
+        for input in &model.inputs {
+            text += &format!("  input  {input}\n");
+        }
+        for output in &model.outputs {
+            text += &format!("  output {output}\n");
+        }
+        for setting in &model.settings {
+            text += &format!("  {} = {} ({:?})\n", setting.key, setting.value, setting.origin);
+        }
+        for finding in &model.findings {
+            text += &format!("  note   {}\n", finding.message);
+        }
+    }
+    text
+}
+
+fn runtime_show(args: &RuntimeArgs) -> Result<Done, Failure> {
+    let mut stdout = std::io::stdout();
+    match runtime::locate(&args.options(false))? {
+        Some((library, found)) => writeln!(stdout, "{} ({found})", library.display())?,
+        None => writeln!(stdout, "none found; `compat-audit runtime install` gets one")?,
+    }
+    Ok(Done::Nothing)
+}
+
+fn init_command(args: &InitArgs) -> Result<Done, Failure> {
+    let paths = [args.old.clone(), args.new.clone(), args.data.clone()];
+    let config = AuditConfig::resolve(paths, Default::default(), Default::default())?;
+    let bars = Bars::new(true);
+    let around = Surroundings {
+        runtime: args.runtime.options(false),
+        embedding_cache: None,
+        progress: &bars,
+        notify: &notice,
+        command: Vec::new(),
+    };
+    let out = args.out.clone().unwrap_or_else(|| crate::cli::config_path_beside(&args.data));
+    if out.exists() && !args.force {
+        return Err(Failure {
+            message: format!("{}: exists already", out.display()),
+            hint: Some("--force replaces it, --out writes another file".into()),
+        });
+    }
+    let text = init::audit_toml(&audit::preview(&config, &around)?);
+    std::fs::write(&out, text).map_err(|error| Failure {
+        message: format!("{}: cannot write: {error}", out.display()),
+        hint: Some("--out writes another file".into()),
+    })?;
+    writeln!(std::io::stdout(), "{}", out.display())?;
+    Ok(Done::Nothing)
+}
+
+fn report_command(args: &ReportArgs) -> Result<Done, Failure> {
+    let own = args.report.parent().unwrap_or(Path::new(""));
+    let out = args.out.as_deref().unwrap_or(own);
+    report::render_again(&args.report, out)?;
+    writeln!(std::io::stdout(), "{}", out.join("report.html").display())?;
+    Ok(Done::Nothing)
+}
+
+fn version(args: &AuditArgs) -> Result<Done, Failure> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "compat-audit {}", env!("CARGO_PKG_VERSION"))?;
+    if args.verbose {
+        let runtime = runtime::locate(&args.runtime.options(false))?;
+        writeln!(
+            stdout,
+            "onnxruntime  {}",
+            runtime.map_or("none found".to_owned(), |(library, found)| format!(
+                "{} ({found})",
+                library.display()
+            ))
+        )?;
+        writeln!(stdout, "providers    CPU, CUDA, TensorRT (compiled in; used where the library has them)")?;
+        writeln!(stdout, "scores       {}", crate::retrieve::score::kernel_name())?;
+    }
+    Ok(Done::Nothing)
+}
+
+/// The runtime's own messages, and ours, when --verbose.
+fn log_to_stderr(verbose: bool) {
+    if verbose {
+        // Only a second subscriber in one process fails; the first one stays.
+        let _ = tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
+            .try_init();
+    }
+}
+
+fn limit_threads(threads: usize) {
+    // Only a second call in one process fails; the first pool stays.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_folder_is_named_after_the_models() {
+        let out = |a: &str, b: &str| default_out(Path::new(a), Path::new(b)).display().to_string();
+        assert_eq!(out("m/old.onnx", "m/new.onnx"), "reports/old-vs-new");
+        assert_eq!(out("v1/model.onnx", "v2/model.onnx"), "reports/v1-vs-v2");
+        assert_eq!(out("m/old.onnx", "m/old.onnx"), "reports/old-vs-old");
+    }
+
+    #[test]
+    fn a_failure_reads_as_error_and_hint() {
+        let failure = Failure { message: "a: b".into(), hint: Some("do c".into()) };
+        assert_eq!(failure.to_string(), "error: a: b\nhint: do c");
+    }
+}

@@ -1,0 +1,278 @@
+//! Reading audit.toml.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ColumnNames, ModelConfig, Similarity};
+
+/// audit.toml as written, every key optional.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigFile {
+    /// `[audit]`
+    pub audit: AuditTable,
+    /// `[columns]`
+    pub columns: ColumnNames,
+    /// `[policy]`
+    pub policy: PolicyTable,
+    /// `[old]`
+    pub old: ModelConfig,
+    /// `[new]`
+    pub new: ModelConfig,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuditTable {
+    /// How embeddings are compared.
+    pub similarity: Option<Similarity>,
+    /// Seed of every random draw.
+    pub seed: Option<u64>,
+    /// Unreadable items that are tolerated.
+    pub max_bad_items: Option<usize>,
+    /// Whether assumed preprocessing is an error.
+    pub strict: Option<bool>,
+    /// Tensor file of the probe.
+    pub tensors: Option<PathBuf>,
+    /// Stored embeddings of the old gallery.
+    pub old_embeddings: Option<PathBuf>,
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyTable {
+    /// See [`super::Policy::margin`].
+    pub margin: Option<f64>,
+    /// See [`super::Policy::alpha`].
+    pub alpha: Option<f64>,
+    /// See [`super::Policy::excess_flips`].
+    pub excess_flips: Option<f64>,
+    /// See [`super::Policy::negative_flips`].
+    pub negative_flips: Option<f64>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot read the configuration: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or a value has the wrong type.
+    #[error("{}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+    /// Keys that nothing reads.
+    #[error("{}: unknown key{} {}", path.display(), if keys.len() == 1 { "" } else { "s" }, quoted(keys))]
+    UnknownKeys {
+        /// The file.
+        path: PathBuf,
+        /// Dotted keys.
+        keys: Vec<String>,
+        /// The nearest known key of the first one.
+        nearest: Option<String>,
+    },
+    /// A number is outside its range.
+    #[error("{key} must be above {low} and below {high}, found {found}")]
+    OutOfRange {
+        /// Dotted key.
+        key: String,
+        /// Exclusive lower end.
+        low: f64,
+        /// Exclusive upper end.
+        high: f64,
+        /// The value.
+        found: f64,
+    },
+}
+
+fn quoted(keys: &[String]) -> String {
+    keys.iter()
+        .map(|key| format!("`{key}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl ConfigError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            ConfigError::UnknownKeys { nearest, .. } => nearest
+                .as_ref()
+                .map(|key| format!("did you mean `{key}`?"))
+                .or_else(|| Some("`compat-audit init` writes a file with every key".into())),
+            ConfigError::Unreadable { .. } => Some("check the path given with --config".into()),
+            ConfigError::Invalid { .. } | ConfigError::OutOfRange { .. } => None,
+        }
+    }
+}
+
+impl ConfigFile {
+    /// Reads and checks a file; relative paths in it start at its folder.
+    ///
+    /// # Errors
+    /// Unreadable, not TOML, wrong type, or unknown keys.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        let mut file = Self::parse(&text, path)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for relative in [
+            &mut file.audit.tensors,
+            &mut file.audit.old_embeddings,
+            &mut file.old.tensors,
+            &mut file.old.tokenizer,
+            &mut file.new.tensors,
+            &mut file.new.tokenizer,
+        ] {
+            *relative = relative.take().map(|relative| folder.join(relative));
+        }
+        Ok(file)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let invalid = |error: toml::de::Error| ConfigError::Invalid {
+            path: path.into(),
+            message: error.to_string().trim_end().to_owned(),
+        };
+        let deserializer = toml::Deserializer::parse(text).map_err(invalid)?;
+        let mut keys = Vec::new();
+        let file = serde_ignored::deserialize(deserializer, |key| keys.push(key.to_string()))
+            .map_err(invalid)?;
+        if let Some(first) = keys.first() {
+            let nearest = nearest_key(first);
+            return Err(ConfigError::UnknownKeys {
+                path: path.into(),
+                keys,
+                nearest,
+            });
+        }
+        Ok(file)
+    }
+}
+
+/// Every dotted key that audit.toml may have.
+pub fn known_keys() -> Vec<String> {
+    let all = serde_json::to_value(ConfigFile::default()).expect("options and names are JSON");
+    let mut keys = Vec::new();
+    for (table, value) in all.as_object().expect("a struct is an object") {
+        keys.push(table.clone());
+        keys.extend(
+            value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| format!("{table}.{key}")),
+        );
+    }
+    keys
+}
+
+fn nearest_key(unknown: &str) -> Option<String> {
+    /// Jaro-Winkler similarity from which a suggestion helps more than it confuses.
+    const ALIKE: f64 = 0.85;
+    known_keys()
+        .into_iter()
+        .map(|key| (strsim::jaro_winkler(unknown, &key), key))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, key)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AuditConfig, Overrides, Size};
+    use super::*;
+    use crate::domain::Origin;
+
+    fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
+        ConfigFile::parse(text, Path::new("audit.toml"))
+    }
+
+    #[test]
+    fn reads_every_kind_of_value() {
+        let file = parse(
+            "[audit]\nseed = 7\n[policy]\nmargin = 0.02\n[old]\nsize = 224\ncrop = [200, 180]\nmean = [0.5, 0.5, 0.5]\n",
+        )
+        .expect("valid");
+        assert_eq!(file.audit.seed, Some(7));
+        assert_eq!(file.old.size, Some(Size::Square(224)));
+        assert_eq!(file.old.crop, Some(Size::HeightWidth([200, 180])));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_a_suggestion() {
+        let error = parse("[policy]\nmargn = 0.02\n").expect_err("unknown");
+        assert_eq!(error.to_string(), "audit.toml: unknown key `policy.margn`");
+        assert_eq!(
+            error.hint().as_deref(),
+            Some("did you mean `policy.margin`?")
+        );
+    }
+
+    #[test]
+    fn wrong_type_names_the_line() {
+        let error = parse("[policy]\nmargin = \"small\"\n").expect_err("a string");
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_origin_is_kept() {
+        let paths = || ["a.onnx".into(), "b.onnx".into(), "data".into()];
+        let file = parse("[policy]\nmargin = 0.02\nalpha = 0.1\n").expect("valid");
+        let flags = Overrides {
+            margin: Some(0.03),
+            ..Overrides::default()
+        };
+        let config = AuditConfig::resolve(paths(), file, flags).expect("in range");
+        assert_eq!(
+            (config.policy.margin, config.policy.alpha, config.seed),
+            (0.03, 0.1, 0)
+        );
+        let origin = |key: &str| {
+            config
+                .settings
+                .iter()
+                .find(|setting| setting.key == key)
+                .map(|setting| setting.origin)
+        };
+        assert_eq!(origin("policy.margin"), Some(Origin::Flag));
+        assert_eq!(origin("policy.alpha"), Some(Origin::File));
+        assert_eq!(origin("audit.seed"), Some(Origin::Default));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let paths = || ["a.onnx".into(), "b.onnx".into(), "data".into()];
+        for margin in [0.0, -0.1, 1.0, f64::NAN] {
+            let flags = Overrides {
+                margin: Some(margin),
+                ..Overrides::default()
+            };
+            let error = AuditConfig::resolve(paths(), ConfigFile::default(), flags);
+            assert!(
+                matches!(error, Err(ConfigError::OutOfRange { .. })),
+                "{margin}"
+            );
+        }
+        let file = parse("[new]\nstd = [0.2, 0.0, 0.2]\n").expect("valid TOML");
+        let error = AuditConfig::resolve(paths(), file, Overrides::default()).expect_err("std 0");
+        assert_eq!(
+            error.to_string(),
+            "new.std must be above 0 and below inf, found 0"
+        );
+    }
+}

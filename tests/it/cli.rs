@@ -1,0 +1,283 @@
+//! The command line as its user meets it: errors, exit codes, what is left behind.
+
+use std::path::Path;
+
+use crate::run::{Audit, compat_audit, data, stderr, stdout};
+
+/// Runs an audit that must end with exit 2, write nothing to `out`, and print one error with a hint.
+fn refused(args: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let mut all = args.to_vec();
+    let out_text = out.to_str().expect("UTF-8").to_owned();
+    all.extend(["--out", &out_text]);
+    let output = compat_audit(&all);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(!out.exists(), "nothing is half-written");
+    assert!(text.contains("error: "), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn path(name: &str) -> String {
+    data(name).to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn help_and_version_exit_0() {
+    for args in [
+        vec!["--help"],
+        vec!["--version"],
+        vec!["--version", "--verbose"],
+        vec!["runtime", "--help"],
+    ] {
+        let output = compat_audit(&args);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        assert!(!output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_2() {
+    for args in [
+        vec![],
+        vec!["a.onnx"],
+        vec!["--no-such-flag"],
+        vec!["rntime"],
+    ] {
+        assert_eq!(compat_audit(&args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_mistyped_path_never_exits_0() {
+    let (old, new, probe) = (
+        path("emoji/old.onnx"),
+        path("emoji/old_int8.onnx"),
+        path("emoji"),
+    );
+    for wrong in 0..3 {
+        let mut paths = [old.clone(), new.clone(), probe.clone()];
+        paths[wrong] = paths[wrong].replace("emoji", "emojy");
+        let text = refused(&[&paths[0], &paths[1], &paths[2]]);
+        assert!(text.contains("emojy"), "{text}");
+    }
+}
+
+#[test]
+fn unknown_config_keys_are_refused_with_a_suggestion() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("audit.toml");
+    std::fs::write(&config, "[policy]\nmargn = 0.02\n").expect("written");
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &path("emoji"),
+        "--config",
+        config.to_str().expect("UTF-8"),
+    ]);
+    assert!(
+        text.contains("policy.margn") && text.contains("hint: did you mean `policy.margin`?"),
+        "{text}"
+    );
+}
+
+#[test]
+fn strict_refuses_assumed_preprocessing() {
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old_int8.onnx"),
+        &path("emoji"),
+        "--strict",
+    ]);
+    assert!(
+        text.contains("old model") && text.contains("preprocessing"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_impossible_device_ends_the_run() {
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old_int8.onnx"),
+        &path("emoji"),
+        "--device",
+        "tensorrt:7",
+        "--no-cache",
+    ]);
+    assert!(text.to_lowercase().contains("tensorrt"), "{text}");
+}
+
+/// A copy of a few emoji with a manifest.
+fn small_probe(folder: &Path) -> std::path::PathBuf {
+    let images = folder.join("images");
+    std::fs::create_dir_all(&images).expect("a folder");
+    let mut manifest = "path,identity,role\n".to_owned();
+    for (index, line) in std::fs::read_to_string(data("emoji/labels.csv"))
+        .expect("labels")
+        .lines()
+        .skip(1)
+        .enumerate()
+    {
+        let mut cells = line.split(',');
+        let (path, identity) = (cells.next().expect("path"), cells.next().expect("identity"));
+        let role = cells.nth(1).expect("role");
+        if index % 12 == 0 {
+            std::fs::copy(data("emoji").join(path), folder.join(path)).expect("copied");
+            manifest += &format!("{path},{identity},{role}\n");
+        }
+    }
+    let file = folder.join("manifest.csv");
+    std::fs::write(&file, manifest).expect("written");
+    file
+}
+
+#[test]
+fn a_corrupt_image_is_an_error_unless_tolerated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let probe = folder.path().join("probe");
+    std::fs::create_dir(&probe).expect("a folder");
+    for (identity, code) in [("a", "1f600"), ("b", "1f601")] {
+        let own = probe.join(identity);
+        std::fs::create_dir(&own).expect("a folder");
+        let mut copied = 0;
+        for entry in std::fs::read_dir(data("emoji/images")).expect("images") {
+            let file = entry.expect("readable").path();
+            if copied < 4 {
+                let name = format!("{code}-{copied}.png");
+                std::fs::copy(&file, own.join(name)).expect("copied");
+                copied += 1;
+            }
+        }
+    }
+    std::fs::write(probe.join("a/broken.png"), b"\x89PNG\r\n\x1a\nnot really").expect("written");
+    let args = [
+        path("emoji/old.onnx"),
+        path("emoji/old_int8.onnx"),
+        probe.display().to_string(),
+    ];
+    let text = refused(&[&args[0], &args[1], &args[2]]);
+    assert!(
+        text.contains("broken.png") && text.contains("--max-bad-items"),
+        "{text}"
+    );
+
+    let audit = Audit::run(
+        Path::new(&args[0]),
+        Path::new(&args[1]),
+        &probe,
+        &["--max-bad-items", "1"],
+    );
+    assert_eq!(audit.verdict(), "inconclusive");
+    assert_eq!(audit.output.status.code(), Some(3));
+    assert!(audit.findings().contains(&"bad-items"));
+    assert_eq!(audit.report["probe"]["bad_items"][0]["id"], "a/broken.png");
+}
+
+#[test]
+fn a_foreign_folder_is_never_overwritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("thesis.tex"), "years of work").expect("written");
+    let output = compat_audit([
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &path("emoji"),
+        "--out",
+        &folder.path().display().to_string(),
+    ]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("thesis.tex")).expect("still there"),
+        "years of work"
+    );
+}
+
+#[test]
+fn dry_run_infers_nothing_and_shows_what_would_be_done() {
+    let output = compat_audit([
+        &path("emoji/old.onnx"),
+        &path("emoji/old_int8.onnx"),
+        &path("emoji"),
+        "--dry-run",
+    ]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for expected in [
+        "1073 items",
+        "335 queries",
+        "738 gallery",
+        "images/noto__2195.png",
+        "embedding",
+        "old.mean",
+    ] {
+        assert!(text.contains(expected), "{expected} in:\n{text}");
+    }
+}
+
+#[test]
+fn init_writes_a_file_that_an_audit_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = small_probe(folder.path());
+    let args = |extra: &[&str]| {
+        let mut args = vec![
+            "init".to_owned(),
+            path("emoji/old.onnx"),
+            path("emoji/old_int8.onnx"),
+        ];
+        args.push(manifest.display().to_string());
+        args.extend(extra.iter().map(|&word| word.to_owned()));
+        compat_audit(args)
+    };
+    let output = args(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let file = folder.path().join("audit.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    assert!(text.contains("ASSUMED"), "{text}");
+    compat_audit::config::ConfigFile::read(&file).expect("valid");
+    assert_eq!(args(&[]).status.code(), Some(2), "an existing file is kept");
+    assert_eq!(args(&["--force"]).status.code(), Some(0));
+}
+
+#[test]
+fn quiet_prints_the_verdict_alone() {
+    let audit = Audit::run(
+        &data("emoji/old.onnx"),
+        &data("emoji/new_incompatible.onnx"),
+        &data("emoji"),
+        &["--quiet"],
+    );
+    assert_eq!(stdout(&audit.output), "full-backfill\n");
+    assert_eq!(stderr(&audit.output), "");
+}
+
+#[test]
+fn the_report_renders_again_from_its_json() {
+    let audit = Audit::run(
+        &data("emoji/old.onnx"),
+        &data("emoji/old_int8.onnx"),
+        &data("emoji"),
+        &[],
+    );
+    let json = audit.folder.path().join("report/report.json");
+    let again = audit.folder.path().join("again");
+    let output = compat_audit([
+        "report",
+        json.to_str().expect("UTF-8"),
+        "--out",
+        again.to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let read =
+        |file: &Path| std::fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    for name in ["report.html", "report.png"] {
+        let first = read(&audit.folder.path().join("report").join(name));
+        assert!(first == read(&again.join(name)), "{name} differs");
+    }
+}

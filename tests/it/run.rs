@@ -1,0 +1,106 @@
+//! Running the built binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file under fixtures/data.
+pub fn data(name: &str) -> PathBuf {
+    root().join("fixtures/data").join(name)
+}
+
+/// Runs `compat-audit` with the arguments.
+pub fn compat_audit<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_compat-audit"))
+        .args(args)
+        .env_remove("GITHUB_STEP_SUMMARY")
+        .output()
+        .expect("the binary starts")
+}
+
+/// stderr as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// stdout as text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Audits and reads the report back.
+pub struct Audit {
+    /// What the process did.
+    pub output: Output,
+    /// report.json.
+    pub report: serde_json::Value,
+    /// The report's folder; removed when dropped.
+    pub folder: tempfile::TempDir,
+}
+
+impl Audit {
+    /// Runs an audit into a folder of its own; panics with its stderr when no report came out.
+    pub fn run(old: &Path, new: &Path, data: &Path, extra: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("report");
+        let mut args: Vec<&std::ffi::OsStr> =
+            vec![old.as_os_str(), new.as_os_str(), data.as_os_str()];
+        args.extend([std::ffi::OsStr::new("--out"), out.as_os_str()]);
+        args.extend(extra.iter().map(std::ffi::OsStr::new));
+        let output = compat_audit(args);
+        let text = std::fs::read_to_string(out.join("report.json"))
+            .unwrap_or_else(|error| panic!("no report ({error}): {}", stderr(&output)));
+        let report = serde_json::from_str(&text).expect("report.json is JSON");
+        Self {
+            output,
+            report,
+            folder,
+        }
+    }
+
+    /// The verdict's name.
+    pub fn verdict(&self) -> &str {
+        self.report["verdict"]["verdict"]
+            .as_str()
+            .expect("a verdict")
+    }
+
+    /// A measure's point estimate.
+    pub fn measure(&self, pairing: &str, measure: &str) -> f64 {
+        let pairings = self.report["pairings"].as_array().expect("pairings");
+        let pairing = pairings
+            .iter()
+            .find(|section| section["pairing"] == pairing)
+            .unwrap_or_else(|| panic!("no {pairing}"));
+        pairing["measures"]
+            .as_array()
+            .expect("measures")
+            .iter()
+            .find(|row| row["measure"] == measure)
+            .unwrap_or_else(|| panic!("no {measure}"))["estimate"]["value"]
+            .as_f64()
+            .expect("a number")
+    }
+
+    /// A check by its code.
+    pub fn check(&self, code: &str) -> &serde_json::Value {
+        let checks = self.report["checks"].as_array().expect("checks");
+        checks
+            .iter()
+            .find(|check| check["code"] == code)
+            .unwrap_or_else(|| panic!("no {code}"))
+    }
+
+    /// Codes of the findings.
+    pub fn findings(&self) -> Vec<&str> {
+        let findings = self.report["findings"].as_array().expect("findings");
+        findings
+            .iter()
+            .filter_map(|finding| finding["code"].as_str())
+            .collect()
+    }
+}

@@ -1,0 +1,277 @@
+//! metrics that must come out right on made-up spaces (`docs/METRICS.md`, section 8), through stored embeddings.
+
+use std::path::{Path, PathBuf};
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::run::Audit;
+
+const DIM: usize = 32;
+
+/// A probe of identities around random centres, as the old model sees it.
+struct World {
+    folder: tempfile::TempDir,
+    ids: Vec<String>,
+    identities: Vec<String>,
+    roles: Vec<&'static str>,
+    old: Vec<Vec<f64>>,
+}
+
+impl World {
+    /// `spread` is the noise's norm relative to the centre's.
+    fn new(identities: usize, queries: usize, gallery: usize, spread: f64, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (mut ids, mut names, mut roles, mut old) = (vec![], vec![], vec![], vec![]);
+        for identity in 0..identities {
+            let centre = unit(normal(&mut rng));
+            for item in 0..queries + gallery {
+                let noise = normal(&mut rng);
+                old.push(unit(add(&centre, &noise, spread / (DIM as f64).sqrt())));
+                ids.push(format!("{identity}-{item}"));
+                names.push(format!("id{identity}"));
+                roles.push(if item < queries { "query" } else { "gallery" });
+            }
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        Self {
+            folder,
+            ids,
+            identities: names,
+            roles,
+            old,
+        }
+    }
+
+    fn noisy(&self, of: &[Vec<f64>], spread: f64, seed: u64) -> Vec<Vec<f64>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        of.iter()
+            .map(|row| unit(add(row, &normal(&mut rng), spread / (DIM as f64).sqrt())))
+            .collect()
+    }
+
+    fn audit(&self, new: &[Vec<f64>]) -> Audit {
+        let old = self.store("old", &self.old);
+        let new = self.store("new", new);
+        let manifest = self.folder.path().join("manifest.csv");
+        let mut text = "id,identity,role\n".to_owned();
+        for ((id, identity), role) in self.ids.iter().zip(&self.identities).zip(&self.roles) {
+            text += &format!("{id},{identity},{role}\n");
+        }
+        std::fs::write(&manifest, text).expect("written");
+        Audit::run(&old, &new, &manifest, &[])
+    }
+
+    fn store(&self, name: &str, rows: &[Vec<f64>]) -> PathBuf {
+        let path = self.folder.path().join(format!("{name}.npy"));
+        write_npy(&path, rows);
+        std::fs::write(path.with_extension("ids.txt"), self.ids.join("\n") + "\n")
+            .expect("written");
+        path
+    }
+}
+
+/// NumPy's format, version 1.0, little-endian f32, C order.
+fn write_npy(path: &Path, rows: &[Vec<f64>]) {
+    let mut header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
+        rows.len(),
+        rows[0].len()
+    );
+    while !(10 + header.len() + 1).is_multiple_of(64) {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    for row in rows {
+        for &value in row {
+            bytes.extend((value as f32).to_le_bytes());
+        }
+    }
+    std::fs::write(path, bytes).expect("written");
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> Vec<f64> {
+    // Sum of twelve uniforms: near enough to normal for a made-up space.
+    (0..DIM)
+        .map(|_| (0..12).map(|_| rng.gen_range(0.0..1.0)).sum::<f64>() - 6.0)
+        .collect()
+}
+
+fn add(a: &[f64], b: &[f64], scale: f64) -> Vec<f64> {
+    a.iter().zip(b).map(|(x, y)| x + scale * y).collect()
+}
+
+fn unit(row: Vec<f64>) -> Vec<f64> {
+    let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+    row.into_iter().map(|v| v / norm).collect()
+}
+
+/// Rows times one random rotation (Gram-Schmidt of a random matrix).
+fn rotated(rows: &[Vec<f64>], seed: u64) -> Vec<Vec<f64>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    while basis.len() < DIM {
+        let mut row = normal(&mut rng);
+        for other in &basis {
+            let dot: f64 = row.iter().zip(other).map(|(a, b)| a * b).sum();
+            row = add(&row, other, -dot);
+        }
+        basis.push(unit(row));
+    }
+    rows.iter()
+        .map(|row| {
+            basis
+                .iter()
+                .map(|axis| row.iter().zip(axis).map(|(a, b)| a * b).sum())
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn a_rotation_keeps_the_geometry_and_breaks_the_search() {
+    let world = World::new(60, 4, 4, 1.2, 1);
+    let audit = world.audit(&rotated(&world.old, 2));
+    assert_eq!(
+        audit.verdict(),
+        "full-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    let reason = audit.report["verdict"]["reason"]
+        .as_str()
+        .expect("a reason");
+    assert!(reason.contains("No gain"), "{reason}");
+    assert!(audit.measure("new->old", "CMC@1") < 0.1);
+    let inside = audit.measure("new->new", "mAP") - audit.measure("old->old", "mAP");
+    assert!(
+        inside.abs() < 1e-3,
+        "the geometry inside is the same: {inside}"
+    );
+}
+
+#[test]
+fn a_better_model_in_the_same_frame_may_skip() {
+    let world = World::new(80, 4, 4, 1.2, 3);
+    // The new model sees less noise: each item moves towards its identity's mean.
+    let new: Vec<Vec<f64>> = (0..world.old.len())
+        .map(|i| {
+            let members = world
+                .identities
+                .iter()
+                .enumerate()
+                .filter(|(_, y)| **y == world.identities[i]);
+            let mean = members.fold(vec![0.0; DIM], |sum, (j, _)| {
+                add(&sum, &world.old[j], 0.125)
+            });
+            unit(add(&world.old[i], &mean, 0.7))
+        })
+        .collect();
+    let audit = world.audit(&new);
+    assert_eq!(
+        audit.verdict(),
+        "skip-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    assert_eq!(audit.report["verdict"]["bct_compatible"], true);
+}
+
+#[test]
+fn shuffled_labels_never_skip() {
+    for share in [1.0, 0.8] {
+        let mut world = World::new(60, 4, 4, 1.0, 5);
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let chosen: Vec<usize> = (0..world.ids.len())
+            .filter(|_| rng.gen_range(0.0..1.0) < share)
+            .collect();
+        let mut labels: Vec<String> = chosen
+            .iter()
+            .map(|&i| world.identities[i].clone())
+            .collect();
+        labels.shuffle(&mut rng);
+        for (&i, label) in chosen.iter().zip(labels) {
+            world.identities[i] = label;
+        }
+        let audit = world.audit(&rotated(&world.old, 7));
+        assert_eq!(
+            audit.verdict(),
+            "inconclusive",
+            "{share}: {}",
+            audit.report["verdict"]["reason"]
+        );
+        assert_eq!(audit.check("assay-sensitivity")["state"], "fail", "{share}");
+        assert_eq!(audit.output.status.code(), Some(3));
+    }
+}
+
+#[test]
+fn a_model_that_loses_even_refreshed_is_no_upgrade() {
+    let world = World::new(60, 4, 4, 1.0, 8);
+    let audit = world.audit(&world.noisy(&world.old, 3.0, 9));
+    assert_eq!(
+        audit.verdict(),
+        "do-not-upgrade",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+}
+
+#[test]
+fn twelve_queries_decide_nothing() {
+    let world = World::new(12, 1, 4, 1.0, 10);
+    let audit = world.audit(&world.noisy(&world.old, 0.1, 11));
+    assert_eq!(
+        audit.verdict(),
+        "inconclusive",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    assert_eq!(audit.check("query-identities")["state"], "fail");
+}
+
+#[test]
+fn a_collapsed_new_model_is_named_and_never_skips() {
+    let world = World::new(60, 4, 4, 1.0, 12);
+    let audit = world.audit(&vec![world.old[0].clone(); world.old.len()]);
+    assert_ne!(audit.verdict(), "skip-backfill");
+    assert!(
+        audit.findings().contains(&"collapsed-embeddings"),
+        "{:?}",
+        audit.findings()
+    );
+}
+
+#[test]
+fn a_collapsed_old_model_cannot_judge() {
+    let mut world = World::new(60, 4, 4, 1.0, 13);
+    let new = world.old.clone();
+    world.old = vec![new[0].clone(); new.len()];
+    let audit = world.audit(&new);
+    assert_eq!(
+        audit.verdict(),
+        "inconclusive",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+}
+
+#[test]
+fn nan_and_zero_embeddings_are_errors_that_name_the_item() {
+    let world = World::new(30, 2, 2, 1.0, 14);
+    for bad in [f64::NAN, 0.0] {
+        let mut rows = world.old.clone();
+        rows[5] = vec![bad; DIM];
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.audit(&rows)));
+        let message = *result
+            .err()
+            .expect("no report")
+            .downcast::<String>()
+            .expect("a message");
+        assert!(message.contains("1-1"), "{message}");
+    }
+}
