@@ -8,6 +8,8 @@ pub mod domain;
 pub mod stats;
 
 // The stages, in order.
+pub mod probe;
+
 pub mod retrieve;
 
 pub mod judge;

@@ -94,10 +94,7 @@ fn manifest_in(folder: &Path) -> Result<Option<PathBuf>, ProbeError> {
 }
 
 /// The folder's files that `wanted` accepts, sorted by name.
-fn files_where(
-    folder: &Path,
-    wanted: impl Fn(&Path) -> bool,
-) -> Result<Vec<PathBuf>, ProbeError> {
+fn files_where(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, ProbeError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(|source| ProbeError::read(folder, source))? {
         let path = entry
@@ -137,7 +134,8 @@ fn assemble(drafts: Drafts) -> Probe {
         .items
         .into_iter()
         .map(|draft| {
-            let mut indices: Vec<u32> = draft.labels.iter().map(|name| labels.index(name)).collect();
+            let mut indices: Vec<u32> =
+                draft.labels.iter().map(|name| labels.index(name)).collect();
             indices.sort_unstable();
             indices.dedup();
             Item {
@@ -319,7 +317,10 @@ impl ProbeSummary {
             queries: queries.len(),
             gallery: gallery.len(),
             identities: probe.identities.len(),
-            query_identities: searched_identity.iter().filter(|&&searched| searched).count(),
+            query_identities: searched_identity
+                .iter()
+                .filter(|&&searched| searched)
+                .count(),
             cameras: probe.cameras.len(),
             junk: probe
                 .items

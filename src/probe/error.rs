@@ -236,8 +236,10 @@ pub enum ProbeError {
 
 /// The last component; both candidates lie in the folder that the message names.
 fn name(path: &Path) -> String {
-    path.file_name()
-        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 fn at(row: Option<usize>) -> String {

@@ -96,7 +96,13 @@ fn read_side(
                 path: image.path.clone(),
             })?;
             let camera = Some(camera.to_owned());
-            Ok(draft(format!("{folder}/{name}"), identity, camera, role, &image.path))
+            Ok(draft(
+                format!("{folder}/{name}"),
+                identity,
+                camera,
+                role,
+                &image.path,
+            ))
         })
         .collect()
 }
@@ -107,11 +113,7 @@ fn read_identities(root: &Path, ignored: &mut Ignored) -> Result<Vec<Draft>, Pro
     drafts_by_folder("", images, Role::Both)
 }
 
-fn drafts_by_folder(
-    side: &str,
-    images: Vec<Image>,
-    role: Role,
-) -> Result<Vec<Draft>, ProbeError> {
+fn drafts_by_folder(side: &str, images: Vec<Image>, role: Role) -> Result<Vec<Draft>, ProbeError> {
     images
         .into_iter()
         .map(|image| {
@@ -164,7 +166,8 @@ fn market_name(name: &str) -> Option<(&str, &str)> {
     let (camera, after) = rest.split_at(number_end);
     let is_sequence = |text: &str| {
         let end = text.find('_').unwrap_or(text.len());
-        text.strip_prefix('s').is_some_and(|_| is_number(&text[1..end]))
+        text.strip_prefix('s')
+            .is_some_and(|_| is_number(&text[1..end]))
     };
     (is_number(&camera[1..]) && (after.starts_with('_') || is_sequence(after)))
         .then_some((identity, camera))
@@ -213,7 +216,10 @@ impl Ignored {
             ));
         }
         if !self.folders.is_empty() {
-            parts.push(format!("folders beside query and gallery ({})", self.folders.join(", ")));
+            parts.push(format!(
+                "folders beside query and gallery ({})",
+                self.folders.join(", ")
+            ));
         }
         let message = format!("not read: {}", parts.join("; "));
         (!parts.is_empty())
@@ -229,7 +235,13 @@ fn walk(folder: &Path, ignored: &mut Ignored) -> Result<Vec<Image>, ProbeError> 
     let already_ignored = ignored.n_files();
     let mut images = Vec::new();
     let mut ancestors = Vec::new();
-    walk_into(folder, &mut Vec::new(), &mut ancestors, &mut images, ignored)?;
+    walk_into(
+        folder,
+        &mut Vec::new(),
+        &mut ancestors,
+        &mut images,
+        ignored,
+    )?;
     if images.is_empty() {
         return Err(ProbeError::NoImages {
             folder: folder.to_path_buf(),

@@ -8,9 +8,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use polars::prelude::{
-    Column, CsvReadOptions, DataType, ParquetReader, PolarsResult, SerReader,
-};
+use polars::prelude::{Column, CsvReadOptions, DataType, ParquetReader, PolarsResult, SerReader};
 use serde_json::Value;
 
 use super::ProbeError;
@@ -169,11 +167,12 @@ fn cells_of(column: &Column) -> PolarsResult<Option<Vec<Option<Cell>>>> {
     match column.dtype() {
         DataType::List(inner) if is_label(inner) => {
             let lists = column.list()?;
-            let cells = lists.into_iter().map(|list| {
-                let Some(list) = list else { return Ok(None) };
+            let cells = (0..lists.len()).map(|row| {
+                let Some(list) = lists.get_as_series(row) else {
+                    return Ok(None);
+                };
                 let list = list.cast(&DataType::String)?;
-                let labels: Vec<String> =
-                    list.str()?.iter().flatten().map(str::to_owned).collect();
+                let labels: Vec<String> = list.str()?.iter().flatten().map(str::to_owned).collect();
                 Ok((!labels.is_empty()).then_some(Cell::Many(labels)))
             });
             cells.collect::<PolarsResult<_>>().map(Some)
@@ -203,8 +202,8 @@ fn read_json_lines(path: &Path, text: &str) -> Result<Table, ProbeError> {
         if line.trim().is_empty() {
             continue;
         }
-        let value: Value = serde_json::from_str(line)
-            .map_err(|error| parse_error(path, Some(position), error))?;
+        let value: Value =
+            serde_json::from_str(line).map_err(|error| parse_error(path, Some(position), error))?;
         let Value::Object(fields) = value else {
             return Err(parse_error(path, Some(position), "expected a JSON object"));
         };
@@ -231,7 +230,10 @@ fn read_json_lines(path: &Path, text: &str) -> Result<Table, ProbeError> {
     }
     // A later row may have brought a new column.
     let width = table.columns.len();
-    table.rows.iter_mut().for_each(|row| row.resize(width, None));
+    table
+        .rows
+        .iter_mut()
+        .for_each(|row| row.resize(width, None));
     Ok(table)
 }
 

@@ -30,7 +30,9 @@ pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeErr
         (None, Some(_), _) => Modality::Image,
         (None, None, Some(_)) => Modality::Text,
         (None, None, None) if config.allow_missing_inputs => Modality::Stored,
-        (None, None, None) => return Err(header.missing("`path` or `text`", "path", &["path", "text"])),
+        (None, None, None) => {
+            return Err(header.missing("`path` or `text`", "path", &["path", "text"]));
+        }
     };
     if let Some(tensors) = &tensors {
         let found = tensors::row_count(tensors)?;
@@ -136,7 +138,9 @@ impl Header<'_> {
         }
         let is_default = |column: &String| {
             let column = column.trim();
-            defaults.iter().any(|name| column.eq_ignore_ascii_case(name))
+            defaults
+                .iter()
+                .any(|name| column.eq_ignore_ascii_case(name))
         };
         let mut candidates = (0..self.columns.len()).filter(|&i| is_default(&self.columns[i]));
         match (candidates.next(), candidates.next()) {
@@ -196,7 +200,11 @@ impl Columns {
         let identity = header
             .find("identity", names.identity.as_ref(), &IDENTITY_NAMES)?
             .ok_or_else(|| {
-                header.missing("`identity`, `label` or `class`", "identity", &IDENTITY_NAMES)
+                header.missing(
+                    "`identity`, `label` or `class`",
+                    "identity",
+                    &IDENTITY_NAMES,
+                )
             })?;
         let camera = header.find("camera", names.camera.as_ref(), &["camera"])?;
         let role = header.find("role", names.role.as_ref(), &["role"])?;
@@ -261,7 +269,12 @@ impl RowReader<'_> {
             role,
             source,
             text,
-            slices: self.columns.slices.iter().map(|&column| self.slice(row, column)).collect(),
+            slices: self
+                .columns
+                .slices
+                .iter()
+                .map(|&column| self.slice(row, column))
+                .collect(),
         })
     }
 
@@ -306,10 +319,12 @@ impl RowReader<'_> {
     }
 
     fn slice(&self, row: usize, column: usize) -> Option<String> {
-        self.table.rows[row][column].as_ref().map(|cell| match cell {
-            Cell::One(text) => text.clone(),
-            Cell::Many(texts) => texts.join(", "),
-        })
+        self.table.rows[row][column]
+            .as_ref()
+            .map(|cell| match cell {
+                Cell::One(text) => text.clone(),
+                Cell::Many(texts) => texts.join(", "),
+            })
     }
 
     fn required(&self, row: usize, column: usize) -> Result<&str, ProbeError> {

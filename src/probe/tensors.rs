@@ -184,8 +184,8 @@ fn each_array(
             .and_then(|file| visit("", file, length))
             .map_err(|message| format_error(path, "", message));
     }
-    let mut archive =
-        ZipArchive::new(reader).map_err(|error| format_error(path, "", format!("no .npz: {error}")))?;
+    let mut archive = ZipArchive::new(reader)
+        .map_err(|error| format_error(path, "", format!("no .npz: {error}")))?;
     for index in 0..archive.len() {
         let entry = archive
             .by_index(index)
@@ -256,16 +256,23 @@ fn read_array(file: NpyFile<&mut dyn Read>, bytes: u64) -> Result<Tensor, String
         (TypeChar::Uint, 8) => TensorData::I64(values(file, &shape, order, |v: u64| {
             i64::try_from(v).map_err(|_| format!("{v} is more than 64-bit signed integers hold"))
         })?),
-        (TypeChar::Float, 2) => TensorData::F32(values(file, &shape, order, |v: f16| Ok(v.to_f32()))?),
+        (TypeChar::Float, 2) => {
+            TensorData::F32(values(file, &shape, order, |v: f16| Ok(v.to_f32()))?)
+        }
         (TypeChar::Float, 4) => TensorData::F32(values(file, &shape, order, Ok)?),
-        (TypeChar::Float, 8) => TensorData::F32(values(file, &shape, order, |v: f64| Ok(v as f32))?),
+        (TypeChar::Float, 8) => {
+            TensorData::F32(values(file, &shape, order, |v: f64| Ok(v as f32))?)
+        }
         _ => return Err(unsupported(&dtype)),
     };
     Ok(Tensor { shape, data })
 }
 
 fn unsupported(dtype: &DType) -> String {
-    format!("expected integers, floats or booleans, found dtype {}", dtype.descr())
+    format!(
+        "expected integers, floats or booleans, found dtype {}",
+        dtype.descr()
+    )
 }
 
 /// The array's values in C order, each widened.
@@ -283,7 +290,7 @@ fn values<T: Deserialize, U: Clone>(
     if order == Order::C {
         return Ok(values);
     }
-    let array = ArrayD::from_shape_vec(IxDyn(shape).f(), values)
-        .map_err(|error| error.to_string())?;
+    let array =
+        ArrayD::from_shape_vec(IxDyn(shape).f(), values).map_err(|error| error.to_string())?;
     Ok(array.iter().cloned().collect())
 }
