@@ -61,6 +61,9 @@ pub struct Item {
     pub role: Role,
     /// The model input.
     pub source: Source,
+    /// A text beside another kind of input (of a tensor row, of an image): it is shown in the report,
+    /// and tokenised where a model is given a tokenizer. `None` for [`Source::Text`].
+    pub text: Option<String>,
     /// Values of the slice columns, parallel to [`Probe::slice_columns`].
     pub slices: Vec<Option<String>>,
 }
@@ -71,6 +74,14 @@ impl Item {
         match (self.labels.as_slice(), other.labels.as_slice()) {
             ([a], [b]) => a == b,
             (a, b) => a.iter().any(|label| b.binary_search(label).is_ok()),
+        }
+    }
+
+    /// The item's text: its input, or what stands beside its input.
+    pub fn text(&self) -> Option<&str> {
+        match &self.source {
+            Source::Text(text) => Some(text),
+            _ => self.text.as_deref(),
         }
     }
 }
@@ -503,6 +514,8 @@ pub enum FindingCode {
     VerificationNotReported,
     /// One identity holds more than 10 % of the queries.
     DominantIdentity,
+    /// Files or folders under DATA that are no probe images were not read.
+    FilesIgnored,
 }
 
 /// Something noticed that is not a check.

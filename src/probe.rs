@@ -1,0 +1,333 @@
+//! Stage 1: what DATA holds, read into a [`Probe`].
+//!
+//! DATA is a manifest file, a folder with a manifest, or a folder of images whose names say the
+//! identities. Every way ends in the same list of drafts, and [`assemble`] makes the probe of them, so
+//! labels, identities and cameras are numbered in one place, in item order.
+
+mod error;
+mod image_folder;
+mod manifest;
+mod rows;
+pub mod tensors;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::config::ProbeConfig;
+use crate::domain::{Finding, FindingCode, Item, Modality, Probe, Role, Severity, Source};
+
+pub use error::ProbeError;
+
+/// The label of items that are junk for every query (Market-1501's convention).
+const JUNK: &str = "-1";
+
+/// Image formats that a probe may hold, as file extensions in lower case.
+const IMAGE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
+
+/// An item whose labels and camera still are names.
+#[derive(Debug, Clone, PartialEq)]
+struct Draft {
+    id: String,
+    /// Empty for junk.
+    labels: Vec<String>,
+    camera: Option<String>,
+    role: Role,
+    source: Source,
+    text: Option<String>,
+    slices: Vec<Option<String>>,
+}
+
+/// What a reader found, before names become indices.
+#[derive(Debug)]
+struct Drafts {
+    items: Vec<Draft>,
+    slice_columns: Vec<String>,
+    modality: Modality,
+    origin: PathBuf,
+    tensors: Option<PathBuf>,
+    /// A column that may hold cameras although its name does not say so.
+    camera_like_column: Option<String>,
+    findings: Vec<Finding>,
+}
+
+/// Reads the probe.
+///
+/// A file is a manifest (csv, parquet, jsonl). A folder with one `manifest.*` or `labels.*` uses it;
+/// else `query/` with `gallery/` (or Market-1501's `bounding_box_test/`); else one folder per identity.
+/// Whether the images can be read is left to the embed stage, which may tolerate some.
+///
+/// # Errors
+/// DATA cannot be read or understood, or cannot be searched: no query, no gallery item, or no query
+/// with a relevant gallery item. Each error names the path, the row, what was expected and found.
+pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
+    let metadata = fs::metadata(data).map_err(|source| ProbeError::read(data, source))?;
+    let manifest = if metadata.is_dir() {
+        manifest_in(data)?
+    } else {
+        Some(data.to_path_buf())
+    };
+    let drafts = match (manifest, &config.tensors) {
+        (Some(manifest), _) => rows::read(&manifest, config)?,
+        (None, Some(tensors)) => {
+            return Err(ProbeError::TensorsWithoutManifest {
+                tensors: tensors.clone(),
+                folder: data.to_path_buf(),
+            });
+        }
+        (None, None) => image_folder::read(data)?,
+    };
+    let probe = assemble(drafts);
+    check_searchable(&probe)?;
+    Ok(probe)
+}
+
+/// The folder's only `manifest.*` or `labels.*`, if it has one.
+fn manifest_in(folder: &Path) -> Result<Option<PathBuf>, ProbeError> {
+    let candidates = files_where(folder, |path| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        matches!(stem, Some("manifest" | "labels")) && manifest::Format::of(path).is_some()
+    })?;
+    only(folder, "manifests", candidates)
+}
+
+/// The folder's files that `wanted` accepts, sorted by name.
+fn files_where(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>, ProbeError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| ProbeError::read(folder, source))? {
+        let path = entry
+            .map_err(|source| ProbeError::read(folder, source))?
+            .path();
+        if wanted(&path) && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Refuses to choose: none or one candidate, never two.
+fn only(
+    folder: &Path,
+    what: &'static str,
+    candidates: Vec<PathBuf>,
+) -> Result<Option<PathBuf>, ProbeError> {
+    let mut candidates = candidates.into_iter();
+    match (candidates.next(), candidates.next()) {
+        (Some(first), Some(second)) => Err(ProbeError::TwoCandidates {
+            folder: folder.to_path_buf(),
+            what,
+            first,
+            second,
+        }),
+        (first, _) => Ok(first),
+    }
+}
+
+/// Numbers labels, identities and cameras in item order.
+fn assemble(drafts: Drafts) -> Probe {
+    let mut labels = Names::default();
+    let mut cameras = Names::default();
+    let mut items: Vec<Item> = drafts
+        .items
+        .into_iter()
+        .map(|draft| {
+            let mut indices: Vec<u32> =
+                draft.labels.iter().map(|name| labels.index(name)).collect();
+            indices.sort_unstable();
+            indices.dedup();
+            Item {
+                id: draft.id,
+                labels: indices,
+                identity: None,
+                camera: draft.camera.as_deref().map(|name| cameras.index(name)),
+                role: draft.role,
+                source: draft.source,
+                text: draft.text,
+                slices: draft.slices,
+            }
+        })
+        .collect();
+    let identities = join_labels(&mut items, &labels.names);
+    let mut findings = drafts.findings;
+    if cameras.names.is_empty() {
+        let hint = drafts.camera_like_column.map_or(String::new(), |column| {
+            format!("; column `{column}` may hold them: `[columns] camera = \"{column}\"`")
+        });
+        findings.push(Finding::new(
+            FindingCode::NoCameras,
+            Severity::Warning,
+            format!(
+                "no cameras are given, so near-duplicates from one session cannot be removed{hint}"
+            ),
+        ));
+    }
+    Probe {
+        items,
+        labels: labels.names,
+        identities,
+        cameras: cameras.names,
+        slice_columns: drafts.slice_columns,
+        modality: drafts.modality,
+        origin: drafts.origin,
+        tensors: drafts.tensors,
+        findings,
+    }
+}
+
+/// Names numbered in the order of their first appearance.
+#[derive(Default)]
+struct Names {
+    names: Vec<String>,
+    // Only looked up, never walked, so its order cannot reach a result.
+    index_of: HashMap<String, u32>,
+}
+
+impl Names {
+    fn index(&mut self, name: &str) -> u32 {
+        if let Some(&index) = self.index_of.get(name) {
+            return index;
+        }
+        let index = u32::try_from(self.names.len()).expect("fewer than 2^32 items fit in memory");
+        self.names.push(name.to_owned());
+        self.index_of.insert(name.to_owned(), index);
+        index
+    }
+}
+
+/// Sets each item's identity to the connected component of its labels, and returns the components'
+/// names: the first label, in item order, of each.
+///
+/// Items that share a label, directly or through others, are not independent, so statistics resample
+/// whole components. With one label an item this is the label itself.
+fn join_labels(items: &mut [Item], labels: &[String]) -> Vec<String> {
+    let mut parent: Vec<u32> = (0..labels.len() as u32).collect();
+    for item in &*items {
+        for pair in item.labels.windows(2) {
+            let (a, b) = (root(&mut parent, pair[0]), root(&mut parent, pair[1]));
+            // The smaller index leads: labels are numbered in item order, so it is the first one seen.
+            parent[a.max(b) as usize] = a.min(b);
+        }
+    }
+    let mut identity_of_root = vec![None; labels.len()];
+    let mut identities = Vec::new();
+    for item in items {
+        let Some(&label) = item.labels.first() else {
+            continue;
+        };
+        let leader = root(&mut parent, label) as usize;
+        item.identity = Some(*identity_of_root[leader].get_or_insert_with(|| {
+            identities.push(labels[leader].clone());
+            identities.len() as u32 - 1
+        }));
+    }
+    identities
+}
+
+/// The component's leader; halves the path on the way.
+fn root(parent: &mut [u32], mut label: u32) -> u32 {
+    while parent[label as usize] != label {
+        parent[label as usize] = parent[parent[label as usize] as usize];
+        label = parent[label as usize];
+    }
+    label
+}
+
+/// Refuses a probe in which nothing can be found.
+fn check_searchable(probe: &Probe) -> Result<(), ProbeError> {
+    let origin = || probe.origin.clone();
+    let (queries, gallery) = (probe.queries(), probe.gallery());
+    for (role, count) in [("query", queries.len()), ("gallery", gallery.len())] {
+        if count == 0 {
+            return Err(ProbeError::NoItemsOfRole {
+                path: origin(),
+                role,
+                found: probe.items.len(),
+            });
+        }
+    }
+    let mut found_by_label = vec![0_usize; probe.labels.len()];
+    for &item in &gallery {
+        for &label in &probe.items[item].labels {
+            found_by_label[label as usize] += 1;
+        }
+    }
+    let has_relevant = |&query: &usize| {
+        let query = &probe.items[query];
+        let itself = usize::from(query.role.is_gallery());
+        query
+            .labels
+            .iter()
+            .any(|&label| found_by_label[label as usize] > itself)
+    };
+    if queries.iter().any(has_relevant) {
+        return Ok(());
+    }
+    Err(ProbeError::NothingRelevant {
+        path: origin(),
+        queries: queries.len(),
+        gallery: gallery.len(),
+    })
+}
+
+/// What a probe holds, in numbers, for `--dry-run` and the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ProbeSummary {
+    /// All items, junk included.
+    pub items: usize,
+    /// Items that search; junk never does.
+    pub queries: usize,
+    /// Items that can be found, junk excluded.
+    pub gallery: usize,
+    /// Identities (connected components of the labels).
+    pub identities: usize,
+    /// Identities with at least one query: what statistics resample.
+    pub query_identities: usize,
+    /// Cameras, sources or sessions.
+    pub cameras: usize,
+    /// Items of identity -1.
+    pub junk: usize,
+    /// Gallery items that share no label with any query.
+    pub distractor_items: usize,
+}
+
+impl ProbeSummary {
+    /// Counts the probe's items.
+    pub fn of(probe: &Probe) -> Self {
+        let (queries, gallery) = (probe.queries(), probe.gallery());
+        let mut searched_label = vec![false; probe.labels.len()];
+        let mut searched_identity = vec![false; probe.identities.len()];
+        for &query in &queries {
+            let item = &probe.items[query];
+            for &label in &item.labels {
+                searched_label[label as usize] = true;
+            }
+            if let Some(identity) = item.identity {
+                searched_identity[identity as usize] = true;
+            }
+        }
+        let is_distractor = |&&item: &&usize| {
+            let labels = &probe.items[item].labels;
+            labels.iter().all(|&label| !searched_label[label as usize])
+        };
+        Self {
+            items: probe.items.len(),
+            queries: queries.len(),
+            gallery: gallery.len(),
+            identities: probe.identities.len(),
+            query_identities: searched_identity
+                .iter()
+                .filter(|&&searched| searched)
+                .count(),
+            cameras: probe.cameras.len(),
+            junk: probe
+                .items
+                .iter()
+                .filter(|item| item.identity.is_none())
+                .count(),
+            distractor_items: gallery.iter().filter(is_distractor).count(),
+        }
+    }
+}

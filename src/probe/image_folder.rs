@@ -1,0 +1,339 @@
+//! Folders of images whose names say what the items are.
+//!
+//! Two layouts: `query/` and `gallery/`, each with one folder per identity or flat names as in
+//! Market-1501 (Zheng et al., ICCV 2015); or one folder per identity, every item query and gallery.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::domain::{Finding, FindingCode, Modality, Role, Severity, Source};
+
+use super::{Draft, Drafts, IMAGE_EXTENSIONS, JUNK, ProbeError};
+
+/// The gallery's folder: ours, and Market-1501's.
+const GALLERY_FOLDERS: [&str; 2] = ["gallery", "bounding_box_test"];
+
+/// Reads a folder without a manifest; items are sorted bytewise by id, the path below `root` with `/`.
+pub(super) fn read(root: &Path) -> Result<Drafts, ProbeError> {
+    let mut ignored = Ignored::default();
+    let mut items = match sides(root)? {
+        Some(sides) => {
+            let mut items = Vec::new();
+            for (folder, role) in sides {
+                items.extend(read_side(root, folder, role, &mut ignored)?);
+            }
+            ignored.folders = other_folders(root, sides)?;
+            items
+        }
+        None => read_identities(root, &mut ignored)?,
+    };
+    items.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
+    Ok(Drafts {
+        items,
+        slice_columns: Vec::new(),
+        modality: Modality::Image,
+        origin: root.to_path_buf(),
+        tensors: None,
+        camera_like_column: None,
+        findings: ignored.finding().into_iter().collect(),
+    })
+}
+
+/// The two folders of a query-and-gallery layout, `None` for one folder per identity.
+fn sides(root: &Path) -> Result<Option<[(&'static str, Role); 2]>, ProbeError> {
+    let has_query = root.join("query").is_dir();
+    let [gallery, market] = GALLERY_FOLDERS.map(|name| root.join(name).is_dir().then_some(name));
+    let half = |present, expected| ProbeError::HalfLayout {
+        folder: root.to_path_buf(),
+        present,
+        expected,
+    };
+    match (has_query, gallery, market) {
+        (_, Some(first), Some(second)) => Err(ProbeError::TwoCandidates {
+            folder: root.to_path_buf(),
+            what: "gallery folders",
+            first: root.join(first),
+            second: root.join(second),
+        }),
+        (true, None, None) => Err(half("query", "gallery")),
+        (true, Some(name), None) | (true, None, Some(name)) => {
+            Ok(Some([("query", Role::Query), (name, Role::Gallery)]))
+        }
+        (false, Some(name), None) | (false, None, Some(name)) => Err(half(name, "query")),
+        (false, None, None) => Ok(None),
+    }
+}
+
+/// Folders beside the two sides, such as Market-1501's `bounding_box_train`.
+fn other_folders(root: &Path, sides: [(&str, Role); 2]) -> Result<Vec<String>, ProbeError> {
+    let entries = list(root)?;
+    Ok(entries
+        .into_iter()
+        .filter(|entry| entry.is_folder && !is_hidden(&entry.name))
+        .filter(|entry| sides.iter().all(|(side, _)| entry.name != *side))
+        .map(|entry| entry.name)
+        .collect())
+}
+
+/// One side: folders per identity, or flat names, not both.
+fn read_side(
+    root: &Path,
+    folder: &'static str,
+    role: Role,
+    ignored: &mut Ignored,
+) -> Result<Vec<Draft>, ProbeError> {
+    let images = walk(&root.join(folder), ignored)?;
+    let flat = images.iter().filter(|image| image.below.len() == 1).count();
+    if flat < images.len() {
+        return drafts_by_folder(folder, images, role);
+    }
+    images
+        .into_iter()
+        .map(|image| {
+            let name = &image.below[0];
+            let (identity, camera) = market_name(name).ok_or_else(|| ProbeError::MarketName {
+                path: image.path.clone(),
+            })?;
+            let camera = Some(camera.to_owned());
+            Ok(draft(
+                format!("{folder}/{name}"),
+                identity,
+                camera,
+                role,
+                &image.path,
+            ))
+        })
+        .collect()
+}
+
+/// One folder per identity, every item query and gallery.
+fn read_identities(root: &Path, ignored: &mut Ignored) -> Result<Vec<Draft>, ProbeError> {
+    let images = walk(root, ignored)?;
+    drafts_by_folder("", images, Role::Both)
+}
+
+fn drafts_by_folder(side: &str, images: Vec<Image>, role: Role) -> Result<Vec<Draft>, ProbeError> {
+    images
+        .into_iter()
+        .map(|image| {
+            let [identity, _, ..] = image.below.as_slice() else {
+                return Err(ProbeError::LooseImage { path: image.path });
+            };
+            let below = image.below.join("/");
+            let id = if side.is_empty() {
+                below
+            } else {
+                format!("{side}/{below}")
+            };
+            Ok(draft(id, identity, None, role, &image.path))
+        })
+        .collect()
+}
+
+fn draft(id: String, identity: &str, camera: Option<String>, role: Role, path: &Path) -> Draft {
+    let labels = if identity == JUNK {
+        Vec::new()
+    } else {
+        vec![identity.to_owned()]
+    };
+    Draft {
+        id,
+        labels,
+        camera,
+        role,
+        source: Source::Image(path.to_path_buf()),
+        text: None,
+        slices: Vec::new(),
+    }
+}
+
+/// Identity and camera of a name as in Market-1501 (`0001_c1s1_000151_01.jpg`) or DukeMTMC-reID
+/// (`0001_c2_f0046182.jpg`): `("0001", "c1")`.
+///
+/// `-1` is junk. `0000`, Market's distractors, is an identity like any other that no query has.
+fn market_name(name: &str) -> Option<(&str, &str)> {
+    let (identity, rest) = name.split_once('_')?;
+    let digits = identity.strip_prefix('-').unwrap_or(identity);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(digits) || (digits != identity && identity != JUNK) {
+        return None;
+    }
+    let number_end = rest
+        .strip_prefix('c')?
+        .find(|character: char| !character.is_ascii_digit())?
+        + 1;
+    let (camera, after) = rest.split_at(number_end);
+    let is_sequence = |text: &str| {
+        let end = text.find('_').unwrap_or(text.len());
+        text.strip_prefix('s')
+            .is_some_and(|_| is_number(&text[1..end]))
+    };
+    (is_number(&camera[1..]) && (after.starts_with('_') || is_sequence(after)))
+        .then_some((identity, camera))
+}
+
+/// An image file and its path below the walked folder.
+struct Image {
+    path: PathBuf,
+    below: Vec<String>,
+}
+
+/// Files and folders that were passed over.
+#[derive(Default)]
+struct Ignored {
+    /// Count by extension (hidden files under `hidden`), sorted.
+    files: BTreeMap<String, usize>,
+    folders: Vec<String>,
+}
+
+impl Ignored {
+    fn count(&mut self, name: &str) {
+        let kind = match Path::new(name).extension() {
+            _ if is_hidden(name) => "hidden".to_owned(),
+            Some(extension) => format!(".{}", extension.to_string_lossy().to_lowercase()),
+            None => "no extension".to_owned(),
+        };
+        *self.files.entry(kind).or_default() += 1;
+    }
+
+    fn n_files(&self) -> usize {
+        self.files.values().sum()
+    }
+
+    fn finding(&self) -> Option<Finding> {
+        let mut parts = Vec::new();
+        if !self.files.is_empty() {
+            let kinds: Vec<String> = self
+                .files
+                .iter()
+                .map(|(kind, count)| format!("{kind}: {count}"))
+                .collect();
+            parts.push(format!(
+                "{} files that are not png, jpg, webp or bmp ({})",
+                self.n_files(),
+                kinds.join(", ")
+            ));
+        }
+        if !self.folders.is_empty() {
+            parts.push(format!(
+                "folders beside query and gallery ({})",
+                self.folders.join(", ")
+            ));
+        }
+        let message = format!("not read: {}", parts.join("; "));
+        (!parts.is_empty())
+            .then(|| Finding::new(FindingCode::FilesIgnored, Severity::Info, message))
+    }
+}
+
+/// All images below `folder`, at any depth. Links are followed.
+///
+/// # Errors
+/// A folder cannot be read, a link leads back up, a name is not UTF-8, or there is no image.
+fn walk(folder: &Path, ignored: &mut Ignored) -> Result<Vec<Image>, ProbeError> {
+    let already_ignored = ignored.n_files();
+    let mut images = Vec::new();
+    let mut ancestors = Vec::new();
+    walk_into(
+        folder,
+        &mut Vec::new(),
+        &mut ancestors,
+        &mut images,
+        ignored,
+    )?;
+    if images.is_empty() {
+        return Err(ProbeError::NoImages {
+            folder: folder.to_path_buf(),
+            ignored: ignored.n_files() - already_ignored,
+        });
+    }
+    Ok(images)
+}
+
+fn walk_into(
+    folder: &Path,
+    below: &mut Vec<String>,
+    ancestors: &mut Vec<PathBuf>,
+    images: &mut Vec<Image>,
+    ignored: &mut Ignored,
+) -> Result<(), ProbeError> {
+    let real = fs::canonicalize(folder).map_err(|source| ProbeError::read(folder, source))?;
+    if ancestors.contains(&real) {
+        return Err(ProbeError::LinkLoop {
+            path: folder.to_path_buf(),
+            target: real,
+        });
+    }
+    ancestors.push(real);
+    for entry in list(folder)? {
+        if entry.is_folder {
+            if !is_hidden(&entry.name) {
+                below.push(entry.name);
+                walk_into(&entry.path, below, ancestors, images, ignored)?;
+                below.pop();
+            }
+        } else if is_hidden(&entry.name) || !is_image(&entry.path) {
+            ignored.count(&entry.name);
+        } else {
+            let mut below = below.clone();
+            below.push(entry.name);
+            images.push(Image {
+                path: entry.path,
+                below,
+            });
+        }
+    }
+    ancestors.pop();
+    Ok(())
+}
+
+/// A name in a folder.
+struct Entry {
+    path: PathBuf,
+    name: String,
+    is_folder: bool,
+}
+
+/// The folder's entries, sorted by name, so that errors and counts do not depend on the file system.
+fn list(folder: &Path) -> Result<Vec<Entry>, ProbeError> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| ProbeError::read(folder, source))? {
+        let path = entry
+            .map_err(|source| ProbeError::read(folder, source))?
+            .path();
+        // A dangling link counts as a file: the embed stage says that the image cannot be read.
+        let is_folder = match fs::metadata(&path) {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(source) => return Err(ProbeError::read(&path, source)),
+        };
+        let name = path.file_name().unwrap_or_default();
+        let name = match name.to_str() {
+            Some(name) => name.to_owned(),
+            None if is_folder || is_image(&path) => return Err(ProbeError::NameNotUtf8 { path }),
+            None => name.to_string_lossy().into_owned(),
+        };
+        entries.push(Entry {
+            path,
+            name,
+            is_folder,
+        });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+fn is_image(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| {
+            IMAGE_EXTENSIONS
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
+}

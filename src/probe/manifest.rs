@@ -1,0 +1,274 @@
+//! Manifest files, csv, parquet and jsonl, into one kind of table of texts.
+//!
+//! Nothing is inferred: identity `0001` stays `0001`, and `1e5` stays `1e5`. What the columns mean is
+//! said once, in `rows`, for all formats.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use polars::prelude::{Column, CsvReadOptions, DataType, ParquetReader, PolarsResult, SerReader};
+use serde_json::Value;
+
+use super::ProbeError;
+
+/// Manifest formats, by file extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Csv,
+    Parquet,
+    JsonLines,
+}
+
+impl Format {
+    /// The format that the file's extension names.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "csv" => Some(Self::Csv),
+            "parquet" => Some(Self::Parquet),
+            "jsonl" => Some(Self::JsonLines),
+            _ => None,
+        }
+    }
+}
+
+/// One value of a manifest. Absent and empty values are no cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// A text, or a number or boolean as text.
+    One(String),
+    /// A list: several labels.
+    Many(Vec<String>),
+}
+
+/// A manifest as it stands in the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    /// Column names, in the file's order.
+    pub columns: Vec<String>,
+    /// `rows[i][j]` is row i's cell in column j.
+    pub rows: Vec<Vec<Option<Cell>>>,
+    /// Where row i is found: its line in csv and jsonl, its number in parquet; from 1.
+    pub positions: Vec<usize>,
+}
+
+/// Reads a manifest.
+///
+/// # Errors
+/// The file cannot be read or parsed, or has no rows.
+pub(super) fn read(path: &Path) -> Result<Table, ProbeError> {
+    let format = Format::of(path).ok_or_else(|| ProbeError::UnknownManifest {
+        path: path.to_path_buf(),
+    })?;
+    let bytes = fs::read(path).map_err(|source| ProbeError::read(path, source))?;
+    let table = match format {
+        Format::Csv => read_csv(path, utf8(path, &bytes)?)?,
+        Format::JsonLines => read_json_lines(path, utf8(path, &bytes)?)?,
+        Format::Parquet => read_parquet(path, bytes)?,
+    };
+    if table.rows.is_empty() {
+        return Err(ProbeError::NoRows {
+            path: path.to_path_buf(),
+        });
+    }
+    Ok(table)
+}
+
+/// The file's text without a byte order mark.
+fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, ProbeError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = 1 + bytes[..error.valid_up_to()]
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
+        parse_error(path, Some(line), "the text is not valid UTF-8")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn parse_error(path: &Path, row: Option<usize>, message: impl ToString) -> ProbeError {
+    ProbeError::Parse {
+        path: path.to_path_buf(),
+        row,
+        message: message.to_string(),
+    }
+}
+
+fn read_csv(path: &Path, text: &str) -> Result<Table, ProbeError> {
+    if text.trim().is_empty() {
+        return Err(ProbeError::NoRows {
+            path: path.to_path_buf(),
+        });
+    }
+    // Zero rows to infer from: every column is text.
+    let frame = CsvReadOptions::default()
+        .with_has_header(true)
+        .with_infer_schema_length(Some(0))
+        .into_reader_with_file_handle(Cursor::new(text.as_bytes()))
+        .finish()
+        .map_err(|error| parse_error(path, None, error))?;
+    let mut table = table_of(path, frame.columns(), frame.height())?;
+    // A quoted cell may span lines.
+    let mut line = 2;
+    for (row, position) in table.rows.iter().zip(&mut table.positions) {
+        *position = line;
+        let breaks: usize = row
+            .iter()
+            .flatten()
+            .map(|cell| match cell {
+                Cell::One(text) => text.matches('\n').count(),
+                Cell::Many(_) => 0,
+            })
+            .sum();
+        line += 1 + breaks;
+    }
+    Ok(table)
+}
+
+fn read_parquet(path: &Path, bytes: Vec<u8>) -> Result<Table, ProbeError> {
+    let frame = || {
+        let mut reader = ParquetReader::new(Cursor::new(bytes));
+        // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the
+        // columns themselves are plain, so it is left aside.
+        let mut metadata = reader.get_metadata()?.as_ref().clone();
+        metadata.key_value_metadata = None;
+        reader.set_metadata(Arc::new(metadata));
+        reader.finish()
+    };
+    let frame = frame().map_err(|error| parse_error(path, None, error))?;
+    table_of(path, frame.columns(), frame.height())
+}
+
+fn table_of(path: &Path, columns: &[Column], height: usize) -> Result<Table, ProbeError> {
+    let mut table = Table {
+        columns: Vec::new(),
+        rows: vec![Vec::new(); height],
+        positions: (1..=height).collect(),
+    };
+    for column in columns {
+        let name = column.name().to_string();
+        let cells = cells_of(column)
+            .map_err(|error| parse_error(path, None, format!("column `{name}`: {error}")))?;
+        let Some(cells) = cells else { continue };
+        table.columns.push(name);
+        for (row, cell) in table.rows.iter_mut().zip(cells) {
+            row.push(cell);
+        }
+    }
+    Ok(table)
+}
+
+/// A column's cells; `None` for a column that is neither texts nor numbers nor lists of labels, such
+/// as an embedding, which says nothing about the item.
+fn cells_of(column: &Column) -> PolarsResult<Option<Vec<Option<Cell>>>> {
+    let is_label = |dtype: &DataType| dtype.is_integer() || *dtype == DataType::String;
+    match column.dtype() {
+        DataType::List(inner) if is_label(inner) => {
+            let lists = column.list()?;
+            let cells = (0..lists.len()).map(|row| {
+                let Some(list) = lists.get_as_series(row) else {
+                    return Ok(None);
+                };
+                let list = list.cast(&DataType::String)?;
+                let labels: Vec<String> = list.str()?.iter().flatten().map(str::to_owned).collect();
+                Ok((!labels.is_empty()).then_some(Cell::Many(labels)))
+            });
+            cells.collect::<PolarsResult<_>>().map(Some)
+        }
+        dtype if dtype.is_nested() => Ok(None),
+        _ => {
+            let texts = column.cast(&DataType::String)?;
+            let texts = texts.str()?;
+            Ok(Some(texts.iter().map(|text| text.and_then(one)).collect()))
+        }
+    }
+}
+
+/// An empty text is no cell.
+fn one(text: &str) -> Option<Cell> {
+    (!text.is_empty()).then(|| Cell::One(text.to_owned()))
+}
+
+fn read_json_lines(path: &Path, text: &str) -> Result<Table, ProbeError> {
+    let mut table = Table {
+        columns: Vec::new(),
+        rows: Vec::new(),
+        positions: Vec::new(),
+    };
+    for (number, line) in text.lines().enumerate() {
+        let position = number + 1;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let value: Value =
+            serde_json::from_str(line).map_err(|error| parse_error(path, Some(position), error))?;
+        let Value::Object(fields) = value else {
+            return Err(parse_error(path, Some(position), "expected a JSON object"));
+        };
+        let mut row = vec![None; table.columns.len()];
+        for (name, value) in fields {
+            let bad = |expected, found: &Value| ProbeError::BadCell {
+                path: path.to_path_buf(),
+                row: position,
+                column: name.clone(),
+                expected,
+                found: found.to_string(),
+            };
+            let cell = json_cell(&value).map_err(|expected| bad(expected, &value))?;
+            match table.columns.iter().position(|column| *column == name) {
+                Some(column) => row[column] = cell,
+                None => {
+                    table.columns.push(name);
+                    row.push(cell);
+                }
+            }
+        }
+        table.rows.push(row);
+        table.positions.push(position);
+    }
+    // A later row may have brought a new column.
+    let width = table.columns.len();
+    table
+        .rows
+        .iter_mut()
+        .for_each(|row| row.resize(width, None));
+    Ok(table)
+}
+
+/// The cell, or what was expected in its place.
+fn json_cell(value: &Value) -> Result<Option<Cell>, &'static str> {
+    match value {
+        Value::Array(values) => {
+            let mut texts = Vec::with_capacity(values.len());
+            for value in values {
+                match value {
+                    Value::Array(_) | Value::Object(_) | Value::Null => {
+                        return Err("a list of texts or numbers");
+                    }
+                    _ => texts.extend(json_text(value)?),
+                }
+            }
+            Ok((!texts.is_empty()).then_some(Cell::Many(texts)))
+        }
+        _ => Ok(json_text(value)?.as_deref().and_then(one)),
+    }
+}
+
+fn json_text(value: &Value) -> Result<Option<String>, &'static str> {
+    /// From here on f64 skips integers, so two different ids could become one.
+    const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Bool(flag) => Ok(Some(flag.to_string())),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.abs() >= FIRST_INEXACT => {
+                Err("a number of at most 64 bits, or a text")
+            }
+            _ => Ok(Some(number.to_string())),
+        },
+        Value::Array(_) | Value::Object(_) => Ok(Some(value.to_string())),
+    }
+}

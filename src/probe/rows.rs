@@ -1,0 +1,393 @@
+//! What a manifest's columns mean, whatever file they came from.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::{ColumnNames, ProbeConfig};
+use crate::domain::{Modality, Role, Source};
+
+use super::manifest::{self, Cell, Table};
+use super::{Draft, Drafts, JUNK, ProbeError, files_where, only, tensors};
+
+/// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
+const NEAR: f64 = 0.8;
+
+/// The default names of the identity column.
+const IDENTITY_NAMES: [&str; 3] = ["identity", "label", "class"];
+
+/// Reads the manifest at `path`; image paths are relative to its folder.
+pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeError> {
+    let table = manifest::read(path)?;
+    let header = Header {
+        path,
+        columns: &table.columns,
+    };
+    let columns = Columns::find(&header, &config.columns)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let tensors = tensor_file(folder, config, &columns)?;
+    let modality = match (&tensors, columns.path, columns.text) {
+        (Some(_), _, _) => Modality::Tensor,
+        (None, Some(_), _) => Modality::Image,
+        (None, None, Some(_)) => Modality::Text,
+        (None, None, None) if config.allow_missing_inputs => Modality::Stored,
+        (None, None, None) => {
+            return Err(header.missing("`path` or `text`", "path", &["path", "text"]));
+        }
+    };
+    if let Some(tensors) = &tensors {
+        let found = tensors::row_count(tensors)?;
+        if found != table.rows.len() {
+            return Err(ProbeError::RowCount {
+                tensors: tensors.clone(),
+                manifest: path.to_path_buf(),
+                expected: table.rows.len(),
+                found,
+            });
+        }
+    }
+    let reader = RowReader {
+        path,
+        folder,
+        table: &table,
+        columns: &columns,
+        modality,
+        separator: config.columns.identity_separator.as_deref(),
+        gallery_may_lack_input: config.allow_missing_inputs,
+    };
+    let items = (0..table.rows.len())
+        .map(|row| reader.draft(row))
+        .collect::<Result<Vec<Draft>, ProbeError>>()?;
+    check_ids(path, &table, &items)?;
+    Ok(Drafts {
+        items,
+        slice_columns: columns
+            .slices
+            .iter()
+            .map(|&column| table.columns[column].clone())
+            .collect(),
+        modality,
+        origin: path.to_path_buf(),
+        tensors,
+        camera_like_column: columns
+            .camera
+            .is_none()
+            .then(|| header.nearest(&["camera", "camid", "cam"]))
+            .flatten(),
+        findings: Vec::new(),
+    })
+}
+
+/// The configured tensor file, else the only `.npz` beside a manifest without paths.
+fn tensor_file(
+    folder: &Path,
+    config: &ProbeConfig,
+    columns: &Columns,
+) -> Result<Option<PathBuf>, ProbeError> {
+    if let Some(configured) = &config.tensors {
+        return Ok(Some(configured.clone()));
+    }
+    if columns.path.is_some() {
+        return Ok(None);
+    }
+    // The folder of `labels.csv` in the working directory is the empty path, which cannot be listed.
+    let listed = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
+    let beside = files_where(listed, is_npz)?;
+    only(listed, "tensor files", beside)
+}
+
+fn check_ids(path: &Path, table: &Table, items: &[Draft]) -> Result<(), ProbeError> {
+    let mut row_of_id = HashMap::with_capacity(items.len());
+    for (row, item) in items.iter().enumerate() {
+        if let Some(first) = row_of_id.insert(item.id.as_str(), row) {
+            return Err(ProbeError::DuplicateId {
+                path: path.to_path_buf(),
+                id: item.id.clone(),
+                first: table.positions[first],
+                second: table.positions[row],
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The manifest's column names.
+struct Header<'a> {
+    path: &'a Path,
+    columns: &'a [String],
+}
+
+impl Header<'_> {
+    /// The configured column, else the only one that bears a default name (in any case: a `Role`
+    /// column that silently became a slice would change every number).
+    fn find(
+        &self,
+        key: &'static str,
+        configured: Option<&String>,
+        defaults: &[&str],
+    ) -> Result<Option<usize>, ProbeError> {
+        if let Some(name) = configured {
+            let found = self.columns.iter().position(|column| column == name);
+            return found
+                .map(Some)
+                .ok_or_else(|| self.missing(&format!("`{name}`"), key, &[name.as_str()]));
+        }
+        let is_default = |column: &String| {
+            let column = column.trim();
+            defaults
+                .iter()
+                .any(|name| column.eq_ignore_ascii_case(name))
+        };
+        let mut candidates = (0..self.columns.len()).filter(|&i| is_default(&self.columns[i]));
+        match (candidates.next(), candidates.next()) {
+            (Some(first), Some(second)) => Err(ProbeError::TwoColumns {
+                path: self.path.to_path_buf(),
+                key,
+                first: self.columns[first].clone(),
+                second: self.columns[second].clone(),
+            }),
+            (first, _) => Ok(first),
+        }
+    }
+
+    fn missing(&self, wanted: &str, key: &'static str, names: &[&str]) -> ProbeError {
+        ProbeError::MissingColumn {
+            path: self.path.to_path_buf(),
+            wanted: wanted.to_owned(),
+            key,
+            found: self.columns.to_vec(),
+            nearest: self.nearest(names),
+        }
+    }
+
+    /// The column whose name is nearest to one of `names`, if any is near.
+    fn nearest(&self, names: &[&str]) -> Option<String> {
+        let likeness = |column: &str| {
+            names
+                .iter()
+                .map(|name| strsim::jaro_winkler(&column.to_lowercase(), name))
+                .fold(0.0, f64::max)
+        };
+        self.columns
+            .iter()
+            .map(|column| (likeness(column), column))
+            .filter(|(likeness, _)| *likeness >= NEAR)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, column)| column.clone())
+    }
+}
+
+/// Which column is what, by index.
+struct Columns {
+    path: Option<usize>,
+    text: Option<usize>,
+    id: Option<usize>,
+    identity: usize,
+    camera: Option<usize>,
+    role: Option<usize>,
+    slices: Vec<usize>,
+}
+
+impl Columns {
+    fn find(header: &Header, names: &ColumnNames) -> Result<Self, ProbeError> {
+        let path = header.find("path", names.path.as_ref(), &["path"])?;
+        let text = header.find("text", names.text.as_ref(), &["text"])?;
+        let id = header.find("id", names.id.as_ref(), &["id"])?;
+        let identity = header
+            .find("identity", names.identity.as_ref(), &IDENTITY_NAMES)?
+            .ok_or_else(|| {
+                header.missing(
+                    "`identity`, `label` or `class`",
+                    "identity",
+                    &IDENTITY_NAMES,
+                )
+            })?;
+        let camera = header.find("camera", names.camera.as_ref(), &["camera"])?;
+        let role = header.find("role", names.role.as_ref(), &["role"])?;
+        let used = [path, text, id, Some(identity), camera, role];
+        let slices = (0..header.columns.len())
+            .filter(|&column| !used.contains(&Some(column)))
+            .collect();
+        Ok(Self {
+            path,
+            text,
+            id,
+            identity,
+            camera,
+            role,
+            slices,
+        })
+    }
+}
+
+/// Makes drafts of rows.
+struct RowReader<'a> {
+    path: &'a Path,
+    folder: &'a Path,
+    table: &'a Table,
+    columns: &'a Columns,
+    modality: Modality,
+    separator: Option<&'a str>,
+    gallery_may_lack_input: bool,
+}
+
+impl RowReader<'_> {
+    fn draft(&self, row: usize) -> Result<Draft, ProbeError> {
+        let path = self.optional(row, self.columns.path)?;
+        let text = self.optional(row, self.columns.text)?;
+        let id = match (self.columns.id, path) {
+            (Some(column), _) => self.required(row, column)?.to_owned(),
+            (None, Some(path)) => portable(path),
+            (None, None) => format!("row-{}", row + 1),
+        };
+        let role = self.role(row)?;
+        let source = match self.modality {
+            Modality::Tensor => Some(Source::TensorRow(row)),
+            Modality::Image => path.map(|path| Source::Image(self.folder.join(path))),
+            Modality::Text => text.map(|text| Source::Text(text.to_owned())),
+            Modality::Stored => Some(Source::Missing),
+        };
+        let source = match source {
+            Some(source) => source,
+            None if self.gallery_may_lack_input && role == Role::Gallery => Source::Missing,
+            None => return Err(self.missing_input(row, id)),
+        };
+        let labels = self.labels(row)?;
+        let camera = self.optional(row, self.columns.camera)?.map(str::trim);
+        let text = match source {
+            Source::Text(_) => None,
+            _ => text.map(str::to_owned),
+        };
+        Ok(Draft {
+            id,
+            labels,
+            camera: camera.filter(|name| !name.is_empty()).map(str::to_owned),
+            role,
+            source,
+            text,
+            slices: self
+                .columns
+                .slices
+                .iter()
+                .map(|&column| self.slice(row, column))
+                .collect(),
+        })
+    }
+
+    /// The item's labels, none for junk.
+    fn labels(&self, row: usize) -> Result<Vec<String>, ProbeError> {
+        let column = self.columns.identity;
+        let clean = |names: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            names
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let labels = match (&self.table.rows[row][column], self.separator) {
+            (None, _) => Vec::new(),
+            (Some(Cell::Many(names)), _) => clean(&mut names.iter().map(String::as_str)),
+            (Some(Cell::One(name)), None) => clean(&mut std::iter::once(name.as_str())),
+            (Some(Cell::One(names)), Some(separator)) => clean(&mut names.split(separator)),
+        };
+        if labels.is_empty() {
+            return Err(self.empty(row, column));
+        }
+        let n_junk = labels.iter().filter(|label| is_junk(label)).count();
+        match n_junk {
+            0 => Ok(labels),
+            n if n == labels.len() => Ok(Vec::new()),
+            _ => Err(self.bad(row, column, "-1 (junk) alone, or labels", labels.join(", "))),
+        }
+    }
+
+    fn role(&self, row: usize) -> Result<Role, ProbeError> {
+        let Some(column) = self.columns.role else {
+            return Ok(Role::Both);
+        };
+        let found = self.required(row, column)?;
+        match found.trim().to_ascii_lowercase().as_str() {
+            "query" => Ok(Role::Query),
+            "gallery" => Ok(Role::Gallery),
+            "both" => Ok(Role::Both),
+            _ => Err(self.bad(row, column, "query, gallery or both", found.to_owned())),
+        }
+    }
+
+    fn slice(&self, row: usize, column: usize) -> Option<String> {
+        self.table.rows[row][column]
+            .as_ref()
+            .map(|cell| match cell {
+                Cell::One(text) => text.clone(),
+                Cell::Many(texts) => texts.join(", "),
+            })
+    }
+
+    fn required(&self, row: usize, column: usize) -> Result<&str, ProbeError> {
+        self.optional(row, Some(column))?
+            .ok_or_else(|| self.empty(row, column))
+    }
+
+    /// The cell, if there are the column and a value; a list is refused.
+    fn optional(&self, row: usize, column: Option<usize>) -> Result<Option<&str>, ProbeError> {
+        let Some(column) = column else {
+            return Ok(None);
+        };
+        match &self.table.rows[row][column] {
+            None => Ok(None),
+            Some(Cell::One(text)) => Ok(Some(text)),
+            Some(Cell::Many(texts)) => Err(self.bad(row, column, "one value", texts.join(", "))),
+        }
+    }
+
+    fn missing_input(&self, row: usize, id: String) -> ProbeError {
+        let column = match self.modality {
+            Modality::Text => self.columns.text,
+            _ => self.columns.path,
+        };
+        let column = column.expect("an image or text probe has that column");
+        ProbeError::MissingInput {
+            path: self.path.to_path_buf(),
+            row: self.table.positions[row],
+            id,
+            column: self.table.columns[column].clone(),
+            gallery_may_lack: self.gallery_may_lack_input,
+        }
+    }
+
+    fn empty(&self, row: usize, column: usize) -> ProbeError {
+        ProbeError::EmptyCell {
+            path: self.path.to_path_buf(),
+            row: self.table.positions[row],
+            column: self.table.columns[column].clone(),
+        }
+    }
+
+    fn bad(&self, row: usize, column: usize, expected: &'static str, found: String) -> ProbeError {
+        ProbeError::BadCell {
+            path: self.path.to_path_buf(),
+            row: self.table.positions[row],
+            column: self.table.columns[column].clone(),
+            expected,
+            found,
+        }
+    }
+}
+
+/// Junk, also as a table of floats writes it.
+fn is_junk(label: &str) -> bool {
+    label == JUNK || label == "-1.0"
+}
+
+/// The path with `/` between its parts, the same on every platform.
+fn portable(path: &str) -> String {
+    if cfg!(windows) {
+        path.replace('\\', "/")
+    } else {
+        path.to_owned()
+    }
+}

@@ -1,0 +1,296 @@
+//! Ready-made model inputs: the arrays of a `.npz`, or the one array of a `.npy`.
+//!
+//! Arrays are widened when read, to the few types the embed stage feeds from: integers and booleans
+//! to i64 (u8 stays, it is what pixels are), floats to f32. Rows are contiguous afterwards, whatever
+//! order the file has.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use half::f16;
+use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+use npyz::{DType, Deserialize, NpyFile, Order, TypeChar};
+use zip::ZipArchive;
+
+use super::ProbeError;
+
+/// The values of a tensor, rows contiguous.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TensorData {
+    /// Floats of any width.
+    F32(Vec<f32>),
+    /// Integers of any width but u8, and booleans as 0 and 1.
+    I64(Vec<i64>),
+    /// Bytes.
+    U8(Vec<u8>),
+}
+
+/// One row of a tensor, flat.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TensorRow<'a> {
+    /// Floats.
+    F32(&'a [f32]),
+    /// Integers and booleans.
+    I64(&'a [i64]),
+    /// Bytes.
+    U8(&'a [u8]),
+}
+
+/// An array whose first axis are the probe's items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// All axes, rows first.
+    pub shape: Vec<usize>,
+    /// `shape`'s product of values, the last axis fastest.
+    pub data: TensorData,
+}
+
+impl Tensor {
+    /// Number of rows (items).
+    pub fn n_rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// The axes of one row; empty for a number an item.
+    pub fn row_shape(&self) -> &[usize] {
+        &self.shape[1..]
+    }
+
+    /// Row `row` (from 0), of the product of [`Tensor::row_shape`] values.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> TensorRow<'_> {
+        let width: usize = self.row_shape().iter().product();
+        let range = row * width..(row + 1) * width;
+        match &self.data {
+            TensorData::F32(values) => TensorRow::F32(&values[range]),
+            TensorData::I64(values) => TensorRow::I64(&values[range]),
+            TensorData::U8(values) => TensorRow::U8(&values[range]),
+        }
+    }
+
+    /// The row's values as little-endian bytes, to be hashed; equal on every machine.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row_bytes(&self, row: usize) -> Cow<'_, [u8]> {
+        match self.row(row) {
+            TensorRow::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            TensorRow::I64(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            TensorRow::U8(values) => Cow::Borrowed(values),
+        }
+    }
+}
+
+/// Named arrays with the same number of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensors {
+    arrays: BTreeMap<String, Tensor>,
+    n_rows: usize,
+}
+
+impl Tensors {
+    /// Reads a `.npz`, arrays under their names, or a `.npy`, its array under the empty name.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not what numpy writes, holds something other than numbers and
+    /// booleans, or its arrays differ in rows.
+    pub fn open(path: &Path) -> Result<Self, ProbeError> {
+        let mut arrays = BTreeMap::new();
+        each_array(path, |name, file, bytes| {
+            arrays.insert(name.to_owned(), read_array(file, bytes)?);
+            Ok(())
+        })?;
+        let shapes = arrays
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor.n_rows()));
+        let n_rows = common_rows(path, shapes)?;
+        Ok(Self { arrays, n_rows })
+    }
+
+    /// The arrays' names, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        self.arrays.keys().map(String::as_str).collect()
+    }
+
+    /// The array of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.arrays.get(name)
+    }
+
+    /// Rows of every array: items.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+}
+
+/// Rows of every array, from the headers alone.
+pub(super) fn row_count(path: &Path) -> Result<usize, ProbeError> {
+    let mut rows = BTreeMap::new();
+    each_array(path, |name, file, bytes| {
+        rows.insert(name.to_owned(), checked_shape(&file, bytes)?[0]);
+        Ok(())
+    })?;
+    common_rows(path, rows.iter().map(|(name, &rows)| (name.as_str(), rows)))
+}
+
+/// The number of rows that all arrays have.
+fn common_rows<'a>(
+    path: &Path,
+    mut arrays: impl Iterator<Item = (&'a str, usize)>,
+) -> Result<usize, ProbeError> {
+    let Some((first, first_rows)) = arrays.next() else {
+        return Err(format_error(path, "", "the archive holds no arrays"));
+    };
+    match arrays.find(|&(_, rows)| rows != first_rows) {
+        Some((second, second_rows)) => Err(ProbeError::TensorRows {
+            path: path.to_path_buf(),
+            first: first.to_owned(),
+            first_rows,
+            second: second.to_owned(),
+            second_rows,
+        }),
+        None => Ok(first_rows),
+    }
+}
+
+fn format_error(path: &Path, array: &str, message: impl ToString) -> ProbeError {
+    ProbeError::TensorFormat {
+        path: path.to_path_buf(),
+        array: array.to_owned(),
+        message: message.to_string(),
+    }
+}
+
+/// Calls `visit` with each array's name, its opened header and how many bytes the file holds of it.
+fn each_array(
+    path: &Path,
+    mut visit: impl FnMut(&str, NpyFile<&mut dyn Read>, u64) -> Result<(), String>,
+) -> Result<(), ProbeError> {
+    let file = File::open(path).map_err(|source| ProbeError::read(path, source))?;
+    let length = file
+        .metadata()
+        .map_err(|source| ProbeError::read(path, source))?
+        .len();
+    let mut reader = BufReader::new(file);
+    if path.extension().is_some_and(|extension| extension == "npy") {
+        let reader: &mut dyn Read = &mut reader;
+        return NpyFile::new(reader)
+            .map_err(|error| error.to_string())
+            .and_then(|file| visit("", file, length))
+            .map_err(|message| format_error(path, "", message));
+    }
+    let mut archive = ZipArchive::new(reader)
+        .map_err(|error| format_error(path, "", format!("no .npz: {error}")))?;
+    for index in 0..archive.len() {
+        let entry = archive
+            .by_index(index)
+            .map_err(|error| format_error(path, "", error))?;
+        let file_name = entry
+            .name()
+            .map_err(|error| format_error(path, "", error))?
+            .into_owned();
+        let Some(name) = npyz::npz::array_name_from_file_name(&file_name) else {
+            continue;
+        };
+        let length = entry.size();
+        let mut entry = BufReader::new(entry);
+        let entry: &mut dyn Read = &mut entry;
+        NpyFile::new(entry)
+            .map_err(|error| error.to_string())
+            .and_then(|file| visit(name, file, length))
+            .map_err(|message| format_error(path, name, message))?;
+    }
+    Ok(())
+}
+
+/// The shape, once it is sure that the file is long enough for it.
+///
+/// A header may claim any shape: believing it would allocate before the first byte is missed.
+fn checked_shape(file: &NpyFile<&mut dyn Read>, bytes: u64) -> Result<Vec<usize>, String> {
+    let shape: Vec<usize> = file
+        .shape()
+        .iter()
+        .map(|&axis| usize::try_from(axis))
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("shape {:?} does not fit in memory", file.shape()))?;
+    if shape.is_empty() {
+        return Err("expected a row an item, found a single number".into());
+    }
+    let item_size = file.dtype().num_bytes().unwrap_or(1) as u64;
+    let wanted = file
+        .shape()
+        .iter()
+        .try_fold(item_size, |product, &axis| product.checked_mul(axis));
+    match wanted {
+        Some(wanted) if wanted <= bytes => Ok(shape),
+        _ => Err(format!(
+            "truncated: shape {shape:?} of {} needs more than the {bytes} bytes there are",
+            file.dtype().descr()
+        )),
+    }
+}
+
+fn read_array(file: NpyFile<&mut dyn Read>, bytes: u64) -> Result<Tensor, String> {
+    let shape = checked_shape(&file, bytes)?;
+    let order = file.order();
+    let dtype = file.dtype();
+    let DType::Plain(kind) = &dtype else {
+        return Err(unsupported(&dtype));
+    };
+    let data = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Uint, 1) => TensorData::U8(values(file, &shape, order, Ok)?),
+        (TypeChar::Bool, 1) => {
+            TensorData::I64(values(file, &shape, order, |v: bool| Ok(i64::from(v)))?)
+        }
+        (TypeChar::Int, 1) => TensorData::I64(values(file, &shape, order, |v: i8| Ok(v.into()))?),
+        (TypeChar::Int, 2) => TensorData::I64(values(file, &shape, order, |v: i16| Ok(v.into()))?),
+        (TypeChar::Int, 4) => TensorData::I64(values(file, &shape, order, |v: i32| Ok(v.into()))?),
+        (TypeChar::Int, 8) => TensorData::I64(values(file, &shape, order, Ok)?),
+        (TypeChar::Uint, 2) => TensorData::I64(values(file, &shape, order, |v: u16| Ok(v.into()))?),
+        (TypeChar::Uint, 4) => TensorData::I64(values(file, &shape, order, |v: u32| Ok(v.into()))?),
+        (TypeChar::Uint, 8) => TensorData::I64(values(file, &shape, order, |v: u64| {
+            i64::try_from(v).map_err(|_| format!("{v} is more than 64-bit signed integers hold"))
+        })?),
+        (TypeChar::Float, 2) => {
+            TensorData::F32(values(file, &shape, order, |v: f16| Ok(v.to_f32()))?)
+        }
+        (TypeChar::Float, 4) => TensorData::F32(values(file, &shape, order, Ok)?),
+        (TypeChar::Float, 8) => {
+            TensorData::F32(values(file, &shape, order, |v: f64| Ok(v as f32))?)
+        }
+        _ => return Err(unsupported(&dtype)),
+    };
+    Ok(Tensor { shape, data })
+}
+
+fn unsupported(dtype: &DType) -> String {
+    format!(
+        "expected integers, floats or booleans, found dtype {}",
+        dtype.descr()
+    )
+}
+
+/// The array's values in C order, each widened.
+fn values<T: Deserialize, U: Clone>(
+    file: NpyFile<&mut dyn Read>,
+    shape: &[usize],
+    order: Order,
+    widen: impl Fn(T) -> Result<U, String>,
+) -> Result<Vec<U>, String> {
+    let values: Vec<U> = file
+        .data::<T>()
+        .map_err(|error| error.to_string())?
+        .map(|value| widen(value.map_err(|error| error.to_string())?))
+        .collect::<Result<_, String>>()?;
+    if order == Order::C {
+        return Ok(values);
+    }
+    let array =
+        ArrayD::from_shape_vec(IxDyn(shape).f(), values).map_err(|error| error.to_string())?;
+    Ok(array.iter().cloned().collect())
+}
