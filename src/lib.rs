@@ -4,5 +4,6 @@
 
 pub mod config;
 pub mod domain;
+pub mod embed;
 pub mod judge;
 pub mod report;
