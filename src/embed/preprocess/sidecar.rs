@@ -71,6 +71,9 @@ impl Sidecar<'_> {
         } else {
             config.mean = self.triple("image_mean")?;
             config.std = self.triple("image_std")?;
+            if config.std.is_some_and(|std| std.contains(&0.0)) {
+                return Err(self.wrong("image_std", "no zeros"));
+            }
         }
         if self.flag("do_resize")? != Some(false) {
             self.resize(&mut config)?;
@@ -214,13 +217,17 @@ impl Sidecar<'_> {
         }
     }
 
+    /// Three numbers, or one that stands for all channels.
     fn triple(&self, key: &'static str) -> Result<Option<[f64; 3]>, ImageError> {
         let Some(value) = self.object.get(key).filter(|value| !value.is_null()) else {
             return Ok(None);
         };
+        if let Some(number) = value.as_f64() {
+            return Ok(Some([number; 3]));
+        }
         match serde_json::from_value(value.clone()) {
             Ok(triple) => Ok(Some(triple)),
-            Err(_) => Err(self.wrong(key, "three numbers")),
+            Err(_) => Err(self.wrong(key, "one number or three")),
         }
     }
 
@@ -351,6 +358,8 @@ mod tests {
         let config = read(r#"{"rescale_factor": 0.00784313725490196}"#).unwrap();
         assert_eq!(config.scale, Some(0.00784313725490196));
         assert_eq!(config.mean, None);
+        let config = read(r#"{"image_mean": 0.5, "image_std": null}"#).unwrap();
+        assert_eq!((config.mean, config.std), (Some([0.5; 3]), None));
     }
 
     #[test]
@@ -380,8 +389,12 @@ mod tests {
             ),
             (r#"{"resample": 5}"#, "resample: expected 0 (nearest)"),
             (
+                r#"{"image_std": [1, 0, 1]}"#,
+                "image_std: expected no zeros, found [1,0,1]",
+            ),
+            (
                 r#"{"image_std": [1, 2]}"#,
-                "image_std: expected three numbers, found [1,2]",
+                "image_std: expected one number or three, found [1,2]",
             ),
             (
                 r#"{"size": 9, "crop_pct": 0.9}"#,

@@ -24,7 +24,7 @@ pub(super) struct Difference {
     /// Largest difference in levels.
     pub max: u8,
     /// Share of equal values.
-    equal: f64,
+    pub equal: f64,
 }
 
 impl Difference {
