@@ -38,7 +38,9 @@ impl FromStr for Device {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, number) = text.split_once(':').map_or((text, None), |(name, n)| (name, Some(n)));
+        let (name, number) = text
+            .split_once(':')
+            .map_or((text, None), |(name, n)| (name, Some(n)));
         let wrong = || format!("expected auto, cpu, cuda[:N] or tensorrt[:N], found `{text}`");
         let number = number.map(str::parse).transpose().map_err(|_| wrong())?;
         match (name, number) {
@@ -292,16 +294,23 @@ impl Runtime {
                 fallback,
             })
         };
-        let model_error =
-            |cause: String| RuntimeError::Model { path: model.into(), cause: one_line(&cause) };
+        let model_error = |cause: String| RuntimeError::Model {
+            path: model.into(),
+            cause: one_line(&cause),
+        };
         let explicit = |provider: ExecutionProviderDispatch, name: &str| {
             // Registered first without a model: a provider that does not start is not the model's fault.
-            self.builder(std::slice::from_ref(&provider)).map_err(|cause| RuntimeError::Device {
-                device: self.device,
-                cause: one_line(&cause),
-            })?;
+            self.builder(std::slice::from_ref(&provider))
+                .map_err(|cause| RuntimeError::Device {
+                    device: self.device,
+                    cause: one_line(&cause),
+                })?;
             let session = self.commit(model, &[provider]).map_err(model_error)?;
-            Ok(OpenedSession { session, provider: name.into(), fallback: None })
+            Ok(OpenedSession {
+                session,
+                provider: name.into(),
+                fallback: None,
+            })
         };
         match self.device {
             Device::Cpu => cpu(None).map_err(model_error),
@@ -336,24 +345,39 @@ impl Runtime {
             .map_err(|e| text(&e))
     }
 
-    fn commit(&self, model: &Path, providers: &[ExecutionProviderDispatch]) -> Result<Session, String> {
-        self.builder(providers)?.commit_from_file(model).map_err(|error| error.to_string())
+    fn commit(
+        &self,
+        model: &Path,
+        providers: &[ExecutionProviderDispatch],
+    ) -> Result<Session, String> {
+        self.builder(providers)?
+            .commit_from_file(model)
+            .map_err(|error| error.to_string())
     }
 }
 
 fn cuda(device: u32) -> ExecutionProviderDispatch {
-    CUDA::default().with_device_id(device as i32).build().error_on_failure()
+    CUDA::default()
+        .with_device_id(device as i32)
+        .build()
+        .error_on_failure()
 }
 
 fn tensorrt(device: u32) -> ExecutionProviderDispatch {
-    TensorRT::default().with_device_id(device as i32).build().error_on_failure()
+    TensorRT::default()
+        .with_device_id(device as i32)
+        .build()
+        .error_on_failure()
 }
 
 fn load(options: &RuntimeOptions, notify: &dyn Fn(&str)) -> Result<Loaded, RuntimeError> {
     let (library, found) = match locate(options)? {
         Some(known) => known,
         None if options.offline => return Err(RuntimeError::Offline),
-        None => (install(&options.cache_dir, false, notify)?, LibrarySource::Installed),
+        None => (
+            install(&options.cache_dir, false, notify)?,
+            LibrarySource::Installed,
+        ),
     };
     let failed = |cause: String| RuntimeError::Load {
         path: library.clone(),
@@ -361,19 +385,29 @@ fn load(options: &RuntimeOptions, notify: &dyn Fn(&str)) -> Result<Loaded, Runti
         cause: one_line(&cause),
     };
     let builder = ort::init_from(&library).map_err(|error| failed(error.to_string()))?;
-    let environment =
-        builder.with_telemetry(false).build().map_err(|error| failed(error.to_string()))?;
+    let environment = builder
+        .with_telemetry(false)
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
     environment.set_log_level(if options.verbose {
         ort::logging::LogLevel::Warning
     } else {
         ort::logging::LogLevel::Fatal
     });
-    Ok(Loaded { library, found, environment })
+    Ok(Loaded {
+        library,
+        found,
+        environment,
+    })
 }
 
 /// The version in the library's file name (`libonnxruntime.so.1.31.1`), else the one in its build information.
 fn version_of(library: &Path) -> String {
-    let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = library
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let digits = |c: char| c.is_ascii_digit() || c == '.';
     let version: &str = name
         .find(|c: char| c.is_ascii_digit())
@@ -381,7 +415,10 @@ fn version_of(library: &Path) -> String {
         .trim_end_matches(|c: char| !digits(c))
         .trim_end_matches('.');
     if version.contains('.') {
-        return version.trim_end_matches(".dylib").trim_end_matches('.').to_owned();
+        return version
+            .trim_end_matches(".dylib")
+            .trim_end_matches('.')
+            .to_owned();
     }
     // `git-branch=rel-1.31.1, ...`
     ort::info()

@@ -304,6 +304,7 @@ mod testing {
             camera: None,
             role: Role::Both,
             source: Source::Missing,
+            text: None,
             slices: Vec::new(),
         });
         let names = 0..=identities.iter().copied().max().unwrap_or(0);

@@ -65,7 +65,11 @@ struct Order {
 ///
 /// # Errors
 /// No wheel for the platform, pip missing or failing, a wrong checksum, a cache that cannot be written.
-pub fn install(cache_dir: &Path, gpu: bool, notify: &dyn Fn(&str)) -> Result<PathBuf, RuntimeError> {
+pub fn install(
+    cache_dir: &Path,
+    gpu: bool,
+    notify: &dyn Fn(&str),
+) -> Result<PathBuf, RuntimeError> {
     let order = if gpu { gpu_order()? } else { cpu_order()? };
     let folder = cached_folder(cache_dir, gpu);
     let parent = folder.parent().unwrap_or(cache_dir).to_owned();
@@ -97,7 +101,10 @@ pub fn install(cache_dir: &Path, gpu: bool, notify: &dyn Fn(&str)) -> Result<Pat
     fs::create_dir(&unpacked).map_err(io(&unpacked))?;
     unpack(&wheel, &unpacked)?;
     if library_in(&unpacked).is_none() {
-        return Err(pip_error(&order, format!("{} holds no library", wheel.display())));
+        return Err(pip_error(
+            &order,
+            format!("{} holds no library", wheel.display()),
+        ));
     }
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(io(&folder))?;
@@ -117,40 +124,71 @@ fn cpu_order() -> Result<Order, RuntimeError> {
             tag: wheel.tag,
             sha256: Some(wheel.sha256),
         })
-        .ok_or_else(|| RuntimeError::Platform { platform: format!("{os}-{arch}") })
+        .ok_or_else(|| RuntimeError::Platform {
+            platform: format!("{os}-{arch}"),
+        })
 }
 
 /// onnxruntime-gpu 1.31.1 wants CUDA 13, 1.24.4 is the last for CUDA 12.
 fn gpu_order() -> Result<Order, RuntimeError> {
-    let missing = |missing: &str| RuntimeError::Gpu { missing: missing.into() };
+    let missing = |missing: &str| RuntimeError::Gpu {
+        missing: missing.into(),
+    };
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(missing("GPU builds are pinned for Linux x86-64 only"));
     }
     if !super::locate::has_nvidia_driver() {
         return Err(missing("no NVIDIA driver is loaded"));
     }
-    let libraries = Command::new("ldconfig").arg("-p").output().map(|output| output.stdout);
+    let libraries = Command::new("ldconfig")
+        .arg("-p")
+        .output()
+        .map(|output| output.stdout);
     let libraries = String::from_utf8_lossy(&libraries.unwrap_or_default()).into_owned();
     let version = if libraries.contains("libcudart.so.13") {
         VERSION
     } else if libraries.contains("libcudart.so.12") {
         "1.24.4"
     } else {
-        return Err(missing("neither libcudart.so.13 (CUDA 13) nor libcudart.so.12 (CUDA 12) is installed"));
+        return Err(missing(
+            "neither libcudart.so.13 (CUDA 13) nor libcudart.so.12 (CUDA 12) is installed",
+        ));
     };
-    Ok(Order { package: "onnxruntime-gpu", version, tag: "manylinux_2_28_x86_64", sha256: None })
+    Ok(Order {
+        package: "onnxruntime-gpu",
+        version,
+        tag: "manylinux_2_28_x86_64",
+        sha256: None,
+    })
 }
 
 fn pip_error(order: &Order, cause: String) -> RuntimeError {
-    RuntimeError::Pip { version: order.version.into(), cause }
+    RuntimeError::Pip {
+        version: order.version.into(),
+        cause,
+    }
 }
 
 /// `pip download` of exactly one wheel, whatever Python runs; honours the user's pip settings.
 fn download(order: &Order, folder: &Path) -> Result<PathBuf, RuntimeError> {
     let requirement = format!("{}=={}", order.package, order.version);
     let output = Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"])
-        .args(["--python-version", "3.12", "--implementation", "cp", "--abi", "cp312"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+        ])
+        .args([
+            "--python-version",
+            "3.12",
+            "--implementation",
+            "cp",
+            "--abi",
+            "cp312",
+        ])
         .args(["--platform", order.tag, "--dest"])
         .arg(folder)
         .arg(&requirement)
@@ -159,7 +197,10 @@ fn download(order: &Order, folder: &Path) -> Result<PathBuf, RuntimeError> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let last = stderr.lines().rev().find(|line| !line.trim().is_empty());
-        return Err(pip_error(order, format!("pip: {}", last.unwrap_or("failed without a word"))));
+        return Err(pip_error(
+            order,
+            format!("pip: {}", last.unwrap_or("failed without a word")),
+        ));
     }
     fs::read_dir(folder)
         .ok()
@@ -172,33 +213,52 @@ fn download(order: &Order, folder: &Path) -> Result<PathBuf, RuntimeError> {
 }
 
 fn check(wheel: &Path, expected: &str) -> Result<(), RuntimeError> {
-    let bytes =
-        fs::read(wheel).map_err(|source| RuntimeError::Io { path: wheel.into(), source })?;
-    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = fs::read(wheel).map_err(|source| RuntimeError::Io {
+        path: wheel.into(),
+        source,
+    })?;
+    let found: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     if found == expected {
         Ok(())
     } else {
-        Err(RuntimeError::Checksum { path: wheel.into(), expected: expected.into(), found })
+        Err(RuntimeError::Checksum {
+            path: wheel.into(),
+            expected: expected.into(),
+            found,
+        })
     }
 }
 
 /// Takes the main library and the providers beside it out of `onnxruntime/capi/`.
 fn unpack(wheel: &Path, folder: &Path) -> Result<(), RuntimeError> {
-    let io = |source| RuntimeError::Io { path: wheel.into(), source };
+    let io = |source| RuntimeError::Io {
+        path: wheel.into(),
+        source,
+    };
     let file = File::open(wheel).map_err(io)?;
-    let mut archive = zip::ZipArchive::new(file).map_err(|error| io(std::io::Error::other(error)))?;
+    let mut archive =
+        zip::ZipArchive::new(file).map_err(|error| io(std::io::Error::other(error)))?;
     for index in 0..archive.len() {
-        let mut entry = archive.by_index(index).map_err(|error| io(std::io::Error::other(error)))?;
-        let Some(name) = entry.name().strip_prefix("onnxruntime/capi/").map(str::to_owned) else {
+        let mut entry = archive
+            .by_index(index)
+            .map_err(|error| io(std::io::Error::other(error)))?;
+        let name = entry
+            .name()
+            .map_err(|error| io(std::io::Error::other(error)))?
+            .into_owned();
+        let Some(name) = name.strip_prefix("onnxruntime/capi/") else {
             continue;
         };
         let is_provider = name.contains("onnxruntime_providers_");
-        if name.contains('/') || !(is_library(&name) || is_provider) {
+        if name.contains('/') || !(is_library(name) || is_provider) {
             continue;
         }
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(io)?;
-        fs::write(folder.join(&name), bytes).map_err(io)?;
+        fs::write(folder.join(name), bytes).map_err(io)?;
     }
     Ok(())
 }
@@ -215,8 +275,13 @@ mod tests {
         // FIPS 180-2's test vector.
         let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         check(&wheel, right).expect("the right one");
-        let error = check(&wheel, WHEELS[0].sha256).expect_err("another one").to_string();
-        assert!(error.contains(right) && error.contains(WHEELS[0].sha256), "{error}");
+        let error = check(&wheel, WHEELS[0].sha256)
+            .expect_err("another one")
+            .to_string();
+        assert!(
+            error.contains(right) && error.contains(WHEELS[0].sha256),
+            "{error}"
+        );
     }
 
     #[test]
@@ -231,7 +296,9 @@ mod tests {
         assert_eq!(a, b);
         assert!(fs::metadata(&a).expect("a file").len() > 10_000_000);
         // Nothing but the library's folder and the lock is left.
-        let left = fs::read_dir(cache.path().join("onnxruntime")).expect("readable").count();
+        let left = fs::read_dir(cache.path().join("onnxruntime"))
+            .expect("readable")
+            .count();
         assert_eq!(left, 2);
     }
 }

@@ -44,18 +44,27 @@ fn locate_in(
 ) -> Result<Option<(PathBuf, LibrarySource)>, RuntimeError> {
     let named = [
         (options.onnxruntime.clone(), LibrarySource::Flag),
-        (around.dylib_path.clone().map(PathBuf::from), LibrarySource::Environment),
+        (
+            around.dylib_path.clone().map(PathBuf::from),
+            LibrarySource::Environment,
+        ),
     ];
     for (path, found) in named {
         let Some(path) = path else { continue };
-        return match if path.is_dir() { library_in(&path) } else { Some(path.clone()) } {
+        return match if path.is_dir() {
+            library_in(&path)
+        } else {
+            Some(path.clone())
+        } {
             Some(library) if library.is_file() => Ok(Some((library, found))),
             _ => Err(RuntimeError::NotThere { path, found }),
         };
     }
     let beside = around.executable_folder.as_deref().and_then(library_in);
-    let cached = || library_in(&cached_folder(&options.cache_dir, true))
-        .or_else(|| library_in(&cached_folder(&options.cache_dir, false)));
+    let cached = || {
+        library_in(&cached_folder(&options.cache_dir, true))
+            .or_else(|| library_in(&cached_folder(&options.cache_dir, false)))
+    };
     let python = || (around.python_folder)().as_deref().and_then(library_in);
     Ok(beside
         .map(|library| (library, LibrarySource::BesideExecutable))
@@ -65,7 +74,11 @@ fn locate_in(
 
 /// Folder of an installed library; the GPU build, where there is one, is preferred.
 pub fn cached_folder(cache_dir: &Path, gpu: bool) -> PathBuf {
-    cache_dir.join("onnxruntime").join(if gpu { "gpu".to_owned() } else { VERSION.to_owned() })
+    cache_dir.join("onnxruntime").join(if gpu {
+        "gpu".to_owned()
+    } else {
+        VERSION.to_owned()
+    })
 }
 
 /// The main library of a folder: `libonnxruntime.so*`, `libonnxruntime*.dylib`, `onnxruntime.dll`.
@@ -73,7 +86,10 @@ pub fn library_in(folder: &Path) -> Option<PathBuf> {
     let mut names: Vec<PathBuf> = std::fs::read_dir(folder)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| is_library(&name.to_string_lossy())))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| is_library(&name.to_string_lossy()))
+        })
         .collect();
     names.sort();
     names.pop()
@@ -97,12 +113,17 @@ fn python_folder() -> Option<PathBuf> {
 
 /// Whether an NVIDIA driver is loaded; without one no GPU provider needs to be tried.
 pub fn has_nvidia_driver() -> bool {
-    Path::new("/proc/driver/nvidia/version").exists() || Path::new("C:/Windows/System32/nvcuda.dll").exists()
+    Path::new("/proc/driver/nvidia/version").exists()
+        || Path::new("C:/Windows/System32/nvcuda.dll").exists()
 }
 
 /// `$XDG_CACHE_HOME/compat-audit`, or the platform's own place.
 pub fn default_cache_dir() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let base = variable("XDG_CACHE_HOME").or_else(|| {
         if cfg!(target_os = "windows") {
             variable("LOCALAPPDATA")
@@ -149,22 +170,36 @@ mod tests {
         };
         let mut options = options(root);
         let find = |o: &RuntimeOptions, a: &Surroundings| {
-            locate_in(o, a).expect("no error").map(|(path, found)| (path, found))
+            locate_in(o, a)
+                .expect("no error")
+                .map(|(path, found)| (path, found))
         };
         assert_eq!(find(&options, &around), None);
 
         let cached = touch(&cached_folder(&options.cache_dir, false).join(name));
-        assert_eq!(find(&options, &around), Some((cached, LibrarySource::Cache)));
+        assert_eq!(
+            find(&options, &around),
+            Some((cached, LibrarySource::Cache))
+        );
         let beside = touch(&root.join("bin").join(name));
         touch(&root.join("bin/libonnxruntime_providers_shared.so"));
         around.executable_folder = Some(root.join("bin"));
-        assert_eq!(find(&options, &around), Some((beside, LibrarySource::BesideExecutable)));
+        assert_eq!(
+            find(&options, &around),
+            Some((beside, LibrarySource::BesideExecutable))
+        );
         let named = touch(&root.join("env").join(name));
         around.dylib_path = Some(named.clone().into());
-        assert_eq!(find(&options, &around), Some((named, LibrarySource::Environment)));
+        assert_eq!(
+            find(&options, &around),
+            Some((named, LibrarySource::Environment))
+        );
         let flagged = touch(&root.join("flag").join(name));
         options.onnxruntime = Some(root.join("flag"));
-        assert_eq!(find(&options, &around), Some((flagged, LibrarySource::Flag)));
+        assert_eq!(
+            find(&options, &around),
+            Some((flagged, LibrarySource::Flag))
+        );
     }
 
     #[test]
