@@ -4,8 +4,11 @@ use ndarray::{Array1, Array2, Axis};
 
 use super::{direction, log_sum_exp, map_score_rows};
 
-/// Items whose combined credibility is below it are called not credible.
-pub(super) const CUTOFF: f64 = 0.5;
+/// Items whose combined credibility is below it are called not credible: posterior and neighbours together
+/// give the own identity less than a quarter. Where the old model separates the identities that marks
+/// over 95 % of swapped labels and of planted outliers and under 2 % of the rest (tests below); where it
+/// does not, many true items lie below it too, because the model places them with another identity.
+pub(super) const CUTOFF: f64 = 0.25;
 
 /// The range the temperature is searched in, for cosines: below it a softmax is an arg-max in f64, above
 /// it all but uniform.
@@ -27,7 +30,8 @@ pub struct Credibility {
     /// Similarity-weighted share, by (1 + cosine)/2, of the own identity among the nearest
     /// min(neighbours, n - 1) gallery items, n the identity's size, so that 1 can be reached.
     pub consensus: Option<f64>,
-    /// Mean of posterior and consensus.
+    /// Mean of posterior and consensus. The entropy has no part: on planted label swaps its AUROC is that
+    /// of a coin, for a swapped item is confidently wrong.
     pub combined: Option<f64>,
 }
 
@@ -325,7 +329,7 @@ mod tests {
         let (area, caught, lost) = validate(rows, &class, &planted);
         assert!(area >= 0.95, "{area}");
         assert!(
-            caught >= 0.95 && lost <= 0.1,
+            caught >= 0.95 && lost <= 0.02,
             "caught {caught}, lost {lost}"
         );
     }
@@ -345,7 +349,7 @@ mod tests {
         let (area, caught, lost) = validate(rows, &class, &planted);
         assert!(area >= 0.95, "{area}");
         assert!(
-            caught >= 0.95 && lost <= 0.1,
+            caught >= 0.95 && lost <= 0.02,
             "caught {caught}, lost {lost}"
         );
     }
