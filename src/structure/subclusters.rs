@@ -98,20 +98,18 @@ pub(super) fn partition(rows: &Array2<f64>, seed: u64, stream: u32) -> Partition
             None => leaves.push(group),
         }
     }
-    let k = leaves.len();
-    if k == 1 {
-        return Partition {
-            label: vec![0; n],
-            k: 1,
-            stability: None,
-        };
-    }
-    let label = in_order_of_appearance(&settle(&points, &leaves));
-    let stability = stability(&points, &label, k, &mut rng);
+    // Settling may leave a part empty, so k is counted afterwards.
+    let label = if leaves.len() > 1 {
+        in_order_of_appearance(&settle(&points, &leaves))
+    } else {
+        vec![0; n]
+    };
+    let k = label.iter().max().map_or(1, |&last| last + 1);
+    let stability = (k > 1).then(|| stability(&points, &label, k, &mut rng));
     Partition {
         label,
         k,
-        stability: Some(stability),
+        stability,
     }
 }
 
@@ -281,33 +279,29 @@ fn settle(points: &Array2<f64>, leaves: &[Vec<usize>]) -> Vec<usize> {
     let mut members: Vec<Vec<usize>> = leaves.to_vec();
     let mut label = Vec::new();
     for _ in 0..MAX_ITERATIONS {
+        // An emptied part would have no direction, and so cosine 0 to everything.
+        members.retain(|items| !items.is_empty());
         let mut centres = Array2::zeros((members.len(), points.ncols()));
         for (mut centre, items) in centres.rows_mut().into_iter().zip(&members) {
             centre.assign(&direction(points.select(Axis(0), items).sum_axis(Axis(0))));
         }
-        let cosines = points.dot(&centres.t());
-        let nearest: Vec<usize> = cosines
+        let nearest: Vec<usize> = points
+            .dot(&centres.t())
             .rows()
             .into_iter()
             .map(|row| {
                 let best = |a: usize, b: usize| if row[b] > row[a] { b } else { a };
-                (0..members.len()).reduce(best).expect("there is a leaf")
+                (0..members.len()).reduce(best).expect("a point has a part")
             })
             .collect();
-        let mut regrouped = vec![Vec::new(); members.len()];
-        for (point, &cluster) in nearest.iter().enumerate() {
-            regrouped[cluster].push(point);
+        members.iter_mut().for_each(Vec::clear);
+        for (point, &part) in nearest.iter().enumerate() {
+            members[part].push(point);
         }
-        let settled = nearest == label;
-        // A cluster that would vanish keeps the last partition instead.
-        if regrouped.iter().any(Vec::is_empty) && !label.is_empty() {
+        if nearest == label {
             break;
         }
         label = nearest;
-        members = regrouped;
-        if settled {
-            break;
-        }
     }
     label
 }
@@ -480,6 +474,18 @@ mod tests {
         let found = partition(&rows, 0, 0);
         assert_eq!(found.label, label);
         assert!(found.stability.unwrap() > 0.95);
+    }
+
+    #[test]
+    fn settling_moves_misplaced_points_and_drops_an_emptied_part() {
+        let points = ndarray::array![[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]];
+        assert_eq!(
+            settle(&points, &[vec![0, 1], vec![2, 3, 4]]),
+            [0, 0, 1, 1, 0]
+        );
+        // The third part's direction ties with the first's, and the first of equals wins.
+        let left = settle(&points, &[vec![0, 1], vec![2, 3], vec![4]]);
+        assert_eq!(in_order_of_appearance(&left), [0, 0, 1, 1, 0]);
     }
 
     #[test]
