@@ -31,8 +31,9 @@ const MAX_SET_ASIDE: f64 = 0.2;
 const NULL_DRAWS: usize = 99;
 
 /// Null draws that may be cut in two as cleanly: p = (1 + 1) / (1 + 99) = .02 for "more than one". With
-/// the cut in more parts below, .03 is spent of the .05 that is promised: the covariance is estimated from
-/// the same items, and at a nominal .05 rank-4 clusters are cut in 6 to 8 % of trials.
+/// the cut in more parts below, .03 is spent of the .05 that is promised, because the covariance is
+/// estimated from the same items: at a nominal .05, 5.6 % of 1,200 rank-4 clusters were cut (up to 10 % at
+/// one size and dimension), at .03 2.9 %.
 const ROOT_ALLOWED: usize = 1;
 
 /// Once an identity is proven to be more than one, each further cut must beat every draw (p = .01): there
@@ -426,7 +427,7 @@ mod tests {
 
     #[test]
     fn one_cluster_stays_one() {
-        // 200 trials at the kept level of 5 %: 10 expected, 3 binomial standard errors are 9.
+        // The promise: k = 1 on 95 % of unstructured identities, here 190 of 200 of each kind.
         let mut cut = [0, 0];
         for (dim, n) in [(32, 16), (32, 40), (256, 12), (256, 30)] {
             let counts = (0..50_u64).into_par_iter().map(|run| {
@@ -441,7 +442,7 @@ mod tests {
                 cut[1] += elongated;
             }
         }
-        assert!(cut.iter().all(|&cut| cut <= 19), "{cut:?} of 200");
+        assert!(cut.iter().all(|&cut| cut <= 10), "{cut:?} of 200");
     }
 
     #[test]
