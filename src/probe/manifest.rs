@@ -272,3 +272,171 @@ fn json_text(value: &Value) -> Result<Option<String>, &'static str> {
         Value::Array(_) | Value::Object(_) => Ok(Some(value.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use polars::prelude::{DataFrame, IntoColumn, NamedFrom, ParquetWriter, Series};
+    use tempfile::TempDir;
+
+    fn read_text(name: &str, text: impl AsRef<[u8]>) -> Result<Table, ProbeError> {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn texts(table: &Table, row: usize) -> Vec<Option<&str>> {
+        table.rows[row]
+            .iter()
+            .map(|cell| match cell {
+                Some(Cell::One(text)) => Some(text.as_str()),
+                Some(Cell::Many(_)) => panic!("no list expected"),
+                None => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn csv_cells_stay_as_written() {
+        let table = read_text(
+            "m.csv",
+            "\u{feff}path,identity,n\r\na.png,0001,1e5\r\n\"b, c.png\",true,\r\n",
+        )
+        .unwrap();
+        assert_eq!(table.columns, ["path", "identity", "n"]);
+        assert_eq!(texts(&table, 0), [Some("a.png"), Some("0001"), Some("1e5")]);
+        assert_eq!(texts(&table, 1), [Some("b, c.png"), Some("true"), None]);
+        assert_eq!(table.positions, [2, 3]);
+    }
+
+    #[test]
+    fn csv_positions_are_lines() {
+        let table = read_text("m.csv", "text,identity\n\"two\nlines\",1\nb,2\n").unwrap();
+        assert_eq!(table.positions, [2, 4]);
+        assert_eq!(texts(&table, 1), [Some("b"), Some("2")]);
+    }
+
+    #[test]
+    fn csv_with_too_many_fields_is_refused() {
+        let error = read_text("m.csv", "path,identity\na,1,2,3\n").unwrap_err();
+        assert!(matches!(error, ProbeError::Parse { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("comma-separated"));
+    }
+
+    #[test]
+    fn empty_manifests_have_no_rows() {
+        for (name, text) in [
+            ("m.csv", ""),
+            ("m.csv", "path,identity\n"),
+            ("m.jsonl", "\n\n"),
+        ] {
+            let error = read_text(name, text).unwrap_err();
+            assert!(matches!(error, ProbeError::NoRows { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_names_the_line() {
+        let error = read_text("m.csv", b"path,identity\na,1\nb\xff,2\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("m.csv, row 3: the text is not valid UTF-8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn json_lines_take_columns_as_they_come() {
+        let table = read_text(
+            "m.jsonl",
+            "{\"id\": 12, \"label\": [\"a\", 3]}\n\n{\"text\": \"x\", \"id\": \"b\", \"label\": null, \"flag\": true}\n",
+        )
+        .unwrap();
+        assert_eq!(table.columns, ["id", "label", "text", "flag"]);
+        assert_eq!(
+            table.rows[0],
+            [
+                Some(Cell::One("12".into())),
+                Some(Cell::Many(vec!["a".into(), "3".into()])),
+                None,
+                None
+            ]
+        );
+        assert_eq!(texts(&table, 1), [Some("b"), None, Some("x"), Some("true")]);
+        assert_eq!(table.positions, [1, 3]);
+    }
+
+    #[test]
+    fn bad_json_names_the_line() {
+        let error = read_text("m.jsonl", "{\"id\": 1}\n{\"id\": \n").unwrap_err();
+        assert!(error.to_string().contains("m.jsonl, row 2: EOF"), "{error}");
+        let error = read_text("m.jsonl", "[1]\n").unwrap_err();
+        assert!(error.to_string().ends_with("row 1: expected a JSON object"));
+        let error = read_text("m.jsonl", "{\"label\": [[1]]}\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("`label`: expected a list of texts or numbers")
+        );
+    }
+
+    #[test]
+    fn numbers_that_would_be_rounded_are_refused() {
+        let table = read_text("m.jsonl", "{\"id\": 18446744073709551615}\n").unwrap();
+        assert_eq!(texts(&table, 0), [Some("18446744073709551615")]);
+        let error = read_text("m.jsonl", "{\"id\": 18446744073709551616}\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("expected a number of at most 64 bits")
+        );
+    }
+
+    #[test]
+    fn parquet_columns_become_texts_and_lists_labels() {
+        let columns = vec![
+            Series::new("id".into(), [1_i64, 2]).into_column(),
+            Series::new("path".into(), [Some("a.png"), None]).into_column(),
+            Series::new(
+                "label".into(),
+                [
+                    Series::new("".into(), ["x", "y"]),
+                    Series::new("".into(), ["z"]),
+                ],
+            )
+            .into_column(),
+            Series::new(
+                "embedding".into(),
+                [
+                    Series::new("".into(), [0.5_f32, 1.0]),
+                    Series::new("".into(), [0.25_f32, 1.0]),
+                ],
+            )
+            .into_column(),
+        ];
+        let mut frame = DataFrame::new(2, columns).unwrap();
+        let mut bytes = Vec::new();
+        ParquetWriter::new(&mut bytes).finish(&mut frame).unwrap();
+        let table = read_text("m.parquet", &bytes).unwrap();
+        assert_eq!(table.columns, ["id", "path", "label"]);
+        assert_eq!(
+            table.rows[0],
+            [
+                Some(Cell::One("1".into())),
+                Some(Cell::One("a.png".into())),
+                Some(Cell::Many(vec!["x".into(), "y".into()]))
+            ]
+        );
+        assert_eq!(table.rows[1][1], None);
+        assert_eq!(table.positions, [1, 2]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_parquet_is_refused() {
+        let error = read_text("m.parquet", "path,identity\n").unwrap_err();
+        assert!(matches!(error, ProbeError::Parse { .. }), "{error}");
+    }
+}
