@@ -1,7 +1,7 @@
 //! Stage 1: what DATA holds, read into a [`Probe`].
 //!
 //! DATA is a manifest file, a folder with a manifest, or a folder of images whose names say the
-//! identities. Every way ends in the same list of drafts, and [`assemble`] makes the probe of them, so
+//! identities. Every way ends in the same list of drafts, and `assemble` makes the probe of them, so
 //! labels, identities and cameras are numbered in one place, in item order.
 
 mod error;

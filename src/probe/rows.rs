@@ -21,6 +21,7 @@ pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeErr
     let header = Header {
         path,
         columns: &table.columns,
+        unread: &table.unread,
     };
     let columns = Columns::find(&header, &config.columns)?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -77,7 +78,7 @@ pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeErr
     })
 }
 
-/// The configured tensor file, else the only `.npz` beside a manifest without paths.
+/// The configured tensor file; else, of a manifest without paths, a model's or the only `.npz` beside.
 fn tensor_file(
     folder: &Path,
     config: &ProbeConfig,
@@ -88,6 +89,9 @@ fn tensor_file(
     }
     if columns.path.is_some() {
         return Ok(None);
+    }
+    if let Some(of_a_model) = &config.model_tensors {
+        return Ok(Some(of_a_model.clone()));
     }
     // The folder of `labels.csv` in the working directory is the empty path, which cannot be listed.
     let listed = if folder.as_os_str().is_empty() {
@@ -119,6 +123,7 @@ fn check_ids(path: &Path, table: &Table, items: &[Draft]) -> Result<(), ProbeErr
 struct Header<'a> {
     path: &'a Path,
     columns: &'a [String],
+    unread: &'a [String],
 }
 
 impl Header<'_> {
@@ -155,11 +160,15 @@ impl Header<'_> {
     }
 
     fn missing(&self, wanted: &str, key: &'static str, names: &[&str]) -> ProbeError {
+        let unread = self
+            .unread
+            .iter()
+            .map(|name| format!("{name} (of a type that is not read)"));
         ProbeError::MissingColumn {
             path: self.path.to_path_buf(),
             wanted: wanted.to_owned(),
             key,
-            found: self.columns.to_vec(),
+            found: self.columns.iter().cloned().chain(unread).collect(),
             nearest: self.nearest(names),
         }
     }
@@ -549,6 +558,12 @@ mod tests {
     }
 
     #[test]
+    fn a_csv_of_semicolons_is_recognised() {
+        let error = plain("path;label\na;1\n").unwrap_err();
+        assert!(error.hint().unwrap().contains("separated by commas"));
+    }
+
+    #[test]
     fn two_identity_columns_are_both_named() {
         let error = plain("path,label,identity\na,1,2\n").unwrap_err();
         assert!(
@@ -699,6 +714,13 @@ mod tests {
             "{error}"
         );
         assert!(error.hint().unwrap().contains("--tensors"));
+
+        let config = ProbeConfig {
+            model_tensors: Some(folder.path().join("y.npz")),
+            ..ProbeConfig::default()
+        };
+        let drafts = read(&path, &config).unwrap();
+        assert_eq!(drafts.tensors, config.model_tensors);
 
         // A manifest of paths does not look for tensors, unless they are named.
         fs::write(&path, "path,label\na,1\nb,1\n").unwrap();

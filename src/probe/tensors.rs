@@ -537,10 +537,7 @@ mod tests {
         for shape in ["(1000000000000,)", "(4294967296, 4294967296, 16)", "(3,)"] {
             let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}");
             let error = open_npy(&raw(&header, &[0; 16])).unwrap_err();
-            assert!(
-                error.contains("truncated: ") || error.contains("fill"),
-                "{error}"
-            );
+            assert!(error.contains("truncated: "), "{error}");
         }
         let single = npy(&[], Order::C, vec![1_i64]);
         assert!(
