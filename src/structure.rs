@@ -1,0 +1,470 @@
+//! Stage 3: the old space's structure (sections 4 and 5 of `docs/METRICS.md`).
+//!
+//! After NCCL (Wu et al., AAAI 2022) an identity may be several sub-clusters, and some old embeddings are
+//! not credible. Both are estimated from the old embeddings of the gallery alone, never from an outcome.
+//! [`consensus`] then reads NCCL's two training objectives as measurements of the new queries. Junk and
+//! camera rules are the ranking's and do not apply to [`estimate`]; an item never counts for itself.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array1, Array2, ArrayView1, Axis};
+use rayon::prelude::*;
+
+use crate::domain::{Embeddings, Probe};
+
+mod consensus;
+mod credibility;
+mod partition;
+mod subclusters;
+
+pub use consensus::{Consensus, consensus};
+pub use credibility::Credibility;
+
+/// How the structure is estimated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StructureOptions {
+    /// Temperature of the consensus softmaxes, > 0.
+    pub temperature: f64,
+    /// Seed of the clustering, its null draws and its bootstrap.
+    pub seed: u64,
+    /// k of the consensus credibility, at least 1.
+    pub neighbours: usize,
+}
+
+impl Default for StructureOptions {
+    /// Temperature .05 (`docs/METRICS.md`, section 4), 10 neighbours.
+    fn default() -> Self {
+        Self {
+            temperature: 0.05,
+            seed: 0,
+            neighbours: 10,
+        }
+    }
+}
+
+/// A part of one identity's old gallery embeddings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubCluster {
+    /// Index into [`Probe::identities`].
+    pub identity: u32,
+    /// 0-based within the identity, by first item.
+    pub index_in_identity: u32,
+    /// Its gallery items, ascending.
+    pub items: Vec<usize>,
+    /// Normalised sum of its items' unit embeddings, shape (dim,).
+    pub centroid: Vec<f32>,
+    /// Mean of 1 - cosine(item, centroid), in [0, 2].
+    pub radius: f64,
+    /// The sub-cluster of another identity with the highest centroid cosine, and that cosine.
+    pub nearest_rival: Option<(u32, f64)>,
+}
+
+/// What the old space looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Structure {
+    /// All sub-clusters, by identity, then by their first item.
+    pub subclusters: Vec<SubCluster>,
+    /// Sub-cluster of each probe item: gallery items by the clustering, other queries the nearest one of
+    /// their own identity by their old embedding. `None` for junk, for items without an old embedding and
+    /// for identities without gallery items.
+    pub assignment: Vec<Option<u32>>,
+    /// Credibility of each probe item; `None` for what is not an embedded gallery item.
+    pub credibility: Vec<Option<Credibility>>,
+    /// Temperature of the credibility posterior.
+    pub tau: f64,
+    /// Items whose combined credibility is below it are called not credible.
+    pub cutoff: f64,
+    /// Bootstrap adjusted Rand index, the mean over the identities with more than one sub-cluster.
+    pub stability: Option<f64>,
+}
+
+impl Structure {
+    /// Whether the item is credible or was not assessed.
+    pub fn is_credible(&self, item: usize) -> bool {
+        self.credibility[item]
+            .and_then(|credibility| credibility.combined)
+            .is_none_or(|combined| combined >= self.cutoff)
+    }
+}
+
+/// Estimates sub-clusters and credibility of the old gallery.
+///
+/// Embeddings are normalised here in f64 (a no-op but for `ip` and `l2` audits). Costs items x identities
+/// x dim for the prototypes and items^2 x dim for the neighbours, in blocks of rows.
+pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> Structure {
+    let gallery: Vec<usize> = embedded(probe.gallery(), old);
+    let rows = unit_rows(old, &gallery);
+    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (row, &item) in gallery.iter().enumerate() {
+        let identity = probe.items[item].identity.expect("gallery() drops junk");
+        members.entry(identity).or_default().push(row);
+    }
+    let members: Vec<(u32, Vec<usize>)> = members.into_iter().collect();
+
+    let partitions: Vec<subclusters::Partition> = members
+        .par_iter()
+        .map(|(identity, rows_of)| {
+            subclusters::partition(&rows.select(Axis(0), rows_of), options.seed, *identity)
+        })
+        .collect();
+    let stabilities: Vec<f64> = partitions.iter().filter_map(|p| p.stability).collect();
+    let stability = (!stabilities.is_empty())
+        .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
+
+    let mut clusters = Vec::new();
+    let mut assignment = vec![None; probe.items.len()];
+    for ((identity, rows_of), partition) in members.iter().zip(&partitions) {
+        for index in 0..partition.k {
+            let in_cluster: Vec<usize> = rows_of
+                .iter()
+                .zip(&partition.label)
+                .filter(|&(_, &label)| label == index)
+                .map(|(&row, _)| row)
+                .collect();
+            let centroid = direction(rows.select(Axis(0), &in_cluster).sum_axis(Axis(0)));
+            let distance: f64 = in_cluster
+                .iter()
+                .map(|&row| 1.0 - rows.row(row).dot(&centroid))
+                .sum();
+            for &row in &in_cluster {
+                assignment[gallery[row]] = Some(clusters.len() as u32);
+            }
+            clusters.push(SubCluster {
+                identity: *identity,
+                index_in_identity: index as u32,
+                items: in_cluster.iter().map(|&row| gallery[row]).collect(),
+                centroid: centroid.iter().map(|&v| v as f32).collect(),
+                radius: (distance / in_cluster.len() as f64).max(0.0),
+                nearest_rival: None,
+            });
+        }
+    }
+    find_rivals(&mut clusters, old.dim());
+    assign_queries(probe, old, &clusters, &mut assignment);
+
+    let (scores, tau) = credibility::assess(&rows, &members, options.neighbours);
+    let mut credibility = vec![None; probe.items.len()];
+    for (&item, score) in gallery.iter().zip(scores) {
+        credibility[item] = Some(score);
+    }
+    Structure {
+        subclusters: clusters,
+        assignment,
+        credibility,
+        tau,
+        cutoff: credibility::CUTOFF,
+        stability,
+    }
+}
+
+/// Fills in each sub-cluster's nearest sub-cluster of another identity; ties go to the lower index.
+fn find_rivals(clusters: &mut [SubCluster], dim: usize) {
+    let mut centroids = Array2::<f64>::zeros((clusters.len(), dim));
+    for (mut row, cluster) in centroids.rows_mut().into_iter().zip(clusters.iter()) {
+        row.assign(&ArrayView1::from(&cluster.centroid[..]).mapv(f64::from));
+    }
+    let identities: Vec<u32> = clusters.iter().map(|c| c.identity).collect();
+    let rivals = map_score_rows(&centroids, &centroids, |own, scores| {
+        let mut best: Option<(u32, f64)> = None;
+        for (other, &score) in scores.iter().enumerate() {
+            if identities[other] != identities[own] && best.is_none_or(|(_, b)| score > b) {
+                best = Some((other as u32, score));
+            }
+        }
+        best
+    });
+    for (cluster, rival) in clusters.iter_mut().zip(rivals) {
+        cluster.nearest_rival = rival;
+    }
+}
+
+/// Gives each query that is no gallery item the nearest sub-cluster of its own identity.
+fn assign_queries(
+    probe: &Probe,
+    old: &Embeddings,
+    clusters: &[SubCluster],
+    assignment: &mut [Option<u32>],
+) {
+    let mut of_identity: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (index, cluster) in clusters.iter().enumerate() {
+        of_identity
+            .entry(cluster.identity)
+            .or_default()
+            .push(index as u32);
+    }
+    for query in probe.queries() {
+        if assignment[query].is_some() {
+            continue;
+        }
+        let (Some(x), Some(identity)) = (old.get(query), probe.items[query].identity) else {
+            continue;
+        };
+        let cosine = |&cluster: &u32| -> f64 {
+            let centroid = &clusters[cluster as usize].centroid;
+            let dot = x.iter().zip(centroid);
+            dot.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        // `max_by` keeps the last of equals; reversed, that is the lowest index.
+        assignment[query] = of_identity.get(&identity).and_then(|own| {
+            own.iter()
+                .rev()
+                .max_by(|a, b| cosine(a).total_cmp(&cosine(b)))
+                .copied()
+        });
+    }
+}
+
+/// The items that have an embedding.
+fn embedded(items: Vec<usize>, embeddings: &Embeddings) -> Vec<usize> {
+    let has = |&item: &usize| embeddings.has(item);
+    items.into_iter().filter(has).collect()
+}
+
+/// Unit rows of the items' embeddings in f64, shape (items, dim). Every item must have one.
+fn unit_rows(embeddings: &Embeddings, items: &[usize]) -> Array2<f64> {
+    let mut rows = Array2::zeros((items.len(), embeddings.dim()));
+    for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
+        let x = embeddings
+            .view(item)
+            .expect("only embedded items are asked");
+        row.assign(&direction(x.mapv(f64::from)));
+    }
+    rows
+}
+
+/// The vector over its length; a zero vector (no direction, possible with `ip` and `l2`) stays zero.
+fn direction(mut x: Array1<f64>) -> Array1<f64> {
+    let length = x.dot(&x).sqrt();
+    if length > 0.0 {
+        x /= length;
+    }
+    x
+}
+
+/// Rows of a block of scores: large enough for a good matrix product, small enough that one block a
+/// thread stays far below the size of the inputs (256 x 100,000 f64 are 200 MB).
+const BLOCK_ROWS: usize = 256;
+
+/// `f(i, scores of row i of a against all rows of b)` for every i, in order, by blocks in parallel.
+fn map_score_rows<T: Send>(
+    a: &Array2<f64>,
+    b: &Array2<f64>,
+    f: impl Fn(usize, &mut [f64]) -> T + Sync,
+) -> Vec<T> {
+    let blocks: Vec<usize> = (0..a.nrows()).step_by(BLOCK_ROWS).collect();
+    blocks
+        .into_par_iter()
+        .flat_map_iter(|start| {
+            let end = (start + BLOCK_ROWS).min(a.nrows());
+            let mut scores = a.slice(ndarray::s![start..end, ..]).dot(&b.t());
+            let f = &f;
+            (start..end)
+                .map(|i| {
+                    let row = scores.row_mut(i - start).into_slice();
+                    f(i, row.expect("a product is in standard layout"))
+                })
+                .collect::<Vec<T>>()
+        })
+        .collect()
+}
+
+/// ln sum exp of the scores over the temperature, shifted by the largest; -inf without scores.
+fn log_sum_exp(scores: impl Iterator<Item = f64> + Clone, temperature: f64) -> f64 {
+    let largest = scores.clone().fold(f64::NEG_INFINITY, f64::max);
+    if largest == f64::NEG_INFINITY {
+        return f64::NEG_INFINITY;
+    }
+    let sum: f64 = scores.map(|s| ((s - largest) / temperature).exp()).sum();
+    largest / temperature + sum.ln()
+}
+
+/// Probes and draws for the tests of this stage.
+#[cfg(test)]
+mod testing {
+    use ndarray::Array1;
+    use rand::Rng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::direction;
+    use crate::domain::{Item, Modality, Probe, Role, Source};
+
+    /// A random unit vector.
+    pub(super) fn gaussian_unit(dim: usize, rng: &mut ChaCha8Rng) -> Array1<f64> {
+        // Twelve uniforms make a good enough normal for a direction.
+        let normal = || (0..12).map(|_| rng.r#gen::<f64>()).sum::<f64>() - 6.0;
+        direction(Array1::from_shape_simple_fn(dim, normal))
+    }
+
+    /// A probe whose item i is query and gallery with identity `identities[i]`.
+    pub(super) fn probe_of(identities: &[u32]) -> Probe {
+        let items = identities.iter().enumerate().map(|(i, &identity)| Item {
+            id: format!("{i}"),
+            labels: vec![identity],
+            identity: Some(identity),
+            camera: None,
+            role: Role::Both,
+            source: Source::Missing,
+            text: None,
+            slices: Vec::new(),
+        });
+        let names = 0..=identities.iter().copied().max().unwrap_or(0);
+        let names: Vec<String> = names
+            .map(|identity| format!("identity {identity}"))
+            .collect();
+        Probe {
+            items: items.collect(),
+            labels: names.clone(),
+            identities: names,
+            cameras: Vec::new(),
+            slice_columns: Vec::new(),
+            modality: Modality::Stored,
+            origin: "made in a test".into(),
+            tensors: None,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Area under the ROC curve of `score` for `positive`, ties one half.
+    pub(super) fn auroc(score: &[f64], positive: &[bool]) -> f64 {
+        let (mut wins, mut pairs) = (0.0, 0.0);
+        for (a, _) in score.iter().zip(positive).filter(|&(_, &p)| p) {
+            for (b, _) in score.iter().zip(positive).filter(|&(_, &p)| !p) {
+                pairs += 1.0;
+                wins += if a > b {
+                    1.0
+                } else if a == b {
+                    0.5
+                } else {
+                    0.0
+                };
+            }
+        }
+        wins / pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::testing::{gaussian_unit, probe_of};
+    use super::*;
+    use crate::domain::Role;
+
+    #[test]
+    fn subclusters_by_hand() {
+        let mut probe = probe_of(&[1, 0, 1, 0, 1]);
+        probe.items[4].role = Role::Query;
+        let rows = array![
+            [1.0_f32, 0.0],
+            [0.0, 2.0],
+            [0.6, 0.8],
+            [0.0, 1.0],
+            [0.9, 0.1]
+        ];
+        let old = Embeddings::dense(rows, false).unwrap();
+        let found = estimate(&probe, &old, &StructureOptions::default());
+        assert_eq!(found.subclusters.len(), 2);
+        let (a, b) = (&found.subclusters[0], &found.subclusters[1]);
+        assert_eq!((a.identity, &a.items[..]), (0, &[1, 3][..]));
+        assert_eq!((b.identity, &b.items[..]), (1, &[0, 2][..]));
+        // Not unit rows: normalised here.
+        assert_eq!(a.centroid, [0.0, 1.0]);
+        assert!(a.radius.abs() < 1e-12);
+        // (1, 0) and (.6, .8) halve an angle of cosine .6: cosine sqrt(.8) to the centroid.
+        assert!((b.radius - (1.0 - 0.8_f64.sqrt())).abs() < 1e-6);
+        let (rival, cosine) = a.nearest_rival.unwrap();
+        assert_eq!(rival, 1);
+        assert!((cosine - 0.2_f64.sqrt()).abs() < 1e-6);
+        let expected = [Some(1), Some(0), Some(1), Some(0), Some(1)];
+        assert_eq!(found.assignment, expected);
+        assert_eq!(found.credibility[4], None);
+        assert!(found.credibility[0].is_some());
+        assert_eq!(found.stability, None);
+    }
+
+    #[test]
+    fn what_has_no_old_embedding_or_no_identity_is_left_out() {
+        let mut probe = probe_of(&[0, 0, 0, 1]);
+        probe.items[2].identity = None;
+        probe.items[2].labels.clear();
+        probe.items[3].role = Role::Query;
+        let rows = array![[1.0_f32, 0.0], [0.0, 1.0], [1.0, 1.0]];
+        let map = vec![Some(0), None, Some(1), Some(2)];
+        let old = Embeddings::new(rows, map, true).unwrap();
+        let found = estimate(&probe, &old, &StructureOptions::default());
+        assert_eq!(found.assignment, [Some(0), None, None, None]);
+        assert_eq!(found.credibility[1], None);
+        assert_eq!(found.credibility[0], Some(Credibility::default()));
+        assert!(found.is_credible(0), "not assessed counts as credible");
+        assert_eq!(found.subclusters[0].nearest_rival, None);
+    }
+
+    #[test]
+    fn an_empty_gallery_has_no_structure() {
+        let mut probe = probe_of(&[0, 1]);
+        for item in &mut probe.items {
+            item.role = Role::Query;
+        }
+        let old = Embeddings::dense(array![[1.0_f32, 0.0], [0.0, 1.0]], true).unwrap();
+        let found = estimate(&probe, &old, &StructureOptions::default());
+        assert!(found.subclusters.is_empty());
+        assert_eq!(found.assignment, [None, None]);
+    }
+
+    #[test]
+    fn two_planted_subclusters_and_their_queries_whatever_the_threads() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let dim = 32;
+        let mut rows = Array2::<f32>::zeros((66, dim));
+        let mut identities = Vec::new();
+        for identity in 0..3_u32 {
+            let centres = [gaussian_unit(dim, &mut rng), gaussian_unit(dim, &mut rng)];
+            for i in 0..22 {
+                let x = &centres[i % 2] * 0.9 + &(gaussian_unit(dim, &mut rng) * 0.4);
+                rows.row_mut(identities.len()).assign(&x.mapv(|v| v as f32));
+                identities.push(identity);
+            }
+        }
+        let mut probe = probe_of(&identities);
+        for identity in 0..3 {
+            probe.items[22 * identity].role = Role::Query;
+            probe.items[22 * identity + 1].role = Role::Query;
+        }
+        let old = Embeddings::dense(rows, true).unwrap();
+        let options = StructureOptions::default();
+        let with_threads = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.unwrap().install(|| estimate(&probe, &old, &options))
+        };
+        let found = with_threads(1);
+        assert_eq!(found, with_threads(2));
+        assert_eq!(found.subclusters.len(), 6);
+        assert!(found.stability.unwrap() > 0.9);
+        for item in 0..66 {
+            // Even items, queries too, share their identity's sub-cluster of even items.
+            let base = item / 22 * 22;
+            assert_eq!(
+                found.assignment[item],
+                found.assignment[base + 2 + item % 2]
+            );
+        }
+        let indices: Vec<u32> = found
+            .subclusters
+            .iter()
+            .map(|c| c.index_in_identity)
+            .collect();
+        assert_eq!(indices, [0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn the_log_sum_exp_survives_extreme_scores() {
+        let two = log_sum_exp([1000.0, 1000.0].into_iter(), 1.0);
+        assert!((two - (1000.0 + 2.0_f64.ln())).abs() < 1e-9);
+        assert_eq!(log_sum_exp(std::iter::empty(), 0.05), f64::NEG_INFINITY);
+        let one = log_sum_exp([f64::NEG_INFINITY, 0.5].into_iter(), 0.5);
+        assert_eq!(one, 1.0);
+    }
+}

@@ -1,0 +1,436 @@
+//! NCCL's neighbourhood consensus, read as a measurement (section 4 of `docs/METRICS.md`).
+
+use ndarray::{Array1, Array2, ArrayView1};
+use rayon::prelude::*;
+
+use super::{BLOCK_ROWS, Structure, StructureOptions, direction, embedded, log_sum_exp, unit_rows};
+use crate::domain::{Embeddings, Probe};
+
+/// What an old and a new query of one item say of the old gallery.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Consensus {
+    /// Sum of P(j | i) over the relevant gallery items, in [0, 1], old query.
+    pub mass_old: f64,
+    /// The same, new query.
+    pub mass_new: f64,
+    /// NCCL's L_i = sum_j w_ij ln P(j | i), at most 0, old query.
+    pub nccl_old: f64,
+    /// The same, new query; the weights are those of the old query.
+    pub nccl_new: f64,
+    /// KL(p_oo || p_no) over the old sub-cluster prototypes, nats, at least 0.
+    pub kl: f64,
+    /// Whether the old and the new query's nearest prototypes are of one identity.
+    pub argmax_kept: bool,
+}
+
+/// Consensus of each query in the embedding space and in the discrimination space, new queries against
+/// the OLD gallery.
+///
+/// - P(j | i) is the softmax of the query's cosines over the embedded gallery without i and without
+///   everything `junk(query, item)` names, at `options.temperature`.
+/// - w_ij = (1 + cosine(old i, old j))/2 over the relevant, credible j, normalised; over all relevant j
+///   when none is credible. Items that cannot be assessed count as credible.
+/// - p_i is the softmax over the sub-cluster prototypes at the same temperature; a query that is itself a
+///   gallery item is taken out of its own prototype, and a sub-cluster of it alone is left out.
+///
+/// The result is parallel to `queries`: `None` for a query without a relevant gallery item left or without
+/// both embeddings.
+///
+/// # Panics
+/// When the dimensions differ: new->old does not exist then, and the caller checks.
+pub fn consensus(
+    probe: &Probe,
+    structure: &Structure,
+    old: &Embeddings,
+    new: &Embeddings,
+    queries: &[usize],
+    junk: &(dyn Fn(usize, usize) -> bool + Sync),
+    options: &StructureOptions,
+) -> Vec<Option<Consensus>> {
+    assert_eq!(old.dim(), new.dim(), "new->old needs one dimension");
+    let tau = options.temperature;
+    let gallery = embedded(probe.gallery(), old);
+    let gallery_rows = unit_rows(old, &gallery);
+    let asked: Vec<usize> = embedded(embedded(queries.to_vec(), old), new);
+    let prototypes = Prototypes::new(structure, &gallery, &gallery_rows);
+
+    let measured: Vec<Option<Consensus>> = asked
+        .par_chunks(BLOCK_ROWS)
+        .flat_map_iter(|block| {
+            let old_rows = unit_rows(old, block);
+            let new_rows = unit_rows(new, block);
+            let old_cosines = old_rows.dot(&gallery_rows.t());
+            let new_cosines = new_rows.dot(&gallery_rows.t());
+            let old_prototypes = old_rows.dot(&prototypes.directions.t());
+            let new_prototypes = new_rows.dot(&prototypes.directions.t());
+            let one = |(index, &query): (usize, &usize)| {
+                let neighbourhood = Neighbourhood::of(query, probe, structure, &gallery, junk);
+                let (old_cosines, new_cosines) = (old_cosines.row(index), new_cosines.row(index));
+                let weights = neighbourhood.weights(old_cosines)?;
+                let (mass_old, nccl_old) = neighbourhood.read(old_cosines, &weights, tau);
+                let (mass_new, nccl_new) = neighbourhood.read(new_cosines, &weights, tau);
+                let mut old_scores = old_prototypes.row(index).to_vec();
+                let mut new_scores = new_prototypes.row(index).to_vec();
+                let own = prototypes.own(query, structure, old_rows.row(index));
+                match own {
+                    Own::Apart => {}
+                    Own::Alone(cluster) => {
+                        // A probability of exactly 0 on both sides.
+                        old_scores[cluster] = f64::NEG_INFINITY;
+                        new_scores[cluster] = f64::NEG_INFINITY;
+                    }
+                    Own::Among(cluster, rest) => {
+                        old_scores[cluster] = rest.dot(&old_rows.row(index));
+                        new_scores[cluster] = rest.dot(&new_rows.row(index));
+                    }
+                }
+                let identity_of = |best: usize| structure.subclusters[best].identity;
+                Some(Consensus {
+                    mass_old,
+                    mass_new,
+                    nccl_old,
+                    nccl_new,
+                    kl: divergence(&old_scores, &new_scores, tau),
+                    argmax_kept: identity_of(arg_max(&old_scores))
+                        == identity_of(arg_max(&new_scores)),
+                })
+            };
+            block.iter().enumerate().map(one).collect::<Vec<_>>()
+        })
+        .collect();
+
+    let mut measured = measured.into_iter();
+    queries
+        .iter()
+        .map(|&query| {
+            let was_asked = old.has(query) && new.has(query);
+            was_asked.then(|| measured.next().flatten()).flatten()
+        })
+        .collect()
+}
+
+/// The gallery as one query sees it; indices are rows of the gallery.
+struct Neighbourhood {
+    /// Everything but the query itself and junk.
+    present: Vec<usize>,
+    /// The relevant of these.
+    relevant: Vec<usize>,
+    /// The relevant that bear weight.
+    weighted: Vec<usize>,
+}
+
+impl Neighbourhood {
+    fn of(
+        query: usize,
+        probe: &Probe,
+        structure: &Structure,
+        gallery: &[usize],
+        junk: &(dyn Fn(usize, usize) -> bool + Sync),
+    ) -> Self {
+        let present: Vec<usize> = (0..gallery.len())
+            .filter(|&row| gallery[row] != query && !junk(query, gallery[row]))
+            .collect();
+        let is_relevant =
+            |row: &usize| probe.items[gallery[*row]].is_relevant_to(&probe.items[query]);
+        let relevant: Vec<usize> = present.iter().copied().filter(is_relevant).collect();
+        let is_credible = |row: &usize| structure.is_credible(gallery[*row]);
+        let mut weighted: Vec<usize> = relevant.iter().copied().filter(is_credible).collect();
+        if weighted.is_empty() {
+            weighted.clone_from(&relevant);
+        }
+        Self {
+            present,
+            relevant,
+            weighted,
+        }
+    }
+
+    /// w_ij of the weighted items; `None` without relevant items.
+    fn weights(&self, old_cosines: ArrayView1<f64>) -> Option<Vec<f64>> {
+        if self.weighted.is_empty() {
+            return None;
+        }
+        let raw = |&row: &usize| (1.0 + old_cosines[row]).max(0.0) / 2.0;
+        let mut weights: Vec<f64> = self.weighted.iter().map(raw).collect();
+        let total: f64 = weights.iter().sum();
+        if total > 0.0 {
+            weights.iter_mut().for_each(|w| *w /= total);
+        } else {
+            // All of them opposite to the query: no affinity tells them apart.
+            weights.fill(1.0 / self.weighted.len() as f64);
+        }
+        Some(weights)
+    }
+
+    /// (m_i, L_i) of a query with these cosines.
+    fn read(&self, cosines: ArrayView1<f64>, weights: &[f64], tau: f64) -> (f64, f64) {
+        let of = |rows: &[usize]| -> f64 { log_sum_exp(rows.iter().map(|&row| cosines[row]), tau) };
+        let log_total = of(&self.present);
+        let mass = (of(&self.relevant) - log_total).exp().min(1.0);
+        let nccl = self
+            .weighted
+            .iter()
+            .zip(weights)
+            .map(|(&row, w)| w * (cosines[row] / tau - log_total))
+            .sum();
+        (mass, nccl)
+    }
+}
+
+/// A query's part in the sub-cluster prototypes.
+enum Own {
+    /// It is not a gallery item.
+    Apart,
+    /// It is the only item of this sub-cluster.
+    Alone(usize),
+    /// The direction of this sub-cluster without it.
+    Among(usize, Array1<f64>),
+}
+
+/// The old sub-clusters' prototypes.
+struct Prototypes {
+    /// Sums of the unit rows, shape (sub-clusters, dim).
+    sums: Array2<f64>,
+    /// The sums normalised.
+    directions: Array2<f64>,
+}
+
+impl Prototypes {
+    fn new(structure: &Structure, gallery: &[usize], gallery_rows: &Array2<f64>) -> Self {
+        let shape = (structure.subclusters.len(), gallery_rows.ncols());
+        let mut sums = Array2::<f64>::zeros(shape);
+        for (&item, row) in gallery.iter().zip(gallery_rows.rows()) {
+            let cluster = structure.assignment[item].expect("embedded gallery items are clustered");
+            let mut sum = sums.row_mut(cluster as usize);
+            sum += &row;
+        }
+        let mut directions = sums.clone();
+        for mut row in directions.rows_mut() {
+            let unit = direction(row.to_owned());
+            row.assign(&unit);
+        }
+        Self { sums, directions }
+    }
+
+    fn own(&self, query: usize, structure: &Structure, row: ArrayView1<f64>) -> Own {
+        let Some(cluster) = structure.assignment[query] else {
+            return Own::Apart;
+        };
+        let cluster = cluster as usize;
+        let items = &structure.subclusters[cluster].items;
+        match items.binary_search(&query) {
+            Err(_) => Own::Apart,
+            Ok(_) if items.len() == 1 => Own::Alone(cluster),
+            Ok(_) => Own::Among(cluster, direction(&self.sums.row(cluster) - &row)),
+        }
+    }
+}
+
+/// KL(p || q) in nats of two softmaxes of scores at one temperature; entries that are -inf in both are
+/// left out.
+fn divergence(p: &[f64], q: &[f64], tau: f64) -> f64 {
+    let (total_p, total_q) = (
+        log_sum_exp(p.iter().copied(), tau),
+        log_sum_exp(q.iter().copied(), tau),
+    );
+    let kl: f64 = p
+        .iter()
+        .zip(q)
+        .filter(|(p, _)| p.is_finite())
+        .map(|(p, q)| {
+            let (log_p, log_q) = (p / tau - total_p, q / tau - total_q);
+            log_p.exp() * (log_p - log_q)
+        })
+        .sum();
+    // Rounding may leave a divergence of 0 slightly negative.
+    kl.max(0.0)
+}
+
+/// Index of the largest score, the first of equals.
+fn arg_max(scores: &[f64]) -> usize {
+    let best = |a: usize, b: usize| if scores[b] > scores[a] { b } else { a };
+    (0..scores.len())
+        .reduce(best)
+        .expect("a query with a relevant item has a prototype")
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::super::estimate;
+    use super::super::testing::probe_of;
+    use super::*;
+    use crate::domain::Role;
+
+    const NO_JUNK: &(dyn Fn(usize, usize) -> bool + Sync) = &|_, _| false;
+
+    /// Two identities on the axes, two gallery items each, and a query of identity 0 (item 4).
+    fn setting() -> (Probe, Embeddings, Embeddings) {
+        let mut probe = probe_of(&[0, 0, 1, 1, 0]);
+        probe.items[4].role = Role::Query;
+        let old = array![
+            [1.0_f32, 0.0],
+            [0.6, 0.8],
+            [0.0, 1.0],
+            [0.0, 1.0],
+            [1.0, 0.0]
+        ];
+        let mut new = old.clone();
+        new.row_mut(4).assign(&array![0.0, 1.0]);
+        let unit = |rows| Embeddings::dense(rows, true).unwrap();
+        (probe, unit(old), unit(new))
+    }
+
+    fn options() -> StructureOptions {
+        StructureOptions {
+            temperature: 0.5,
+            ..StructureOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_hand_worked_query() {
+        let (probe, old, new) = setting();
+        let mut structure = estimate(&probe, &old, &options());
+        structure.cutoff = 0.0;
+        let found = consensus(&probe, &structure, &old, &new, &[4], NO_JUNK, &options());
+        let found = found[0].unwrap();
+        // Old query (1, 0): cosines 1, .6, 0, 0; at temperature .5: 2, 1.2, 0, 0.
+        let total = (2.0_f64.exp() + 1.2_f64.exp() + 2.0).ln();
+        let mass = (2.0_f64.exp() + 1.2_f64.exp()) / total.exp();
+        assert!((found.mass_old - mass).abs() < 1e-6);
+        // Weights (1 + 1)/2 = 1 and .8, over 1.8.
+        let nccl = (1.0 * (2.0 - total) + 0.8 * (1.2 - total)) / 1.8;
+        assert!((found.nccl_old - nccl).abs() < 1e-6);
+        // New query (0, 1): cosines 0, .8, 1, 1.
+        let total = (1.0 + 1.6_f64.exp() + 2.0 * 2.0_f64.exp()).ln();
+        assert!((found.mass_new - (1.0 + 1.6_f64.exp()) / total.exp()).abs() < 1e-6);
+        let nccl = (1.0 * (0.0 - total) + 0.8 * (1.6 - total)) / 1.8;
+        assert!((found.nccl_new - nccl).abs() < 1e-6);
+        // Prototypes: the half angle (sqrt .8, sqrt .2), and (0, 1).
+        let p = 1.0 / (1.0 + (-0.8_f64.sqrt() / 0.5).exp());
+        let q = 1.0 / (1.0 + ((1.0 - 0.2_f64.sqrt()) / 0.5).exp());
+        let kl = p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
+        assert!((found.kl - kl).abs() < 1e-6);
+        assert!(!found.argmax_kept);
+    }
+
+    #[test]
+    fn the_same_embeddings_agree_with_themselves() {
+        let (probe, old, _) = setting();
+        let structure = estimate(&probe, &old, &options());
+        let queries: Vec<usize> = (0..5).collect();
+        for found in consensus(
+            &probe,
+            &structure,
+            &old,
+            &old,
+            &queries,
+            NO_JUNK,
+            &options(),
+        ) {
+            let found = found.unwrap();
+            assert_eq!(found.mass_old, found.mass_new);
+            assert_eq!(found.nccl_old, found.nccl_new);
+            assert_eq!(found.kl, 0.0);
+            assert!(found.argmax_kept);
+        }
+    }
+
+    #[test]
+    fn a_gallery_query_is_no_neighbour_and_no_prototype_of_itself() {
+        let (probe, old, new) = setting();
+        let structure = estimate(&probe, &old, &options());
+        let found = consensus(&probe, &structure, &old, &new, &[0], NO_JUNK, &options());
+        // Item 0 without itself: cosines .6, 0, 0.
+        let mass = 1.2_f64.exp() / (1.2_f64.exp() + 2.0);
+        assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
+        // Its prototype is item 1 alone: cosine .6 against 0. New is the same item here.
+        assert_eq!(found[0].unwrap().kl, 0.0);
+        let own = Prototypes::new(&structure, &[0, 1, 2, 3], &unit_rows(&old, &[0, 1, 2, 3]));
+        let row = unit_rows(&old, &[0]);
+        match own.own(0, &structure, row.row(0)) {
+            Own::Among(0, rest) => assert!((rest[0] - 0.6).abs() < 1e-6),
+            _ => panic!("item 0 is one of two in sub-cluster 0"),
+        }
+    }
+
+    #[test]
+    fn junk_is_left_out_and_nothing_relevant_means_none() {
+        let (probe, old, new) = setting();
+        let structure = estimate(&probe, &old, &options());
+        let first = |_: usize, item: usize| item == 0;
+        let found = consensus(&probe, &structure, &old, &new, &[4], &first, &options());
+        let mass = 1.2_f64.exp() / (1.2_f64.exp() + 2.0);
+        assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
+        let own = |_: usize, item: usize| item < 2;
+        let found = consensus(&probe, &structure, &old, &new, &[4, 2], &own, &options());
+        assert_eq!(found[0], None);
+        assert!(found[1].is_some(), "the result is parallel to the queries");
+    }
+
+    #[test]
+    fn queries_without_an_embedding_are_none_and_keep_their_place() {
+        let (probe, old, _) = setting();
+        let structure = estimate(&probe, &old, &options());
+        let rows = array![[0.0_f32, 1.0], [1.0, 0.0]];
+        let map = vec![None, None, Some(0), None, Some(1)];
+        let new = Embeddings::new(rows, map, true).unwrap();
+        let found = consensus(
+            &probe,
+            &structure,
+            &old,
+            &new,
+            &[0, 4, 2],
+            NO_JUNK,
+            &options(),
+        );
+        assert_eq!(found[0], None);
+        assert!(found[1].unwrap().argmax_kept);
+        assert!((found[2].unwrap().mass_old - found[2].unwrap().mass_new).abs() < 1e-12);
+    }
+
+    #[test]
+    fn only_credible_items_bear_weight_unless_none_is() {
+        let (probe, old, new) = setting();
+        let mut structure = estimate(&probe, &old, &options());
+        for (item, combined) in [(0, 0.9), (1, 0.1)] {
+            structure.credibility[item] = Some(super::super::Credibility {
+                combined: Some(combined),
+                ..Default::default()
+            });
+        }
+        let nccl = |structure: &Structure| {
+            consensus(&probe, structure, &old, &new, &[4], NO_JUNK, &options())[0]
+                .unwrap()
+                .nccl_old
+        };
+        let total = (2.0_f64.exp() + 1.2_f64.exp() + 2.0).ln();
+        structure.cutoff = 0.5;
+        assert!((nccl(&structure) - (2.0 - total)).abs() < 1e-6);
+        structure.cutoff = 1.0;
+        let all = (1.0 * (2.0 - total) + 0.8 * (1.2 - total)) / 1.8;
+        assert!((nccl(&structure) - all).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_item_alone_in_its_subcluster_leaves_it_out() {
+        assert_eq!(arg_max(&[f64::NEG_INFINITY, 0.1, 0.1]), 1);
+        let kl = divergence(
+            &[f64::NEG_INFINITY, 0.2, 0.2],
+            &[f64::NEG_INFINITY, 0.7, 0.7],
+            0.05,
+        );
+        assert_eq!(kl, 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "one dimension")]
+    fn other_dimensions_are_the_callers_to_refuse() {
+        let (probe, old, _) = setting();
+        let structure = estimate(&probe, &old, &options());
+        let new = Embeddings::dense(Array2::from_elem((5, 3), 1.0), true).unwrap();
+        consensus(&probe, &structure, &old, &new, &[4], NO_JUNK, &options());
+    }
+}

@@ -1,0 +1,352 @@
+//! How far an old gallery embedding can be believed (section 5 of `docs/METRICS.md`).
+
+use ndarray::{Array1, Array2, Axis};
+
+use super::{direction, log_sum_exp, map_score_rows};
+
+/// Items whose combined credibility is below it are called not credible.
+pub(super) const CUTOFF: f64 = 0.5;
+
+/// The range the temperature is searched in, for cosines: below it a softmax is an arg-max in f64, above
+/// it all but uniform.
+const TAU_RANGE: (f64, f64) = (0.005, 1.0);
+
+/// Items the temperature is fitted on at most, evenly spaced: one number needs no more.
+const TAU_ITEMS: usize = 2_048;
+
+/// Three leave-one-out scores of a gallery item and their combination, each in [0, 1], high is credible.
+///
+/// All are `None` when not assessable: an identity's only item has nothing left to be compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Credibility {
+    /// 1 - H(p)/ln K, p the softmax over the K identity prototypes; `None` also when K = 1. NCCL's own
+    /// score; an item that is confidently wrong scores high.
+    pub entropy: Option<f64>,
+    /// p(own identity).
+    pub posterior: Option<f64>,
+    /// Similarity-weighted share, by (1 + cosine)/2, of the own identity among the nearest
+    /// min(neighbours, n - 1) gallery items, n the identity's size, so that 1 can be reached.
+    pub consensus: Option<f64>,
+    /// Mean of posterior and consensus.
+    pub combined: Option<f64>,
+}
+
+/// Scores every row and returns the fitted temperature.
+///
+/// `rows` are unit, shape (items, dim); `members` lists each identity's rows.
+pub(super) fn assess(
+    rows: &Array2<f64>,
+    members: &[(u32, Vec<usize>)],
+    neighbours: usize,
+) -> (Vec<Credibility>, f64) {
+    let prototypes = Prototypes::new(rows, members);
+    let tau = prototypes.fit_temperature(rows);
+    let mut scores = map_score_rows(rows, &prototypes.directions, |row, cosines| {
+        let own = prototypes.class[row];
+        if prototypes.size[own] < 2 {
+            return Credibility::default();
+        }
+        cosines[own] = prototypes.without(rows, row);
+        let log_total = log_sum_exp(cosines.iter().copied(), tau);
+        let classes = cosines.len();
+        let entropy: f64 = cosines
+            .iter()
+            .map(|cosine| {
+                let log_p = cosine / tau - log_total;
+                -log_p.exp() * log_p
+            })
+            .sum();
+        Credibility {
+            entropy: (classes > 1).then(|| (1.0 - entropy / (classes as f64).ln()).clamp(0.0, 1.0)),
+            posterior: Some((cosines[own] / tau - log_total).exp().min(1.0)),
+            ..Credibility::default()
+        }
+    });
+    let consensus = map_score_rows(rows, rows, |row, cosines| {
+        let own = prototypes.class[row];
+        let k = neighbours.min(prototypes.size[own] - 1);
+        neighbour_consensus(row, cosines, k, |other| prototypes.class[other] == own)
+    });
+    for (score, consensus) in scores.iter_mut().zip(consensus) {
+        score.consensus = consensus;
+        score.combined = score.posterior.zip(consensus).map(|(p, c)| (p + c) / 2.0);
+    }
+    (scores, tau)
+}
+
+/// Share of the weight (1 + cosine)/2 of the `k` nearest other items that is on the item's own identity;
+/// `None` for k = 0. Ties go to the lower row.
+fn neighbour_consensus(
+    row: usize,
+    cosines: &[f64],
+    k: usize,
+    is_own: impl Fn(usize) -> bool,
+) -> Option<f64> {
+    if k == 0 {
+        return None;
+    }
+    let mut others: Vec<usize> = (0..cosines.len()).filter(|&other| other != row).collect();
+    let nearer = |a: &usize, b: &usize| cosines[*b].total_cmp(&cosines[*a]).then(a.cmp(b));
+    let (nearest, kth, _) = others.select_nth_unstable_by(k - 1, nearer);
+    let mut nearest: Vec<usize> = nearest.to_vec();
+    nearest.push(*kth);
+    // Selection leaves the nearest in no defined order, and sums are in a defined one.
+    nearest.sort_unstable();
+    let (mut own, mut total) = (0.0, 0.0);
+    for other in nearest {
+        let weight = (1.0 + cosines[other]).max(0.0) / 2.0;
+        total += weight;
+        if is_own(other) {
+            own += weight;
+        }
+    }
+    Some(if total > 0.0 { own / total } else { 0.0 })
+}
+
+/// Identity prototypes: normalised sums of the identities' unit rows.
+struct Prototypes {
+    /// Shape (identities, dim).
+    sums: Array2<f64>,
+    /// Shape (identities, dim), unit.
+    directions: Array2<f64>,
+    /// Rows of each identity.
+    size: Vec<usize>,
+    /// Identity (0..K) of each row.
+    class: Vec<usize>,
+}
+
+impl Prototypes {
+    fn new(rows: &Array2<f64>, members: &[(u32, Vec<usize>)]) -> Self {
+        let mut sums = Array2::zeros((members.len(), rows.ncols()));
+        let mut directions = sums.clone();
+        let mut class = vec![0; rows.nrows()];
+        for (index, (_, rows_of)) in members.iter().enumerate() {
+            let sum: Array1<f64> = rows.select(Axis(0), rows_of).sum_axis(Axis(0));
+            sums.row_mut(index).assign(&sum);
+            directions.row_mut(index).assign(&direction(sum));
+            for &row in rows_of {
+                class[row] = index;
+            }
+        }
+        let size = members.iter().map(|(_, rows_of)| rows_of.len()).collect();
+        Self {
+            sums,
+            directions,
+            size,
+            class,
+        }
+    }
+
+    /// Cosine of a row to its own identity's prototype without the row itself.
+    fn without(&self, rows: &Array2<f64>, row: usize) -> f64 {
+        let x = rows.row(row);
+        let rest = &self.sums.row(self.class[row]) - &x;
+        direction(rest).dot(&x)
+    }
+
+    /// The temperature that minimises the mean of -ln p(own identity), leave-one-out.
+    ///
+    /// The objective is convex in 1/tau, so it has one minimum and golden-section search on ln tau finds
+    /// it; at the end of [`TAU_RANGE`] when it lies beyond (identities that separate perfectly).
+    fn fit_temperature(&self, rows: &Array2<f64>) -> f64 {
+        let assessable: Vec<usize> = (0..rows.nrows())
+            .filter(|&row| self.size[self.class[row]] > 1)
+            .collect();
+        let stride = assessable.len().div_ceil(TAU_ITEMS).max(1);
+        let chosen: Vec<usize> = assessable.into_iter().step_by(stride).collect();
+        if chosen.is_empty() || self.size.len() < 2 {
+            return 1.0;
+        }
+        let cosines = map_score_rows(
+            &rows.select(Axis(0), &chosen),
+            &self.directions,
+            |index, cosines| {
+                let row = chosen[index];
+                cosines[self.class[row]] = self.without(rows, row);
+                cosines.to_vec()
+            },
+        );
+        let loss = |log_tau: f64| -> f64 {
+            let tau = log_tau.exp();
+            let each = chosen.iter().zip(&cosines).map(|(&row, cosines)| {
+                log_sum_exp(cosines.iter().copied(), tau) - cosines[self.class[row]] / tau
+            });
+            each.sum()
+        };
+        golden_section(loss, TAU_RANGE.0.ln(), TAU_RANGE.1.ln()).exp()
+    }
+}
+
+/// Where a function with one minimum in [low, high] has it, to 1e-4 (Kiefer 1953).
+fn golden_section(f: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
+    let ratio = (5.0_f64.sqrt() - 1.0) / 2.0;
+    let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));
+    let (mut f_left, mut f_right) = (f(left), f(right));
+    while high - low > 1e-4 {
+        if f_left <= f_right {
+            (high, right, f_right) = (right, left, f_left);
+            left = high - ratio * (high - low);
+            f_left = f(left);
+        } else {
+            (low, left, f_left) = (left, right, f_right);
+            right = low + ratio * (high - low);
+            f_right = f(right);
+        }
+    }
+    (low + high) / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{auroc, gaussian_unit, probe_of};
+    use super::super::{StructureOptions, estimate};
+    use super::*;
+    use crate::domain::Embeddings;
+    use ndarray::array;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn members(class: &[u32]) -> Vec<(u32, Vec<usize>)> {
+        let last = class.iter().max().unwrap();
+        (0..=*last)
+            .map(|c| (c, (0..class.len()).filter(|&i| class[i] == c).collect()))
+            .collect()
+    }
+
+    #[test]
+    fn a_hand_worked_gallery() {
+        // Two identities on the two axes; the last item is labelled 0 but sits on 1's axis.
+        let rows = array![[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]];
+        let (scores, tau) = assess(&rows, &members(&[0, 0, 1, 1, 0]), 10);
+        // Item 0 without itself: prototype (1, 1)/sqrt 2 of items 1 and 4; the other is (0, 1).
+        let own = 0.5_f64.sqrt();
+        let p = 1.0 / (1.0 + (-own / tau).exp());
+        assert!((scores[0].posterior.unwrap() - p).abs() < 1e-12);
+        let entropy = -(p * p.ln() + (1.0 - p) * (1.0 - p).ln()) / 2.0_f64.ln();
+        assert!((scores[0].entropy.unwrap() - (1.0 - entropy)).abs() < 1e-12);
+        // Its two nearest: item 1 (weight 1) and, by index, item 2 (weight 1/2).
+        assert!((scores[0].consensus.unwrap() - 1.0 / 1.5).abs() < 1e-12);
+        let combined = (p + 1.0 / 1.5) / 2.0;
+        assert!((scores[0].combined.unwrap() - combined).abs() < 1e-12);
+        // The swapped item: its own prototype is orthogonal, both neighbours are 1's.
+        assert_eq!(scores[4].consensus, Some(0.0));
+        assert!(scores[4].posterior.unwrap() < 0.5);
+        assert!(scores[4].combined.unwrap() < CUTOFF);
+    }
+
+    #[test]
+    fn an_only_item_is_not_assessable_and_still_a_rival() {
+        let rows = array![[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]];
+        let (scores, _) = assess(&rows, &members(&[0, 0, 1]), 10);
+        assert_eq!(scores[2], Credibility::default());
+        // Item 0's own prototype is item 1 (cosine .6), its rival item 2 (cosine .8).
+        assert!(scores[0].posterior.unwrap() < 0.5);
+        assert_eq!(scores[0].consensus, Some(0.0));
+        assert!(scores[0].entropy.is_some());
+    }
+
+    #[test]
+    fn one_identity_has_no_entropy_and_no_doubt() {
+        let rows = array![[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]];
+        let (scores, tau) = assess(&rows, &members(&[0, 0, 0]), 10);
+        assert_eq!(tau, 1.0);
+        for score in scores {
+            assert_eq!(score.entropy, None);
+            assert_eq!((score.posterior, score.consensus), (Some(1.0), Some(1.0)));
+        }
+    }
+
+    #[test]
+    fn a_collapsed_gallery_is_not_credible() {
+        let rows = Array2::from_shape_fn((40, 8), |(_, d)| f64::from(u8::from(d == 0)));
+        let class: Vec<u32> = (0..40).map(|i| i / 4).collect();
+        let (scores, _) = assess(&rows, &members(&class), 10);
+        for score in &scores {
+            assert!((score.posterior.unwrap() - 0.1).abs() < 1e-9);
+            assert!(score.entropy.unwrap() < 1e-9);
+        }
+        let below = scores.iter().filter(|s| s.combined.unwrap() < CUTOFF);
+        assert!(below.count() >= 36);
+    }
+
+    #[test]
+    fn the_temperature_minimises_the_loss() {
+        let found = golden_section(|x| (x - 0.3).powi(2), -2.0, 1.0);
+        assert!((found - 0.3).abs() < 1e-4);
+        // Beyond the end: the end.
+        assert!((golden_section(|x| x, -2.0, 1.0) + 2.0).abs() < 1e-4);
+    }
+
+    /// 100 identities x 12 items in 64 dimensions, items at cosine .6 to their identity's centre.
+    fn gallery(rng: &mut ChaCha8Rng) -> (Array2<f32>, Vec<u32>) {
+        let (identities, each, dim) = (100, 12, 64);
+        let mut rows = Array2::zeros((identities * each, dim));
+        let mut class = Vec::new();
+        for identity in 0..identities {
+            let centre = gaussian_unit(dim, rng);
+            for _ in 0..each {
+                let x = &centre * 0.6 + &(gaussian_unit(dim, rng) * 0.8);
+                rows.row_mut(class.len()).assign(&x.mapv(|v| v as f32));
+                class.push(identity as u32);
+            }
+        }
+        (rows, class)
+    }
+
+    fn validate(rows: Array2<f32>, class: &[u32], planted: &[bool]) -> (f64, f64, f64) {
+        let probe = probe_of(class);
+        let old = Embeddings::dense(rows, true).unwrap();
+        let found = estimate(&probe, &old, &StructureOptions::default());
+        let doubt: Vec<f64> = found
+            .credibility
+            .iter()
+            .map(|c| -c.unwrap().combined.unwrap())
+            .collect();
+        let share_below = |which: bool| {
+            let items: Vec<usize> = (0..class.len()).filter(|&i| planted[i] == which).collect();
+            let below = items.iter().filter(|&&i| !found.is_credible(i)).count();
+            below as f64 / items.len() as f64
+        };
+        (
+            auroc(&doubt, planted),
+            share_below(true),
+            share_below(false),
+        )
+    }
+
+    #[test]
+    fn swapped_labels_are_found() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let (rows, mut class) = gallery(&mut rng);
+        let planted: Vec<bool> = (0..class.len()).map(|_| rng.gen_bool(0.05)).collect();
+        for (label, _) in class.iter_mut().zip(&planted).filter(|&(_, &p)| p) {
+            *label = (*label + rng.gen_range(1..100)) % 100;
+        }
+        let (area, caught, lost) = validate(rows, &class, &planted);
+        assert!(area >= 0.95, "{area}");
+        assert!(
+            caught >= 0.95 && lost <= 0.1,
+            "caught {caught}, lost {lost}"
+        );
+    }
+
+    #[test]
+    fn outliers_are_found() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let (mut rows, mut class) = gallery(&mut rng);
+        let clean = rows.clone();
+        let n = class.len();
+        let planted: Vec<bool> = (0..n).map(|_| rng.gen_bool(0.05)).collect();
+        for i in (0..n).filter(|&i| planted[i]) {
+            let (a, b) = (rng.gen_range(0..n), rng.gen_range(0..n));
+            rows.row_mut(i).assign(&(&clean.row(a) + &clean.row(b)));
+            class[i] = rng.gen_range(0..100);
+        }
+        let (area, caught, lost) = validate(rows, &class, &planted);
+        assert!(area >= 0.95, "{area}");
+        assert!(
+            caught >= 0.95 && lost <= 0.1,
+            "caught {caught}, lost {lost}"
+        );
+    }
+}
