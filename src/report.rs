@@ -471,7 +471,13 @@ impl ReportError {
 pub fn check_out(_: &std::path::Path) -> Result<(), ReportError> {
     Ok(())
 }
-pub fn write(_: &AuditReport, _: &[ItemRow], _: &std::path::Path) -> Result<(), ReportError> {
+pub fn write(r: &AuditReport, _: &[ItemRow], o: &std::path::Path) -> Result<(), ReportError> {
+    std::fs::create_dir_all(o).unwrap();
+    std::fs::write(
+        o.join("report.json"),
+        serde_json::to_string_pretty(r).unwrap(),
+    )
+    .unwrap();
     Ok(())
 }
 pub fn render_again(_: &std::path::Path, _: &std::path::Path) -> Result<(), ReportError> {

@@ -27,10 +27,10 @@ pub enum Inputs {
         /// Columns.
         width: u32,
         /// Resize, crop, normalisation.
-        preprocess: ImagePreprocess,
+        preprocess: Box<ImagePreprocess>,
     },
     /// Token ids of texts.
-    Text(Tokens),
+    Text(Box<Tokens>),
     /// Rows of arrays, by the model's input names.
     Tensors(Tensors),
 }
@@ -43,8 +43,6 @@ pub struct Resolved {
     pub output: String,
     /// Pooling of a rank-3 output.
     pub pooling: Pooling,
-    /// Dimensions kept.
-    pub dims: Option<usize>,
     /// Items a batch.
     pub batch_size: usize,
     /// Whether the model fixes the batch size.
@@ -83,7 +81,7 @@ pub fn resolve(
         Modality::Text | Modality::Tensor if use_text => {
             let tokens = text(path, model, config, &mut record)?;
             let hash = tokens.hash.clone();
-            (Inputs::Text(tokens), Some(hash))
+            (Inputs::Text(Box::new(tokens)), Some(hash))
         }
         _ => (tensors(probe, path, model, config)?, None),
     };
@@ -147,7 +145,6 @@ pub fn resolve(
         inputs,
         output,
         pooling,
-        dims: config.dims,
         batch_size,
         fixed_batch,
         settings: record.settings,
@@ -321,7 +318,7 @@ fn image(
         [1.0; 3],
     );
     let exif = record.pick("exif", [(config.exif, Origin::File)], false);
-    let preprocess = ImagePreprocess {
+    let preprocess = Box::new(ImagePreprocess {
         size,
         resize,
         crop,
@@ -332,7 +329,7 @@ fn image(
         mean,
         std,
         exif,
-    };
+    });
     let configured = [config, &sidecar]
         .iter()
         .any(|known| known.mean.is_some() || known.std.is_some() || known.scale.is_some());

@@ -169,11 +169,7 @@ mod tests {
             python_folder: || None,
         };
         let mut options = options(root);
-        let find = |o: &RuntimeOptions, a: &Surroundings| {
-            locate_in(o, a)
-                .expect("no error")
-                .map(|(path, found)| (path, found))
-        };
+        let find = |o: &RuntimeOptions, a: &Surroundings| locate_in(o, a).expect("no error");
         assert_eq!(find(&options, &around), None);
 
         let cached = touch(&cached_folder(&options.cache_dir, false).join(name));
