@@ -5,7 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{AuditConfig, ModelConfig};
 use crate::domain::{FindingCode, Probe, Side};
-use crate::embed::{self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress};
+use crate::embed::{
+    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
+};
 use crate::judge::{self, evidence::Evidence};
 use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
@@ -46,7 +48,9 @@ pub enum AuditError {
         source: EmbedError,
     },
     /// `--strict` and the preprocessing was assumed.
-    #[error("{side} model: image preprocessing is not configured, and --strict refuses to assume it")]
+    #[error(
+        "{side} model: image preprocessing is not configured, and --strict refuses to assume it"
+    )]
     PreprocessingAssumed {
         /// Which model.
         side: Side,
@@ -117,7 +121,10 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
     clock.lap("embed");
 
-    let options = StructureOptions { seed: config.seed, ..StructureOptions::default() };
+    let options = StructureOptions {
+        seed: config.seed,
+        ..StructureOptions::default()
+    };
     let structure = structure::estimate(&probe, &old.embeddings, &options);
     clock.lap("structure");
 
@@ -143,7 +150,9 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     }
     let consensus = if comparable {
         let junk = |query: usize, item: usize| {
-            queries.binary_search(&query).is_ok_and(|q| retrieval.protocol.is_junk(q, item))
+            queries
+                .binary_search(&query)
+                .is_ok_and(|q| retrieval.protocol.is_junk(q, item))
         };
         structure::consensus(&probe, &structure, a, b, &queries, &junk, &options)
     } else {
@@ -152,14 +161,22 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let same_model = old.model.hash == new.model.hash
         && old.model.preprocessing_key == new.model.preprocessing_key;
     let dims = [a.dim(), b.dim()];
-    let evidence =
-        Evidence::collect(&retrieval, credible.as_ref(), dims, same_model, &config.policy, config.seed);
+    let evidence = Evidence::collect(
+        &retrieval,
+        credible.as_ref(),
+        dims,
+        same_model,
+        &config.policy,
+        config.seed,
+    );
     let judgement = judge::judge(&evidence, &config.policy);
     clock.lap("judge");
 
     let run = RunSection {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_unix: started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        started_unix: started
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
         stage_seconds: clock.laps,
         command: around.command.clone(),
         threads: around.runtime.threads,
@@ -238,7 +255,9 @@ fn runtime_if_needed(
     for side in [Side::Old, Side::New] {
         needed |= matches!(side_options(side, config, around)?.0, ModelSource::Onnx(_));
     }
-    Ok(needed.then(|| Runtime::init(&around.runtime, around.notify)).transpose()?)
+    Ok(needed
+        .then(|| Runtime::init(&around.runtime, around.notify))
+        .transpose()?)
 }
 
 fn embed_side(
@@ -251,8 +270,10 @@ fn embed_side(
     let (source, options) = side_options(side, config, around)?;
     let embedded = embed::embed(probe, &source, &options, runtime, around.progress)
         .map_err(|source| AuditError::Embed { side, source })?;
-    let assumed =
-        embedded.findings.iter().any(|finding| finding.code == FindingCode::PreprocessingAssumed);
+    let assumed = embedded
+        .findings
+        .iter()
+        .any(|finding| finding.code == FindingCode::PreprocessingAssumed);
     if config.strict && assumed {
         return Err(AuditError::PreprocessingAssumed { side });
     }
@@ -264,8 +285,13 @@ fn drop_bad_items(probe: &mut Probe, old: &mut Embedded, new: &mut Embedded) -> 
     let mut bad: Vec<_> = old.bad_items.iter().chain(&new.bad_items).collect();
     bad.sort_by_key(|bad| bad.item);
     bad.dedup_by_key(|bad| bad.item);
-    let rows =
-        bad.iter().map(|bad| BadItemRow { id: bad.id.clone(), error: bad.error.clone() }).collect();
+    let rows = bad
+        .iter()
+        .map(|bad| BadItemRow {
+            id: bad.id.clone(),
+            error: bad.error.clone(),
+        })
+        .collect();
     let mut keep = vec![true; probe.items.len()];
     bad.iter().for_each(|bad| keep[bad.item] = false);
     if keep.contains(&false) {
@@ -285,13 +311,17 @@ struct Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { last: Instant::now(), laps: Vec::new() }
+        Self {
+            last: Instant::now(),
+            laps: Vec::new(),
+        }
     }
 }
 
 impl Clock {
     fn lap(&mut self, stage: &str) {
-        self.laps.push((stage.to_owned(), self.last.elapsed().as_secs_f64()));
+        self.laps
+            .push((stage.to_owned(), self.last.elapsed().as_secs_f64()));
         self.last = Instant::now();
     }
 }

@@ -138,16 +138,36 @@ pub struct AuditArgs {
     pub strict: bool,
 
     /// Largest tolerated loss of mAP (default 0.01)
-    #[arg(long, value_name = "D", help_heading = "Judging", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "D",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
     pub margin: Option<f64>,
     /// One-sided error of every bound (default 0.05)
-    #[arg(long, value_name = "A", help_heading = "Judging", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "A",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
     pub alpha: Option<f64>,
     /// Largest tolerated share of excess flips (default 0.05)
-    #[arg(long, value_name = "S", help_heading = "Judging", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "S",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
     pub excess_flips: Option<f64>,
     /// Largest tolerated share of negative flips (default: warns only)
-    #[arg(long, value_name = "S", help_heading = "Judging", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "S",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
     pub negative_flips: Option<f64>,
     /// How embeddings are compared (default cosine)
     #[arg(long, value_enum, help_heading = "Judging")]
@@ -184,7 +204,12 @@ pub struct RuntimeArgs {
     #[arg(long, value_name = "PATH", help_heading = "Running")]
     pub onnxruntime: Option<PathBuf>,
     /// auto, cpu, cuda[:N] or tensorrt[:N]
-    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Running")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "auto",
+        help_heading = "Running"
+    )]
     pub device: Device,
     /// Threads (default: all cores)
     #[arg(long, value_name = "N", help_heading = "Running")]
@@ -224,7 +249,11 @@ impl AuditArgs {
         }
         let [_, _, data] = self.paths();
         let path = config_path_beside(&data);
-        if path.is_file() { ConfigFile::read(&path) } else { Ok(ConfigFile::default()) }
+        if path.is_file() {
+            ConfigFile::read(&path)
+        } else {
+            Ok(ConfigFile::default())
+        }
     }
 
     /// What the flags say.
@@ -277,7 +306,11 @@ impl RuntimeArgs {
 
 /// audit.toml in the data folder, or beside the manifest.
 pub fn config_path_beside(data: &Path) -> PathBuf {
-    let folder = if data.is_dir() { data } else { data.parent().unwrap_or(Path::new("")) };
+    let folder = if data.is_dir() {
+        data
+    } else {
+        data.parent().unwrap_or(Path::new(""))
+    };
     folder.join("audit.toml")
 }
 
@@ -302,7 +335,9 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, 
 
 fn lone_word(args: &[std::ffi::OsString]) -> Option<&str> {
     match args {
-        [_, word] => word.to_str().filter(|word| !word.starts_with('-') && !Path::new(word).exists()),
+        [_, word] => word
+            .to_str()
+            .filter(|word| !word.starts_with('-') && !Path::new(word).exists()),
         _ => None,
     }
 }
@@ -312,7 +347,12 @@ fn nearest_subcommand(word: &str) -> Option<String> {
     const ALIKE: f64 = 0.5;
     Cli::command()
         .get_subcommands()
-        .map(|command| (strsim::normalized_damerau_levenshtein(word, command.get_name()), command))
+        .map(|command| {
+            (
+                strsim::normalized_damerau_levenshtein(word, command.get_name()),
+                command,
+            )
+        })
         .filter(|(alike, _)| *alike >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, command)| command.get_name().to_owned())
@@ -323,7 +363,11 @@ mod tests {
     use super::*;
 
     fn parsed(words: &[&str]) -> Result<Cli, clap::Error> {
-        parse(std::iter::once("compat-audit").chain(words.iter().copied()).map(Into::into))
+        parse(
+            std::iter::once("compat-audit")
+                .chain(words.iter().copied())
+                .map(Into::into),
+        )
     }
 
     #[test]
@@ -345,8 +389,13 @@ mod tests {
     #[test]
     fn a_lone_misspelt_word_suggests_the_subcommand() {
         let error = parsed(&["rntime"]).expect_err("unknown").to_string();
-        assert!(error.contains("did you mean `compat-audit runtime`?"), "{error}");
-        let error = parsed(&["nothing-like-it.onnx"]).expect_err("two paths missing").to_string();
+        assert!(
+            error.contains("did you mean `compat-audit runtime`?"),
+            "{error}"
+        );
+        let error = parsed(&["nothing-like-it.onnx"])
+            .expect_err("two paths missing")
+            .to_string();
         assert!(error.contains("<NEW>"), "{error}");
     }
 
@@ -354,6 +403,11 @@ mod tests {
     fn usage_errors_exit_2_and_help_0() {
         assert_eq!(parsed(&["a.onnx"]).expect_err("missing").exit_code(), 2);
         assert_eq!(parsed(&["--help"]).expect_err("help").exit_code(), 0);
-        assert_eq!(parsed(&["a", "b", "c", "--device", "abacus"]).expect_err("device").exit_code(), 2);
+        assert_eq!(
+            parsed(&["a", "b", "c", "--device", "abacus"])
+                .expect_err("device")
+                .exit_code(),
+            2
+        );
     }
 }

@@ -36,7 +36,9 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
-        self.hint.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+        self.hint
+            .iter()
+            .try_for_each(|hint| write!(f, "\nhint: {hint}"))
     }
 }
 
@@ -53,7 +55,10 @@ failure_from!(AuditError, ConfigError, ReportError, RuntimeError);
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self { message: format!("cannot write the output: {error}"), hint: None }
+        Self {
+            message: format!("cannot write the output: {error}"),
+            hint: None,
+        }
     }
 }
 
@@ -108,10 +113,17 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     };
     let mut stdout = std::io::stdout();
     if args.dry_run {
-        write!(stdout, "{}", preview_text(&audit::preview(&config, &around)?))?;
+        write!(
+            stdout,
+            "{}",
+            preview_text(&audit::preview(&config, &around)?)
+        )?;
         return Ok(Done::Nothing);
     }
-    let out = args.out.clone().unwrap_or_else(|| default_out(&config.old, &config.new));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
     let outcome = audit::run(&config, &around)?;
     report::write(&outcome.report, &outcome.items, &out)?;
@@ -122,7 +134,11 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
             color: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             ascii: !stdout.is_terminal(),
         };
-        write!(stdout, "{}", terminal::summary(&outcome.report, &out, style))?;
+        write!(
+            stdout,
+            "{}",
+            terminal::summary(&outcome.report, &out, style)
+        )?;
     }
     Ok(Done::Audited(outcome.report.verdict.verdict))
 }
@@ -130,7 +146,10 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
 /// `reports/<old>-vs-<new>`, by file stem; equal stems take their folder's name.
 fn default_out(old: &Path, new: &Path) -> PathBuf {
     let name = |part: Option<&std::ffi::OsStr>| {
-        part.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+        part.map_or_else(
+            || "model".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )
     };
     let mut names = [old, new].map(|path| name(path.file_stem()));
     if names[0] == names[1] && old != new {
@@ -168,7 +187,10 @@ fn preview_text(preview: &Preview) -> String {
             text += &format!("  output {output}\n");
         }
         for setting in &model.settings {
-            text += &format!("  {} = {} ({:?})\n", setting.key, setting.value, setting.origin);
+            text += &format!(
+                "  {} = {} ({:?})\n",
+                setting.key, setting.value, setting.origin
+            );
         }
         for finding in &model.findings {
             text += &format!("  note   {}\n", finding.message);
@@ -181,7 +203,10 @@ fn runtime_show(args: &RuntimeArgs) -> Result<Done, Failure> {
     let mut stdout = std::io::stdout();
     match runtime::locate(&args.options(false))? {
         Some((library, found)) => writeln!(stdout, "{} ({found})", library.display())?,
-        None => writeln!(stdout, "none found; `compat-audit runtime install` gets one")?,
+        None => writeln!(
+            stdout,
+            "none found; `compat-audit runtime install` gets one"
+        )?,
     }
     Ok(Done::Nothing)
 }
@@ -197,7 +222,10 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
         notify: &notice,
         command: Vec::new(),
     };
-    let out = args.out.clone().unwrap_or_else(|| crate::cli::config_path_beside(&args.data));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| crate::cli::config_path_beside(&args.data));
     if out.exists() && !args.force {
         return Err(Failure {
             message: format!("{}: exists already", out.display()),
@@ -234,8 +262,15 @@ fn version(args: &AuditArgs) -> Result<Done, Failure> {
                 library.display()
             ))
         )?;
-        writeln!(stdout, "providers    CPU, CUDA, TensorRT (compiled in; used where the library has them)")?;
-        writeln!(stdout, "scores       {}", crate::retrieve::score::kernel_name())?;
+        writeln!(
+            stdout,
+            "providers    CPU, CUDA, TensorRT (compiled in; used where the library has them)"
+        )?;
+        writeln!(
+            stdout,
+            "scores       {}",
+            crate::retrieve::score::kernel_name()
+        )?;
     }
     Ok(Done::Nothing)
 }
@@ -253,7 +288,9 @@ fn log_to_stderr(verbose: bool) {
 
 fn limit_threads(threads: usize) {
     // Only a second call in one process fails; the first pool stays.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global();
 }
 
 #[cfg(test)]
@@ -262,7 +299,11 @@ mod tests {
 
     #[test]
     fn report_folder_is_named_after_the_models() {
-        let out = |a: &str, b: &str| default_out(Path::new(a), Path::new(b)).display().to_string();
+        let out = |a: &str, b: &str| {
+            default_out(Path::new(a), Path::new(b))
+                .display()
+                .to_string()
+        };
         assert_eq!(out("m/old.onnx", "m/new.onnx"), "reports/old-vs-new");
         assert_eq!(out("v1/model.onnx", "v2/model.onnx"), "reports/v1-vs-v2");
         assert_eq!(out("m/old.onnx", "m/old.onnx"), "reports/old-vs-old");
@@ -270,7 +311,10 @@ mod tests {
 
     #[test]
     fn a_failure_reads_as_error_and_hint() {
-        let failure = Failure { message: "a: b".into(), hint: Some("do c".into()) };
+        let failure = Failure {
+            message: "a: b".into(),
+            hint: Some("do c".into()),
+        };
         assert_eq!(failure.to_string(), "error: a: b\nhint: do c");
     }
 }

@@ -33,7 +33,11 @@ impl Drop for HalfWritten {
 pub fn install() {
     // An error means that a handler is there already.
     let _ = ctrlc::set_handler(|| {
-        for path in HALF_WRITTEN.lock().map(|paths| paths.clone()).unwrap_or_default() {
+        for path in HALF_WRITTEN
+            .lock()
+            .map(|paths| paths.clone())
+            .unwrap_or_default()
+        {
             // The path may have been moved into place in this very moment; then nothing is half-written.
             let _ = if path.is_dir() {
                 std::fs::remove_dir_all(&path)

@@ -49,6 +49,17 @@ pub enum Verdict {
     Inconclusive,
 }
 
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Verdict::SkipBackfill => "skip-backfill",
+            Verdict::FullBackfill => "full-backfill",
+            Verdict::DoNotUpgrade => "do-not-upgrade",
+            Verdict::Inconclusive => "inconclusive",
+        })
+    }
+}
+
 /// Outcome of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

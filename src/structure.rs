@@ -12,9 +12,10 @@ use rayon::prelude::*;
 
 use crate::domain::{Embeddings, Probe};
 
+mod agreement;
 mod consensus;
 mod credibility;
-mod partition;
+mod one_cluster;
 mod subclusters;
 
 pub use consensus::{Consensus, consensus};
@@ -304,6 +305,7 @@ mod testing {
             camera: None,
             role: Role::Both,
             source: Source::Missing,
+            text: None,
             slices: Vec::new(),
         });
         let names = 0..=identities.iter().copied().max().unwrap_or(0);

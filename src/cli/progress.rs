@@ -16,14 +16,20 @@ pub struct Bars {
 impl Bars {
     /// Bars for this process's stderr.
     pub fn new(quiet: bool) -> Self {
-        Self { visible: !quiet && std::io::stderr().is_terminal(), bar: Mutex::new(None) }
+        Self {
+            visible: !quiet && std::io::stderr().is_terminal(),
+            bar: Mutex::new(None),
+        }
     }
 }
 
 impl Progress for Bars {
     fn start(&self, label: &str, total: u64) {
-        let target =
-            if self.visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if self.visible {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let style = ProgressStyle::with_template("{msg:24} {bar:40} {pos}/{len} {eta}")
             .expect("the template is constant and valid");
         let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style);
@@ -32,13 +38,23 @@ impl Progress for Bars {
     }
 
     fn advance(&self, n: u64) {
-        if let Some(bar) = self.bar.lock().expect("no thread panics while drawing").as_ref() {
+        if let Some(bar) = self
+            .bar
+            .lock()
+            .expect("no thread panics while drawing")
+            .as_ref()
+        {
             bar.inc(n);
         }
     }
 
     fn finish(&self) {
-        if let Some(bar) = self.bar.lock().expect("no thread panics while drawing").take() {
+        if let Some(bar) = self
+            .bar
+            .lock()
+            .expect("no thread panics while drawing")
+            .take()
+        {
             bar.finish_and_clear();
         }
     }

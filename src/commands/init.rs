@@ -36,8 +36,12 @@ pub fn audit_toml(preview: &Preview) -> String {
     for (table, model) in ["old", "new"].iter().zip(&preview.models) {
         text += &format!("\n[{table}]                        # {}\n", model.name);
         for setting in &model.settings {
-            let Some(key) = setting.key.strip_prefix(&format!("{table}.")) else { continue };
-            let Some(value) = toml_value(&setting.value) else { continue };
+            let Some(key) = setting.key.strip_prefix(&format!("{table}.")) else {
+                continue;
+            };
+            let Some(value) = toml_value(&setting.value) else {
+                continue;
+            };
             let comment = match setting.origin {
                 Origin::Model => "what the model file says",
                 Origin::Sidecar => "from the file beside the model",

@@ -1,9 +1,7 @@
 //! Puts the stages' outputs into the report's sections.
 
 use crate::config::AuditConfig;
-use crate::domain::{
-    Estimate, Finding, FindingCode, Item, Measure, Pairing, Probe, Severity, Side, Source,
-};
+use crate::domain::{Finding, FindingCode, Item, Measure, Pairing, Probe, Severity, Side, Source};
 use crate::embed::Embedded;
 use crate::judge::Judgement;
 use crate::judge::evidence::{Change, Evidence, Flips, Intervals, PRIMARY, difference};
@@ -89,11 +87,15 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
         structure: tables.structure(),
         worst_flips: tables.worst_flips(),
         policy: stages.config.policy.clone(),
-        settings: [&stages.config.settings, &stages.old.settings, &stages.new.settings]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        settings: [
+            &stages.config.settings,
+            &stages.old.settings,
+            &stages.new.settings,
+        ]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect(),
         run: stages.run.clone(),
     };
     (report, tables.items())
@@ -147,7 +149,12 @@ impl<'a> Tables<'a> {
     }
 
     fn query_items(&self) -> impl Iterator<Item = usize> + '_ {
-        self.stages.retrieval.protocol.queries().iter().map(|query| query.item)
+        self.stages
+            .retrieval
+            .protocol
+            .queries()
+            .iter()
+            .map(|query| query.item)
     }
 
     fn not_tested(&self) -> Vec<String> {
@@ -163,15 +170,28 @@ impl<'a> Tables<'a> {
             );
         }
         if same_dim {
-            lines.push("slices and partial refreshes of the gallery: not part of this version".to_owned());
+            lines.push(
+                "slices and partial refreshes of the gallery: not part of this version".to_owned(),
+            );
         }
         lines
     }
 
     fn findings(&self) -> Vec<Finding> {
-        let Stages { probe, old, new, evidence, retrieval, bad_items, .. } = self.stages;
-        let mut findings: Vec<Finding> =
-            [&probe.findings, &old.findings, &new.findings].into_iter().flatten().cloned().collect();
+        let Stages {
+            probe,
+            old,
+            new,
+            evidence,
+            retrieval,
+            bad_items,
+            ..
+        } = self.stages;
+        let mut findings: Vec<Finding> = [&probe.findings, &old.findings, &new.findings]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         let mut add = |code, severity, message: String| {
             findings.push(Finding::new(code, severity, message));
         };
@@ -190,7 +210,10 @@ impl<'a> Tables<'a> {
             add(
                 FindingCode::BadItems,
                 Severity::Warning,
-                format!("{} items could not be read and were left out", bad_items.len()),
+                format!(
+                    "{} items could not be read and were left out",
+                    bad_items.len()
+                ),
             );
         }
         let [old_dim, new_dim] = evidence.dims;
@@ -215,7 +238,10 @@ impl<'a> Tables<'a> {
             add(
                 FindingCode::DominantIdentity,
                 Severity::Warning,
-                format!("one identity holds {:.0} % of the queries", 100.0 * evidence.dominant_share),
+                format!(
+                    "one identity holds {:.0} % of the queries",
+                    100.0 * evidence.dominant_share
+                ),
             );
         }
         if retrieval.verifications.is_empty() {
@@ -266,11 +292,21 @@ impl<'a> Tables<'a> {
     }
 
     fn probe(&self) -> ProbeSection {
-        let Stages { probe, retrieval, evidence, config, bad_items, .. } = self.stages;
+        let Stages {
+            probe,
+            retrieval,
+            evidence,
+            config,
+            bad_items,
+            ..
+        } = self.stages;
         let protocol = &retrieval.protocol;
         let mut queried = vec![false; probe.labels.len()];
         for &query in &probe.queries() {
-            probe.items[query].labels.iter().for_each(|&label| queried[label as usize] = true);
+            probe.items[query]
+                .labels
+                .iter()
+                .for_each(|&label| queried[label as usize] = true);
         }
         let is_distractor = |item: &Item| !item.labels.iter().any(|&label| queried[label as usize]);
         ProbeSection {
@@ -286,7 +322,11 @@ impl<'a> Tables<'a> {
             gallery: protocol.gallery().len(),
             identities: probe.identities.len(),
             cameras: probe.cameras.len(),
-            junk: probe.items.iter().filter(|item| item.identity.is_none()).count(),
+            junk: probe
+                .items
+                .iter()
+                .filter(|item| item.identity.is_none())
+                .count(),
             distractors: protocol
                 .gallery()
                 .iter()
@@ -316,7 +356,12 @@ impl<'a> Tables<'a> {
                 Some(PairingSection {
                     pairing: pairing.to_string(),
                     measures: self.measures(|measure| evaluation.per_query(measure)),
-                    verification: self.stages.retrieval.verifications.get(&pairing).map(verification),
+                    verification: self
+                        .stages
+                        .retrieval
+                        .verifications
+                        .get(&pairing)
+                        .map(verification),
                 })
             })
             .collect()
@@ -324,10 +369,18 @@ impl<'a> Tables<'a> {
 
     fn compatibility(&self) -> Option<CompatibilitySection> {
         let evidence = self.stages.evidence;
-        let (old_old, new_old) =
-            (self.evaluation(Pairing::OLD_OLD)?, self.evaluation(Pairing::NEW_OLD)?);
-        let (Change { optimistic, identity_weighted, .. }, flips) =
-            (evidence.change?, evidence.flips.as_ref()?);
+        let (old_old, new_old) = (
+            self.evaluation(Pairing::OLD_OLD)?,
+            self.evaluation(Pairing::NEW_OLD)?,
+        );
+        let (
+            Change {
+                optimistic,
+                identity_weighted,
+                ..
+            },
+            flips,
+        ) = (evidence.change?, evidence.flips.as_ref()?);
         Some(CompatibilitySection {
             change: self.measures(|measure| {
                 difference(&new_old.per_query(measure), &old_old.per_query(measure))
@@ -338,17 +391,25 @@ impl<'a> Tables<'a> {
             flips: flip_section(flips),
             overlap: OVERLAP_AT
                 .into_iter()
-                .map(|k| OverlapRow { k, overlap: agreement::top_k_overlap(old_old, new_old, k) })
+                .map(|k| OverlapRow {
+                    k,
+                    overlap: agreement::top_k_overlap(old_old, new_old, k),
+                })
                 .collect(),
-            alignment: agreement::alignment(&self.stages.old.embeddings, &self.stages.new.embeddings)
-                .and_then(quantiles),
+            alignment: agreement::alignment(
+                &self.stages.old.embeddings,
+                &self.stages.new.embeddings,
+            )
+            .and_then(quantiles),
             threshold_transfer: self.threshold_transfer(),
         })
     }
 
     fn threshold_transfer(&self) -> Vec<ThresholdTransferRow> {
         let verifications = &self.stages.retrieval.verifications;
-        let Some(today) = verifications.get(&Pairing::OLD_OLD) else { return Vec::new() };
+        let Some(today) = verifications.get(&Pairing::OLD_OLD) else {
+            return Vec::new();
+        };
         [Pairing::NEW_OLD, Pairing::NEW_NEW]
             .into_iter()
             .filter_map(|pairing| Some((pairing, verifications.get(&pairing)?)))
@@ -368,8 +429,9 @@ impl<'a> Tables<'a> {
 
     fn structure(&self) -> StructureSection {
         let structure = self.stages.structure;
-        let mut rows: Vec<SubClusterRow> =
-            (0..structure.subclusters.len()).map(|index| self.subcluster(index)).collect();
+        let mut rows: Vec<SubClusterRow> = (0..structure.subclusters.len())
+            .map(|index| self.subcluster(index))
+            .collect();
         rows.retain(|row| row.queries > 0);
         let change = |row: &SubClusterRow| match (row.new_old, row.old_old) {
             (Some(new), Some(old)) => new - old,
@@ -378,7 +440,10 @@ impl<'a> Tables<'a> {
         rows.sort_by(|a, b| change(a).total_cmp(&change(b)).then(a.name.cmp(&b.name)));
         rows.truncate(SUBCLUSTERS);
         let mut per_identity = vec![0_usize; self.stages.probe.identities.len()];
-        structure.subclusters.iter().for_each(|s| per_identity[s.identity as usize] += 1);
+        structure
+            .subclusters
+            .iter()
+            .for_each(|s| per_identity[s.identity as usize] += 1);
         StructureSection {
             n_subclusters: structure.subclusters.len(),
             n_split_identities: per_identity.iter().filter(|&&n| n > 1).count(),
@@ -505,8 +570,9 @@ impl<'a> Tables<'a> {
         ) else {
             return Vec::new();
         };
-        let mut worst: Vec<usize> =
-            (0..flips.per_query.len()).filter(|&q| flips.per_query[q].is_negative()).collect();
+        let mut worst: Vec<usize> = (0..flips.per_query.len())
+            .filter(|&q| flips.per_query[q].is_negative())
+            .collect();
         worst.sort_by_key(|&q| (std::cmp::Reverse(new_old.rankings[q].first_rank()), q));
         worst
             .into_iter()
@@ -514,7 +580,12 @@ impl<'a> Tables<'a> {
             .map(|q| {
                 let query = &self.stages.retrieval.protocol.queries()[q];
                 let hits = |ranking: &Ranking| -> Vec<HitView> {
-                    ranking.top.iter().take(HITS).map(|hit| self.hit(hit, query.item)).collect()
+                    ranking
+                        .top
+                        .iter()
+                        .take(HITS)
+                        .map(|hit| self.hit(hit, query.item))
+                        .collect()
                 };
                 FlipExample {
                     query: self.view(query.item),
@@ -539,7 +610,9 @@ impl<'a> Tables<'a> {
     }
 
     fn view(&self, item: usize) -> ItemView {
-        let Item { id, source, text, .. } = &self.stages.probe.items[item];
+        let Item {
+            id, source, text, ..
+        } = &self.stages.probe.items[item];
         ItemView {
             id: id.clone(),
             identity: self.stages.probe.identity_name(item).to_owned(),
@@ -555,7 +628,12 @@ impl<'a> Tables<'a> {
     }
 
     fn items(&self) -> Vec<ItemRow> {
-        let Stages { probe, structure, evidence, .. } = self.stages;
+        let Stages {
+            probe,
+            structure,
+            evidence,
+            ..
+        } = self.stages;
         let mut query_of_item = vec![None; probe.items.len()];
         for (query, item) in self.query_items().enumerate() {
             query_of_item[item] = Some(query);
@@ -566,11 +644,15 @@ impl<'a> Tables<'a> {
             .map(|i| {
                 let item = &probe.items[i];
                 let query = query_of_item[i];
-                let flip = query.zip(evidence.flips.as_ref()).map(|(q, flips)| flips.per_query[q]);
+                let flip = query
+                    .zip(evidence.flips.as_ref())
+                    .map(|(q, flips)| flips.per_query[q]);
                 ItemRow {
                     id: item.id.clone(),
                     identity: probe.identity_name(i).to_owned(),
-                    camera: item.camera.map(|camera| probe.cameras[camera as usize].clone()),
+                    camera: item
+                        .camera
+                        .map(|camera| probe.cameras[camera as usize].clone()),
                     role: item.role,
                     subcluster: structure.assignment[i].map(|index| self.subcluster_name(index)),
                     credibility: structure.credibility[i].as_ref().and_then(|c| c.combined),
@@ -596,14 +678,20 @@ impl<'a> Tables<'a> {
 fn is_collapsed(embedded: &Embedded) -> bool {
     let embeddings = &embedded.embeddings;
     let mut rows = (0..embeddings.n_items()).filter_map(|item| embeddings.get(item));
-    let Some(first) = rows.next() else { return false };
+    let Some(first) = rows.next() else {
+        return false;
+    };
     let mut others = rows.peekable();
     others.peek().is_some() && others.all(|row| row == first)
 }
 
 fn flip_section(flips: &Flips) -> FlipSection {
     let count = |old: bool, new: bool| {
-        flips.per_query.iter().filter(|flip| flip.old_old == old && flip.new_old == new).count()
+        flips
+            .per_query
+            .iter()
+            .filter(|flip| flip.old_old == old && flip.new_old == new)
+            .count()
     };
     FlipSection {
         right_right: count(true, true),
@@ -641,8 +729,9 @@ fn consensus_section(queries: &[Option<Consensus>], temperature: f64) -> Option<
     if known.is_empty() {
         return None;
     }
-    let mean =
-        |value: fn(&Consensus) -> f64| known.iter().map(|c| value(c)).sum::<f64>() / known.len() as f64;
+    let mean = |value: fn(&Consensus) -> f64| {
+        known.iter().map(|c| value(c)).sum::<f64>() / known.len() as f64
+    };
     Some(ConsensusSection {
         mass_old: mean(|c| c.mass_old),
         mass_new: mean(|c| c.mass_new),

@@ -144,6 +144,17 @@ fn pack_queries(embeddings: &Embeddings, chunk: &[usize]) -> Vec<f32> {
     panel
 }
 
+/// The instruction set that scores are computed with on this machine.
+pub fn kernel_name() -> &'static str {
+    match Kernel::detect() {
+        Kernel::Portable => "portable",
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx2 => "AVX2 + FMA",
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512 => "AVX-512",
+    }
+}
+
 /// The instruction set a block is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
