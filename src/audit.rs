@@ -129,7 +129,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     clock.lap("structure");
 
     let (a, b) = (&old.embeddings, &new.embeddings);
-    let digests = &old.input_digests;
+    let digests = &input_digests(&old, &new);
     let retrieval = retrieve::retrieve(&probe, digests, a, b, config.similarity, config.seed)?;
     let comparable = a.dim() == b.dim();
     let credible = comparable
@@ -189,6 +189,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         probe: &probe,
         old: &old,
         new: &new,
+        input_digests: digests,
         structure: &structure,
         consensus: &consensus,
         temperature: options.temperature,
@@ -268,8 +269,14 @@ fn embed_side(
     around: &Surroundings<'_>,
 ) -> Result<Embedded, AuditError> {
     let (source, options) = side_options(side, config, around)?;
-    let embedded = embed::embed(probe, &source, &options, runtime, around.progress)
-        .map_err(|source| AuditError::Embed { side, source })?;
+    let wrapped = |source| AuditError::Embed { side, source };
+    let embedded = match (&source, &config.old_embeddings) {
+        (ModelSource::Onnx(model), Some(stored)) if side == Side::Old => {
+            embed::embed_with_stored(probe, model, stored, &options, runtime, around.progress)
+        }
+        _ => embed::embed(probe, &source, &options, runtime, around.progress),
+    }
+    .map_err(wrapped)?;
     let assumed = embedded
         .findings
         .iter()
@@ -278,6 +285,15 @@ fn embed_side(
         return Err(AuditError::PreprocessingAssumed { side });
     }
     Ok(embedded)
+}
+
+/// Hashes of the decoded inputs, from whichever model read them.
+fn input_digests(old: &Embedded, new: &Embedded) -> Vec<Option<[u8; 32]>> {
+    old.input_digests
+        .iter()
+        .zip(&new.input_digests)
+        .map(|(old, new)| old.or(*new))
+        .collect()
 }
 
 /// Leaves out the items that either model could not read, everywhere.

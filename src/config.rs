@@ -40,6 +40,8 @@ pub struct ProbeConfig {
     pub columns: ColumnNames,
     /// Tensor file of the probe (`--tensors`), else the only `.npz` beside the manifest.
     pub tensors: Option<PathBuf>,
+    /// Tensor file of one of the models; it shows that a manifest without paths lists tensor rows.
+    pub model_tensors: Option<PathBuf>,
     /// Whether items may lack an input (stored embeddings stand in for it).
     pub allow_missing_inputs: bool,
 }
@@ -345,6 +347,7 @@ impl AuditConfig {
             probe: ProbeConfig {
                 columns: file.columns,
                 tensors: flags.tensors.or(audit.tensors),
+                model_tensors: file.old.tensors.clone().or(file.new.tensors.clone()),
                 allow_missing_inputs,
             },
             old_model: file.old,

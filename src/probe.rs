@@ -1,7 +1,7 @@
 //! Stage 1: what DATA holds, read into a [`Probe`].
 //!
 //! DATA is a manifest file, a folder with a manifest, or a folder of images whose names say the
-//! identities. Every way ends in the same list of drafts, and [`assemble`] makes the probe of them, so
+//! identities. Every way ends in the same list of drafts, and `assemble` makes the probe of them, so
 //! labels, identities and cameras are numbered in one place, in item order.
 
 mod error;
@@ -329,5 +329,219 @@ impl ProbeSummary {
                 .count(),
             distractor_items: gallery.iter().filter(is_distractor).count(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/data");
+
+    /// A folder with a manifest of this name and text.
+    fn folder(name: &str, text: &str) -> TempDir {
+        let folder = TempDir::new().expect("a temporary folder");
+        fs::write(folder.path().join(name), text).expect("a file in it");
+        folder
+    }
+
+    fn load_text(name: &str, text: &str) -> Result<Probe, ProbeError> {
+        load(folder(name, text).path(), &ProbeConfig::default())
+    }
+
+    fn identities(probe: &Probe) -> Vec<&str> {
+        (0..probe.items.len())
+            .map(|item| probe.identity_name(item))
+            .collect()
+    }
+
+    #[test]
+    fn the_emoji_manifest_is_read_whole() {
+        let data = Path::new(FIXTURES).join("emoji");
+        let probe = load(&data, &ProbeConfig::default()).unwrap();
+        assert_eq!(
+            ProbeSummary::of(&probe),
+            ProbeSummary {
+                items: 1073,
+                queries: 335,
+                gallery: 738,
+                identities: 200,
+                query_identities: 200,
+                cameras: 6,
+                junk: 0,
+                distractor_items: 0,
+            }
+        );
+        assert_eq!(probe.modality, Modality::Image);
+        assert_eq!(probe.slice_columns, ["name", "licence"]);
+        assert_eq!(probe.origin, data.join("labels.csv"));
+        assert_eq!(probe.findings, []);
+        let first = &probe.items[0];
+        assert_eq!(first.id, "images/noto__2195.png");
+        assert_eq!(
+            first.source,
+            Source::Image(data.join("images/noto__2195.png"))
+        );
+        assert_eq!(first.slices[1].as_deref(), Some("Apache-2.0"));
+    }
+
+    #[test]
+    fn the_text_manifest_has_tensor_rows_and_keeps_its_texts() {
+        let data = Path::new(FIXTURES).join("text");
+        let probe = load(&data, &ProbeConfig::default()).unwrap();
+        let summary = ProbeSummary::of(&probe);
+        assert_eq!((summary.items, summary.queries), (1200, 600));
+        assert_eq!((summary.gallery, summary.identities), (600, 600));
+        assert_eq!(probe.modality, Modality::Tensor);
+        assert_eq!(probe.tensors, Some(data.join("tokens.npz")));
+        assert_eq!(probe.slice_columns, ["cls"]);
+        assert_eq!(probe.items[2].source, Source::TensorRow(2));
+        assert!(probe.items[2].text().unwrap().starts_with("epidemic: "));
+        assert_eq!(probe.findings[0].code, FindingCode::NoCameras);
+    }
+
+    #[test]
+    fn shared_labels_join_identities_named_by_the_first_label() {
+        let probe = load_text(
+            "labels.jsonl",
+            r#"{"id": "a", "text": "x", "identity": ["z", "y"]}
+               {"id": "b", "text": "x", "identity": "w"}
+               {"id": "c", "text": "x", "identity": [7, "y"]}
+               {"id": "d", "text": "x", "identity": 7}
+               {"id": "e", "text": "x", "identity": -1}
+               {"id": "f", "text": "x", "identity": "w"}"#,
+        )
+        .unwrap();
+        assert_eq!(probe.labels, ["z", "y", "w", "7"]);
+        assert_eq!(identities(&probe), ["z", "w", "z", "z", "-1", "w"]);
+        assert_eq!(probe.identities, ["z", "w"]);
+        assert_eq!(probe.items[2].labels, [1, 3]);
+        // Of one component, but without a shared label.
+        assert!(!probe.items[0].is_relevant_to(&probe.items[3]));
+        let summary = ProbeSummary::of(&probe);
+        assert_eq!((summary.junk, summary.queries), (1, 5));
+    }
+
+    #[test]
+    fn a_late_bridge_joins_identities_seen_before() {
+        let probe = load_text(
+            "labels.jsonl",
+            r#"{"text": "x", "identity": "a"}
+               {"text": "x", "identity": "b"}
+               {"text": "x", "identity": "c"}
+               {"text": "x", "identity": ["c", "b"]}"#,
+        )
+        .unwrap();
+        assert_eq!(identities(&probe), ["a", "b", "b", "b"]);
+        assert_eq!(probe.identities, ["a", "b"]);
+    }
+
+    #[test]
+    fn distractors_share_no_label_with_a_query() {
+        let probe = load_text(
+            "manifest.csv",
+            "path,identity,role\na.png,1,query\nb.png,1,gallery\nc.png,2,gallery\nd.png,-1,gallery\n",
+        )
+        .unwrap();
+        let summary = ProbeSummary::of(&probe);
+        assert_eq!(summary.distractor_items, 1);
+        assert_eq!((summary.gallery, summary.junk), (2, 1));
+        assert_eq!((summary.identities, summary.query_identities), (2, 1));
+    }
+
+    #[test]
+    fn a_missing_data_path_is_named() {
+        let error = load(Path::new("no/such/data"), &ProbeConfig::default()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot read no/such/data: "));
+        assert!(error.hint().unwrap().contains("working directory"));
+    }
+
+    #[test]
+    fn two_manifests_are_both_named() {
+        let folder = folder("manifest.csv", "path,identity\n");
+        fs::write(folder.path().join("labels.jsonl"), "").unwrap();
+        let error = load(folder.path(), &ProbeConfig::default()).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.ends_with(": two manifests: labels.jsonl and manifest.csv"),
+            "{message}"
+        );
+        assert!(error.hint().unwrap().contains("as DATA"));
+    }
+
+    #[test]
+    fn a_manifest_file_may_have_any_name_of_a_known_format() {
+        let folder = folder("probe.CSV", "path,identity\na.png,1\nb.png,1\n");
+        let file = folder.path().join("probe.CSV");
+        assert_eq!(load(&file, &ProbeConfig::default()).unwrap().items.len(), 2);
+        let model = folder.path().join("model.onnx");
+        fs::write(&model, "").unwrap();
+        let error = load(&model, &ProbeConfig::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("model.onnx: expected a manifest")
+        );
+    }
+
+    #[test]
+    fn a_manifest_wins_over_folders() {
+        let folder = folder("manifest.csv", "path,identity\nquery/a.png,1\nb.png,1\n");
+        fs::create_dir(folder.path().join("query")).unwrap();
+        let probe = load(folder.path(), &ProbeConfig::default()).unwrap();
+        assert_eq!(probe.items[0].id, "query/a.png");
+    }
+
+    #[test]
+    fn tensors_without_a_manifest_are_refused() {
+        let folder = TempDir::new().unwrap();
+        let config = ProbeConfig {
+            tensors: Some("tokens.npz".into()),
+            ..ProbeConfig::default()
+        };
+        let error = load(folder.path(), &config).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("tokens.npz: tensors need a manifest")
+        );
+        assert!(error.hint().unwrap().contains("manifest.csv"));
+    }
+
+    #[test]
+    fn a_probe_needs_queries_and_a_gallery() {
+        let error = load_text("manifest.csv", "path,identity,role\na,1,query\nb,1,query\n");
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("none of the 2 items is a gallery item with an identity"));
+        let error = load_text(
+            "manifest.csv",
+            "path,identity,role\na,-1,query\nb,1,gallery\n",
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("none of the 2 items is a query item with an identity"));
+    }
+
+    #[test]
+    fn identities_of_one_item_only_find_nothing() {
+        let error = load_text("manifest.csv", "path,identity\na.png,1\nb.png,2\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("none of the 2 queries shares an identity")
+        );
+        assert!(error.hint().unwrap().contains("at least two items"));
+        let roles = "path,identity,role\na.png,1,query\nb.png,2,gallery\n";
+        assert!(matches!(
+            load_text("manifest.csv", roles),
+            Err(ProbeError::NothingRelevant {
+                queries: 1,
+                gallery: 1,
+                ..
+            })
+        ));
     }
 }

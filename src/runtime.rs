@@ -1,21 +1,29 @@
 //! ONNX Runtime: finds or installs the library, and opens models on the chosen execution provider.
 
+mod error;
+mod gpu;
 mod install;
 mod locate;
+mod version;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::ep::{CPU, CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 
+pub use error::RuntimeError;
 pub use install::{VERSION, install};
 pub use locate::{default_cache_dir, locate};
+
+use locate::Machine;
+use version::version_of;
 
 /// Oldest library that has the C API version this build asks for.
 pub const OLDEST_VERSION: &str = "1.20";
@@ -112,266 +120,214 @@ pub struct RuntimeOptions {
     pub verbose: bool,
 }
 
-/// Why no model can be run.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// A library that was named is not there.
-    #[error("{}: no ONNX Runtime library there (named by {found})", path.display())]
-    NotThere {
-        /// The path.
-        path: PathBuf,
-        /// Who named it.
-        found: LibrarySource,
-    },
-    /// The file is no usable library.
-    #[error("{}: cannot be loaded as ONNX Runtime (from {found}): {cause}", path.display())]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// Who named it.
-        found: LibrarySource,
-        /// The loader's words.
-        cause: String,
-    },
-    /// No library, and none may be installed.
-    #[error("ONNX Runtime is not on this machine, and --offline forbids installing it")]
-    Offline,
-    /// pip is not there or failed.
-    #[error("ONNX Runtime {version} cannot be installed: {cause}")]
-    Pip {
-        /// The version.
-        version: String,
-        /// What pip said.
-        cause: String,
-    },
-    /// No build is pinned for this platform.
-    #[error("no ONNX Runtime build is pinned for {platform}")]
-    Platform {
-        /// `os-arch`
-        platform: String,
-    },
-    /// The wheel is not the pinned one.
-    #[error("{}: SHA-256 is {found}, expected {expected}", path.display())]
-    Checksum {
-        /// The wheel.
-        path: PathBuf,
-        /// Pinned.
-        expected: String,
-        /// Computed.
-        found: String,
-    },
-    /// Files of the cache cannot be written or read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// `--gpu` and something is missing.
-    #[error("no GPU build can be installed: {missing}")]
-    Gpu {
-        /// What is missing.
-        missing: String,
-    },
-    /// The provider asked for does not start.
-    #[error("--device {device}: {cause}")]
-    Device {
-        /// As asked for.
-        device: Device,
-        /// The runtime's words.
-        cause: String,
-    },
-    /// A model cannot be opened.
-    #[error("{}: ONNX Runtime cannot open the model: {cause}", path.display())]
-    Model {
-        /// The model.
-        path: PathBuf,
-        /// The runtime's words.
-        cause: String,
-    },
-}
-
-impl RuntimeError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        let text = match self {
-            RuntimeError::NotThere { .. } => {
-                "give the library itself (libonnxruntime.so, .dylib, onnxruntime.dll) or its folder".into()
-            }
-            RuntimeError::Load { .. } => format!(
-                "ONNX Runtime {OLDEST_VERSION} or newer, built for this machine, is needed; `compat-audit runtime install` gets {VERSION}"
-            ),
-            RuntimeError::Offline | RuntimeError::Pip { .. } | RuntimeError::Platform { .. } => "\
-one of three helps: install Python 3 with pip and run again; give the library with --onnxruntime PATH or \
-ORT_DYLIB_PATH; or run `compat-audit runtime install` on a connected machine and copy its cache folder (--cache-dir)"
-                .into(),
-            RuntimeError::Checksum { .. } => {
-                "the download is damaged or is not the pinned file; delete it and try again".into()
-            }
-            RuntimeError::Io { .. } => "--cache-dir names another folder".into(),
-            RuntimeError::Gpu { .. } => "the CPU build needs nothing: `compat-audit runtime install`".into(),
-            RuntimeError::Device { .. } => {
-                "--device auto falls back to the CPU; `compat-audit runtime install --gpu` gets a GPU build".into()
-            }
-            RuntimeError::Model { .. } => {
-                "check that the file is a complete ONNX model whose operators this runtime knows".into()
-            }
-        };
-        Some(text)
-    }
-}
-
-/// The loaded library and where models run. One a process: a second [`Runtime::init`] keeps the first library.
+/// The loaded library and where models run.
+#[derive(Debug)]
 pub struct Runtime {
     /// The library.
     pub library: PathBuf,
-    /// Its version.
+    /// Its version, `1.minor.patch`.
     pub version: String,
     /// How it was found.
     pub found: LibrarySource,
     /// Where models run.
     pub device: Device,
-    /// Threads of one model.
+    /// Threads of one operator.
     pub threads: usize,
     environment: Environment,
+    has_nvidia_driver: bool,
 }
 
 /// A model that is ready to run.
+#[derive(Debug)]
 pub struct OpenedSession {
     /// ort's session.
     pub session: Session,
-    /// The execution provider in use.
+    /// The execution provider in use, as ONNX Runtime names it, with the device's number:
+    /// `CPUExecutionProvider`, `CUDAExecutionProvider:0`.
     pub provider: String,
-    /// Why it is not the one that `auto` would have preferred.
+    /// With [`Device::Auto`]: why a GPU that is there, or that the library was built for, is not used.
     pub fallback: Option<String>,
 }
 
-/// The library of this process.
+/// The library of this process: ONNX Runtime can be loaded once.
 struct Loaded {
     library: PathBuf,
+    version: String,
     found: LibrarySource,
     environment: Environment,
 }
 
-static LOADED: OnceLock<Loaded> = OnceLock::new();
-static LOADING: Mutex<()> = Mutex::new(());
+static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
 impl Runtime {
-    /// Finds or installs the library and loads it; one line of an installation goes to `notify`.
+    /// Finds or installs the library and loads it; what the user should know goes to `notify`, one line each.
+    ///
+    /// A process loads one library: a later call gets the same one, without a search unless it names one.
     ///
     /// # Errors
-    /// No library, or one that cannot be loaded.
+    /// No library and none to be had, one that cannot be loaded, another one named after the first call.
     pub fn init(options: &RuntimeOptions, notify: &dyn Fn(&str)) -> Result<Self, RuntimeError> {
-        let guard = LOADING.lock().expect("no thread panics while loading");
-        let loaded = match LOADED.get() {
+        let machine = Machine::this();
+        // A panic while loading leaves `None` or a whole value.
+        let mut slot = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = match slot.take() {
+            None => load(options, &machine, notify)?,
             Some(loaded) => loaded,
-            None => {
-                let loaded = load(options, notify)?;
-                LOADED.get_or_init(|| loaded)
-            }
         };
-        drop(guard);
+        let loaded = slot.insert(loaded);
+        if options.onnxruntime.is_some() {
+            let named = locate::search(options, &machine)?.found;
+            if let Some((asked, _)) = named.filter(|(asked, _)| *asked != loaded.library) {
+                return Err(RuntimeError::OtherLoaded {
+                    asked,
+                    loaded: loaded.library.clone(),
+                });
+            }
+        }
+        loaded.environment.set_log_level(if options.verbose {
+            LogLevel::Warning
+        } else {
+            LogLevel::Error
+        });
         Ok(Self {
             library: loaded.library.clone(),
-            version: version_of(&loaded.library),
+            version: loaded.version.clone(),
             found: loaded.found,
             device: options.device,
             threads: options.threads,
             environment: loaded.environment.clone(),
+            has_nvidia_driver: gpu::has_driver(&machine),
         })
     }
 
-    /// Opens a model: all optimisations, the chosen provider, no spinning threads (decoding shares the cores).
+    /// The execution providers that the library was built with, of those this build can use. Whether the
+    /// machine has what they need shows when a session is opened.
+    pub fn providers(&self) -> Vec<&'static str> {
+        [
+            (TensorRT::NAME, TensorRT::is_available()),
+            (CUDA::NAME, CUDA::is_available()),
+            (CPU::NAME, CPU::is_available()),
+        ]
+        .into_iter()
+        .filter_map(|(name, available)| available.unwrap_or(false).then_some(name))
+        .collect()
+    }
+
+    /// Opens a model: all optimisations, the device's provider, no spinning threads (decoding shares the
+    /// cores).
     ///
     /// # Errors
-    /// A model that is damaged or has unknown operators; an explicit device that does not start.
+    /// A model that is not there, is damaged or has unknown operators; an explicit device that does not start.
     pub fn open(&self, model: &Path) -> Result<OpenedSession, RuntimeError> {
-        let cpu = |fallback| {
-            self.commit(model, &[]).map(|session| OpenedSession {
-                session,
-                provider: "CPUExecutionProvider".into(),
-                fallback,
-            })
+        let (name, device, providers) = match self.device {
+            Device::Cpu => return self.open_on_cpu(model, None),
+            Device::Auto => {
+                let built_with_cuda = CUDA::is_available().unwrap_or(false);
+                if let Some(fallback) = no_gpu(built_with_cuda, self.has_nvidia_driver) {
+                    return self.open_on_cpu(model, fallback);
+                }
+                (CUDA::NAME, 0, vec![cuda(0)])
+            }
+            Device::Cuda(device) => (CUDA::NAME, device, vec![cuda(device)]),
+            // What TensorRT cannot run stays on the GPU.
+            Device::TensorRt(device) => {
+                let providers = vec![tensorrt(device), cuda(device)];
+                (TensorRT::NAME, device, providers)
+            }
         };
-        let model_error = |cause: String| RuntimeError::Model {
-            path: model.into(),
-            cause: one_line(&cause),
-        };
-        let explicit = |provider: ExecutionProviderDispatch, name: &str| {
-            // Registered first without a model: a provider that does not start is not the model's fault.
-            self.builder(std::slice::from_ref(&provider))
-                .map_err(|cause| RuntimeError::Device {
-                    device: self.device,
-                    cause: one_line(&cause),
-                })?;
-            let session = self.commit(model, &[provider]).map_err(model_error)?;
-            Ok(OpenedSession {
+        match self.session(model, &providers) {
+            Ok(session) => Ok(OpenedSession {
                 session,
-                provider: name.into(),
+                provider: format!("{name}:{device}"),
                 fallback: None,
-            })
-        };
-        match self.device {
-            Device::Cpu => cpu(None).map_err(model_error),
-            Device::Cuda(n) => explicit(cuda(n), "CUDAExecutionProvider"),
-            Device::TensorRt(n) => explicit(tensorrt(n), "TensorrtExecutionProvider"),
-            Device::Auto if !locate::has_nvidia_driver() => cpu(None).map_err(model_error),
-            Device::Auto => match self.commit(model, &[cuda(0)]) {
-                Ok(session) => Ok(OpenedSession {
-                    session,
-                    provider: "CUDAExecutionProvider".into(),
-                    fallback: None,
-                }),
-                Err(cause) => cpu(Some(one_line(&cause))).map_err(model_error),
-            },
+            }),
+            Err(cause) => {
+                let cause = first_line(&cause.to_string(), model);
+                // A model that the CPU cannot open either is at fault itself.
+                let on_cpu = self.open_on_cpu(model, Some(cause.clone()))?;
+                match self.device {
+                    Device::Auto => Ok(on_cpu),
+                    device => Err(RuntimeError::Device { device, cause }),
+                }
+            }
         }
     }
 
-    fn builder(
+    fn open_on_cpu(
         &self,
-        providers: &[ExecutionProviderDispatch],
-    ) -> Result<ort::session::builder::SessionBuilder, String> {
-        let text = |error: &dyn fmt::Display| error.to_string();
-        Session::builder(&self.environment)
-            .map_err(|e| text(&e))?
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .map_err(|e| text(&e))?
-            .with_intra_threads(self.threads)
-            .map_err(|e| text(&e))?
-            .with_intra_op_spinning(false)
-            .map_err(|e| text(&e))?
-            .with_execution_providers(providers)
-            .map_err(|e| text(&e))
+        model: &Path,
+        fallback: Option<String>,
+    ) -> Result<OpenedSession, RuntimeError> {
+        let session = self
+            .session(model, &[])
+            .map_err(|error| RuntimeError::Model {
+                path: model.into(),
+                version: self.version.clone(),
+                cause: first_line(&error.to_string(), model),
+            })?;
+        Ok(OpenedSession {
+            session,
+            provider: CPU::NAME.into(),
+            fallback,
+        })
     }
 
-    fn commit(
+    fn session(
         &self,
         model: &Path,
         providers: &[ExecutionProviderDispatch],
-    ) -> Result<Session, String> {
-        self.builder(providers)?
+    ) -> Result<Session, ort::Error> {
+        Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(self.threads)?
+            .with_intra_op_spinning(false)?
+            .with_execution_providers(providers)?
             .commit_from_file(model)
-            .map_err(|error| error.to_string())
     }
 }
 
+/// Why [`Device::Auto`] need not try CUDA, and what of it the user should know: nothing when neither the
+/// library nor the machine is made for it.
+fn no_gpu(built_with_cuda: bool, has_nvidia_driver: bool) -> Option<Option<String>> {
+    match (built_with_cuda, has_nvidia_driver) {
+        (true, true) => None,
+        (true, false) => Some(Some("no NVIDIA driver was found".into())),
+        (false, true) => Some(Some(
+            "the library has no CUDA provider; `compat-audit runtime install --gpu` gets one that has".into(),
+        )),
+        (false, false) => Some(None),
+    }
+}
+
+/// TensorFloat-32 is off: embeddings are f32, and CPU and GPU shall agree.
 fn cuda(device: u32) -> ExecutionProviderDispatch {
     CUDA::default()
-        .with_device_id(device as i32)
+        .with_device_id(device_id(device))
+        .with_tf32(false)
         .build()
         .error_on_failure()
 }
 
 fn tensorrt(device: u32) -> ExecutionProviderDispatch {
     TensorRT::default()
-        .with_device_id(device as i32)
+        .with_device_id(device_id(device))
         .build()
         .error_on_failure()
 }
 
-fn load(options: &RuntimeOptions, notify: &dyn Fn(&str)) -> Result<Loaded, RuntimeError> {
-    let (library, found) = match locate(options)? {
+/// A number beyond i32 names no device either way; the provider says so.
+fn device_id(device: u32) -> i32 {
+    i32::try_from(device).unwrap_or(i32::MAX)
+}
+
+fn load(
+    options: &RuntimeOptions,
+    machine: &Machine,
+    notify: &dyn Fn(&str),
+) -> Result<Loaded, RuntimeError> {
+    let search = locate::search(options, machine)?;
+    search.passed_over.iter().for_each(|line| notify(line));
+    let (library, found) = match search.found {
         Some(known) => known,
         None if options.offline => return Err(RuntimeError::Offline),
         None => (
@@ -382,54 +338,305 @@ fn load(options: &RuntimeOptions, notify: &dyn Fn(&str)) -> Result<Loaded, Runti
     let failed = |cause: String| RuntimeError::Load {
         path: library.clone(),
         found,
-        cause: one_line(&cause),
+        cause,
     };
-    let builder = ort::init_from(&library).map_err(|error| failed(error.to_string()))?;
+    // Unlike `ort::init`, this returns the loader's errors.
+    let builder = ort::init_from(&library).map_err(|error| match error {
+        ort::LoadDynamicError::BadVersion { version_str, .. } => RuntimeError::TooOld {
+            path: library.clone(),
+            found,
+            version: version_str,
+        },
+        ort::LoadDynamicError::Dlopen { error, .. } => failed(error.to_string()),
+        other => failed(other.to_string()),
+    })?;
     let environment = builder
+        .with_name("compat-audit")
         .with_telemetry(false)
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    environment.set_log_level(if options.verbose {
-        ort::logging::LogLevel::Warning
-    } else {
-        ort::logging::LogLevel::Fatal
-    });
+    let version = version_of(&library).map_err(|error| failed(error.to_string()))?;
     Ok(Loaded {
         library,
+        version,
         found,
         environment,
     })
 }
 
-/// The version in the library's file name (`libonnxruntime.so.1.31.1`), else the one in its build information.
-fn version_of(library: &Path) -> String {
-    let name = library
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let digits = |c: char| c.is_ascii_digit() || c == '.';
-    let version: &str = name
-        .find(|c: char| c.is_ascii_digit())
-        .map_or("", |start| &name[start..])
-        .trim_end_matches(|c: char| !digits(c))
-        .trim_end_matches('.');
-    if version.contains('.') {
-        return version
-            .trim_end_matches(".dylib")
-            .trim_end_matches('.')
-            .to_owned();
-    }
-    // `git-branch=rel-1.31.1, ...`
-    ort::info()
-        .split("rel-")
-        .nth(1)
-        .and_then(|rest| rest.split(|c| !digits(c)).next())
-        .unwrap_or("unknown")
-        .to_owned()
+/// The runtime's messages run over several lines and begin with the path, which the error names already.
+fn first_line(message: &str, model: &Path) -> String {
+    let path = format!("Load model from {} failed:", model.display());
+    let message = message.trim_start_matches(&path);
+    message.lines().next().unwrap_or_default().trim().to_owned()
 }
 
-/// The runtime's messages run over several lines and repeat themselves; the first line says it.
-fn one_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().trim().to_owned()
+/// How the unit tests look for the library: as a user's first run would, in this cache.
+#[cfg(test)]
+pub(crate) fn test_options(cache_dir: &Path) -> RuntimeOptions {
+    RuntimeOptions {
+        onnxruntime: None,
+        offline: false,
+        device: Device::Cpu,
+        threads: 2,
+        cache_dir: cache_dir.into(),
+        verbose: false,
+    }
+}
+
+/// The library that all unit tests of this process share, installed into the user's cache if none is there.
+#[cfg(test)]
+pub(crate) fn test_runtime() -> Runtime {
+    Runtime::init(&test_options(&default_cache_dir()), &|_| ()).expect("found or installed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/data/emoji/old.onnx");
+
+    /// A process loads one library, so a test that needs its own runs itself again in a child.
+    const CHILD_LIBRARY: &str = "COMPAT_AUDIT_TEST_LIBRARY";
+
+    fn child(test: &str, library: &Path) -> String {
+        let output = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD_LIBRARY, library)
+            .output()
+            .expect("it starts");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// In the child: loads the library, opens a model, says what came of it.
+    fn open_in_child() -> Option<String> {
+        let library = std::env::var_os(CHILD_LIBRARY)?;
+        let options = RuntimeOptions {
+            onnxruntime: Some(library.into()),
+            ..test_options(Path::new("/nowhere"))
+        };
+        let opened = Runtime::init(&options, &|_| ()).and_then(|runtime| {
+            let opened = runtime.open(Path::new(MODEL))?;
+            Ok(format!("{} {}", runtime.version, opened.provider))
+        });
+        Some(opened.unwrap_or_else(|error| format!("{error}; {}", error.hint().expect("one"))))
+    }
+
+    #[test]
+    fn devices_are_parsed_and_printed() {
+        for (text, device, printed) in [
+            ("auto", Device::Auto, "auto"),
+            ("cpu", Device::Cpu, "cpu"),
+            ("cuda", Device::Cuda(0), "cuda:0"),
+            ("cuda:1", Device::Cuda(1), "cuda:1"),
+            ("tensorrt:0", Device::TensorRt(0), "tensorrt:0"),
+        ] {
+            assert_eq!(text.parse(), Ok(device));
+            assert_eq!(device.to_string(), printed);
+        }
+        for wrong in [
+            "gpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "", "CUDA",
+        ] {
+            assert_eq!(
+                wrong.parse::<Device>(),
+                Err(format!(
+                    "expected auto, cpu, cuda[:N] or tensorrt[:N], found `{wrong}`"
+                ))
+            );
+        }
+    }
+
+    #[test]
+    fn sources_have_one_name_in_json() {
+        let json = serde_json::to_string(&LibrarySource::BesideExecutable).expect("JSON");
+        assert_eq!(json, "\"beside-executable\"");
+    }
+
+    #[test]
+    fn offline_installs_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = RuntimeOptions {
+            offline: true,
+            ..test_options(&folder.path().join("cache"))
+        };
+        let error = load(&options, &Machine::bare(), &|_| ())
+            .err()
+            .expect("nothing there");
+        assert_eq!(
+            error.to_string(),
+            "ONNX Runtime is not on this machine, and --offline forbids installing it"
+        );
+        assert!(error.hint().expect("a hint").contains("--onnxruntime PATH"));
+        assert!(!options.cache_dir.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_named_with_its_source() {
+        if let Some(said) = open_in_child() {
+            return println!("{said}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let library = folder.path().join("libonnxruntime.so");
+        std::fs::write(&library, "not a library").expect("written");
+        let said = child(
+            "runtime::tests::a_file_that_is_no_library_is_named_with_its_source",
+            &library,
+        );
+        let expected = format!(
+            "{}: cannot be loaded as ONNX Runtime (found by --onnxruntime): ",
+            library.display()
+        );
+        assert!(said.contains(&expected), "{said}");
+        assert!(
+            said.contains("`compat-audit runtime install` gets"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn an_installed_library_opens_a_real_model() {
+        if let Some(said) = open_in_child() {
+            return println!("{said}");
+        }
+        let cache = tempfile::tempdir().expect("a folder");
+        let library = install(cache.path(), false, &|_| ()).expect("installed");
+        let said = child(
+            "runtime::tests::an_installed_library_opens_a_real_model",
+            &library,
+        );
+        assert!(
+            said.contains(&format!("{VERSION} CPUExecutionProvider\n")),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_second_call_gets_the_same_library_and_no_other() {
+        let runtime = test_runtime();
+        let mut options = test_options(Path::new("/nowhere"));
+        let again = Runtime::init(&options, &|_| ()).expect("loaded already");
+        assert_eq!(
+            (&again.library, &again.version),
+            (&runtime.library, &runtime.version)
+        );
+        options.onnxruntime = Some(MODEL.into());
+        let error = Runtime::init(&options, &|_| ()).expect_err("another file");
+        let expected = format!(
+            "{MODEL}: cannot be loaded, this process has loaded {} already",
+            runtime.library.display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn the_cpu_runs_a_real_model_without_a_fallback() {
+        let runtime = test_runtime();
+        assert!(version::minor(&runtime.version).expect("1.minor") >= 20);
+        assert_eq!(runtime.providers().last(), Some(&"CPUExecutionProvider"));
+        let opened = runtime.open(Path::new(MODEL)).expect("opened");
+        assert_eq!(opened.provider, "CPUExecutionProvider");
+        assert_eq!(opened.fallback, None);
+        assert_eq!(opened.session.inputs().len(), 1);
+    }
+
+    #[test]
+    fn auto_says_why_a_gpu_is_not_used_and_only_where_there_could_be_one() {
+        assert_eq!(no_gpu(true, true), None);
+        assert_eq!(no_gpu(false, false), Some(None));
+        let said = |built, driver| no_gpu(built, driver).flatten().expect("a reason");
+        assert!(said(true, false).contains("no NVIDIA driver"));
+        assert!(said(false, true).contains("no CUDA provider"));
+    }
+
+    /// A CPU build refuses CUDA; a GPU build without a usable device does too.
+    #[test]
+    fn a_device_that_does_not_start_is_not_the_model_s_fault() {
+        let mut runtime = test_runtime();
+        // A device number that no machine has.
+        runtime.device = Device::Cuda(u32::MAX);
+        let error = runtime.open(Path::new(MODEL)).expect_err("no such device");
+        let RuntimeError::Device { device, cause } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*device, runtime.device);
+        assert!(!cause.is_empty());
+        assert!(error.hint().expect("a hint").contains("--device auto"));
+    }
+
+    fn model_error(name: &str, bytes: &[u8]) -> RuntimeError {
+        let folder = tempfile::tempdir().expect("a folder");
+        let model = folder.path().join(name);
+        std::fs::write(&model, bytes).expect("written");
+        let error = test_runtime().open(&model).expect_err("no model");
+        let expected = format!("{}: ONNX Runtime ", model.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_corrupt_model_is_named() {
+        let whole = std::fs::read(MODEL).expect("readable");
+        for bytes in [&whole[..whole.len() / 2], b"version https://git-lfs"] {
+            let error = model_error("h\u{e4}lfte.onnx", bytes);
+            assert!(
+                error
+                    .to_string()
+                    .ends_with("cannot open the model: Protobuf parsing failed."),
+                "{error}"
+            );
+            assert!(error.hint().expect("a hint").contains("cut short"));
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_is_named() {
+        let error = test_runtime()
+            .open(Path::new("/nowhere/a.onnx"))
+            .expect_err("missing");
+        assert!(
+            error.to_string().starts_with("/nowhere/a.onnx: "),
+            "{error}"
+        );
+    }
+
+    /// One length-delimited protobuf field.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(bytes.len()).expect("short");
+        [&[number << 3 | 2, length], bytes].concat()
+    }
+
+    #[test]
+    fn an_unknown_operator_is_named() {
+        // onnx.proto: a float tensor (TypeProto.tensor_type.elem_type = 1), `y = NoSuchOperator(x)`, opset 13,
+        // in ONNX's own domain and in another's.
+        let float = field(2, &field(1, &[1 << 3, 1]));
+        let value = |name: &str| [field(1, name.as_bytes()), float.clone()].concat();
+        for domain in ["", "com.example"] {
+            let node = [
+                field(1, b"x"),
+                field(2, b"y"),
+                field(4, b"NoSuchOperator"),
+                field(7, domain.as_bytes()),
+            ]
+            .concat();
+            let graph = [
+                field(1, &node),
+                field(2, b"graph"),
+                field(11, &value("x")),
+                field(12, &value("y")),
+            ]
+            .concat();
+            let opset = [field(1, domain.as_bytes()), vec![2 << 3, 13]].concat();
+            let model = [vec![1 << 3, 8], field(7, &graph), field(8, &opset)].concat();
+            let error = model_error("unknown.onnx", &model);
+            assert!(error.to_string().contains("NoSuchOperator"), "{error}");
+            let hint = error.hint().expect("a hint");
+            assert!(
+                hint.contains("an operator that this runtime lacks"),
+                "{error}; {hint}"
+            );
+        }
+    }
 }

@@ -516,6 +516,13 @@ mod tests {
         // Fifty coins, 25 heads: SE = sqrt(50/49 * 50 * .25) / 50; 1.644854 + .841621 = 2.486475.
         let se = (50.0_f64 / 49.0 * 12.5).sqrt() / 50.0;
         assert!((resolvable_margin(&sums, 0.05, 0.8) - 2.486475 * se).abs() < 1e-6);
+        // Ten of them: t quantiles on 9 degrees, 1.833113 + .883404.
+        let few = ClusterSums {
+            sum: sums.sum[..10].to_vec(),
+            n: sums.n[..10].to_vec(),
+        };
+        let se = (10.0_f64 / 9.0 * 2.5).sqrt() / 10.0;
+        assert!((resolvable_margin(&few, 0.05, 0.8) - 2.716517 * se).abs() < 1e-6);
         assert!((blind_share(58) - 0.050_338).abs() < 1e-5);
         assert_eq!(blind_share(0), 1.0);
 

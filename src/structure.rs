@@ -12,9 +12,10 @@ use rayon::prelude::*;
 
 use crate::domain::{Embeddings, Probe};
 
+mod agreement;
 mod consensus;
 mod credibility;
-mod partition;
+mod one_cluster;
 mod subclusters;
 
 pub use consensus::{Consensus, consensus};

@@ -246,6 +246,11 @@ fn at(row: Option<usize>) -> String {
     row.map_or(String::new(), |row| format!(", row {row}"))
 }
 
+/// Whether a header read as one column was written with semicolons or tabs.
+fn has_other_separator(header: &str) -> bool {
+    header.contains([';', '\t'])
+}
+
 fn array_prefix(array: &str) -> String {
     if array.is_empty() {
         String::new()
@@ -301,6 +306,9 @@ impl ProbeError {
                 "csv: comma-separated UTF-8 with a header line; jsonl: one JSON object a line".into()
             }
             Self::NoRows { .. } => "list one item a row".into(),
+            Self::MissingColumn { found, .. } if found.len() == 1 && has_other_separator(&found[0]) => {
+                "the columns of a csv file are separated by commas".into()
+            }
             Self::MissingColumn { key, nearest, .. } => match (nearest, *key) {
                 (Some(nearest), _) => {
                     format!("if `{nearest}` is meant, say so in audit.toml: `[columns] {key} = \"{nearest}\"`")

@@ -337,3 +337,251 @@ fn is_image(path: &Path) -> bool {
                 .any(|known| extension.eq_ignore_ascii_case(known))
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tempfile::TempDir;
+
+    /// A folder with these (empty) files; whether an image can be decoded is no matter here.
+    fn folder(files: &[&str]) -> TempDir {
+        let root = TempDir::new().unwrap();
+        for file in files {
+            let path = root.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        root
+    }
+
+    fn read_files(files: &[&str]) -> Result<Drafts, ProbeError> {
+        read(folder(files).path())
+    }
+
+    fn summary(drafts: &Drafts) -> Vec<(&str, Option<&str>, Option<&str>, Role)> {
+        drafts
+            .items
+            .iter()
+            .map(|item| {
+                let label = item.labels.first().map(String::as_str);
+                (item.id.as_str(), label, item.camera.as_deref(), item.role)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn one_folder_per_identity_is_query_and_gallery() {
+        let drafts = read_files(&["b/1.PNG", "a/x/2.jpeg", "ä/3.webp", "B/4.bmp", "-1/5.jpg"]);
+        assert_eq!(
+            summary(&drafts.unwrap()),
+            [
+                ("-1/5.jpg", None, None, Role::Both),
+                ("B/4.bmp", Some("B"), None, Role::Both),
+                ("a/x/2.jpeg", Some("a"), None, Role::Both),
+                ("b/1.PNG", Some("b"), None, Role::Both),
+                ("ä/3.webp", Some("ä"), None, Role::Both),
+            ]
+        );
+    }
+
+    #[test]
+    fn query_and_gallery_hold_identity_folders() {
+        let drafts = read_files(&["query/7/a.png", "gallery/7/b.png", "gallery/8/c.png"]).unwrap();
+        assert_eq!(
+            summary(&drafts),
+            [
+                ("gallery/7/b.png", Some("7"), None, Role::Gallery),
+                ("gallery/8/c.png", Some("8"), None, Role::Gallery),
+                ("query/7/a.png", Some("7"), None, Role::Query),
+            ]
+        );
+        assert_eq!(drafts.findings, []);
+    }
+
+    #[test]
+    fn market_1501_is_read_by_its_names() {
+        let drafts = read_files(&[
+            "query/0001_c1s1_001051_00.jpg",
+            "bounding_box_test/-1_c3s2_000001_00.jpg",
+            "bounding_box_test/0000_c1s1_000151_01.jpg",
+            "bounding_box_test/0001_c2s1_000301_00.jpg",
+            "bounding_box_test/Thumbs.db",
+            "bounding_box_test/.DS_Store",
+            "bounding_box_train/0002_c1s1_000451_03.jpg",
+        ])
+        .unwrap();
+        let gallery = |name| format!("bounding_box_test/{name}");
+        let expected = [
+            (gallery("-1_c3s2_000001_00.jpg"), None, "c3", Role::Gallery),
+            (
+                gallery("0000_c1s1_000151_01.jpg"),
+                Some("0000"),
+                "c1",
+                Role::Gallery,
+            ),
+            (
+                gallery("0001_c2s1_000301_00.jpg"),
+                Some("0001"),
+                "c2",
+                Role::Gallery,
+            ),
+            (
+                "query/0001_c1s1_001051_00.jpg".into(),
+                Some("0001"),
+                "c1",
+                Role::Query,
+            ),
+        ];
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(id, label, camera, role)| (id.as_str(), *label, Some(*camera), *role))
+            .collect();
+        assert_eq!(summary(&drafts), expected);
+        assert_eq!(drafts.findings[0].code, FindingCode::FilesIgnored);
+        assert_eq!(
+            drafts.findings[0].message,
+            "not read: 2 files that are not png, jpg, webp or bmp (.db: 1, hidden: 1); \
+             folders beside query and gallery (bounding_box_train)"
+        );
+    }
+
+    #[test]
+    fn market_names_are_told_from_others() {
+        assert_eq!(market_name("0001_c1s1_000151_01.jpg"), Some(("0001", "c1")));
+        assert_eq!(market_name("0005_c12_f0051341.jpg"), Some(("0005", "c12")));
+        assert_eq!(market_name("-1_c2s3_01.jpg"), Some(("-1", "c2")));
+        for name in [
+            "cat.jpg",
+            "0001.jpg",
+            "0001_1.jpg",
+            "0001_c.jpg",
+            "0001_c1.jpg",
+            "0001_c1x_1.jpg",
+            "0001_c1s_1.jpg",
+            "-2_c1s1_1.jpg",
+            "_c1s1_1.jpg",
+            "a1_c1s1_1.jpg",
+            "0001_cé_1.jpg",
+        ] {
+            assert_eq!(market_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn flat_names_that_say_nothing_are_refused() {
+        let error = read_files(&["query/cat.png", "gallery/0001_c1s1_1.png"]).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("query/cat.png: expected a name like 0001_c1s1"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn half_a_layout_is_refused() {
+        let error = read_files(&["query/1/a.png", "x/b.png"]).unwrap_err();
+        assert!(
+            error.to_string().ends_with(" has query/ but no gallery/"),
+            "{error}"
+        );
+        let error = read_files(&["bounding_box_test/0001_c1s1_1.png"]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(" has bounding_box_test/ but no query/"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn two_galleries_are_both_named() {
+        let error = read_files(&[
+            "query/1/a.png",
+            "gallery/1/b.png",
+            "bounding_box_test/x.png",
+        ]);
+        let error = error.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(": two gallery folders: gallery and bounding_box_test"),
+            "{error}"
+        );
+        assert_eq!(error.hint().as_deref(), Some("keep one of the two"));
+    }
+
+    #[test]
+    fn images_beside_identity_folders_are_refused() {
+        for files in [
+            ["a/1.png", "a/2.png", "loose.png"],
+            ["query/a/1.png", "gallery/a/2.png", "gallery/loose.png"],
+        ] {
+            let error = read_files(&files).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("loose.png lies beside identity folders")
+            );
+        }
+    }
+
+    #[test]
+    fn folders_without_images_are_refused() {
+        let error = read_files(&["a/x.gif", "a/.hidden.png", ".git/b.png", "README"]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(" holds no images (other files: 3)"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("manifest.csv"));
+        let error = read_files(&["query/a/1.png", "gallery/a/x.txt"]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("gallery holds no images (other files: 1)"),
+            "{error}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_loops_refused() {
+        use std::os::unix::fs::symlink;
+        let elsewhere = folder(&["1.png"]);
+        let root = folder(&["a/2.png"]);
+        symlink(elsewhere.path(), root.path().join("b")).unwrap();
+        symlink("2.png", root.path().join("a/3.png")).unwrap();
+        symlink("gone.png", root.path().join("a/4.png")).unwrap();
+        let drafts = read(root.path()).unwrap();
+        let ids: Vec<&str> = drafts.items.iter().map(|item| item.id.as_str()).collect();
+        assert_eq!(ids, ["a/2.png", "a/3.png", "a/4.png", "b/1.png"]);
+
+        symlink("..", root.path().join("a/up")).unwrap();
+        let error = read(root.path()).unwrap_err();
+        assert!(error.to_string().contains("a/up links back to "), "{error}");
+        fs::remove_file(root.path().join("a/up")).unwrap();
+
+        symlink("itself.png", root.path().join("a/itself.png")).unwrap();
+        let error = read(root.path()).unwrap_err();
+        assert!(error.to_string().contains("itself.png"), "{error}");
+        assert!(matches!(error, ProbeError::Read { .. }));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_name_that_is_not_utf8_is_refused() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let root = folder(&["a/1.png"]);
+        let name = OsStr::from_bytes(b"a/\xff.png");
+        fs::write(root.path().join(name), "").unwrap();
+        let error = read(root.path()).unwrap_err();
+        assert!(
+            error.to_string().ends_with(".png is not valid UTF-8"),
+            "{error}"
+        );
+        assert_eq!(error.hint().as_deref(), Some("rename the file"));
+    }
+}

@@ -8,7 +8,10 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use polars::prelude::{Column, CsvReadOptions, DataType, ParquetReader, PolarsResult, SerReader};
+use polars::prelude::{
+    ArrowDataType, Column, CsvReadOptions, DataType, ParquetReader, PolarsError, PolarsResult,
+    SerReader,
+};
 use serde_json::Value;
 
 use super::ProbeError;
@@ -52,6 +55,8 @@ pub(super) struct Table {
     pub rows: Vec<Vec<Option<Cell>>>,
     /// Where row i is found: its line in csv and jsonl, its number in parquet; from 1.
     pub positions: Vec<usize>,
+    /// Columns of types that are not read.
+    pub unread: Vec<String>,
 }
 
 /// Reads a manifest.
@@ -108,26 +113,40 @@ fn read_csv(path: &Path, text: &str) -> Result<Table, ProbeError> {
         .with_infer_schema_length(Some(0))
         .into_reader_with_file_handle(Cursor::new(text.as_bytes()))
         .finish()
-        .map_err(|error| parse_error(path, None, error))?;
+        .map_err(|error| polars_error(path, &error))?;
     let mut table = table_of(path, frame.columns(), frame.height())?;
+    // polars renames the second of two equal names to this.
+    let twice = |name: &&String| table.columns.contains(&format!("{name}_duplicated_0"));
+    if let Some(name) = table.columns.iter().find(twice) {
+        let message = format!("two columns are named `{name}`");
+        return Err(parse_error(path, Some(1), message));
+    }
     // A quoted cell may span lines.
     let mut line = 2;
     for (row, position) in table.rows.iter().zip(&mut table.positions) {
         *position = line;
-        let breaks: usize = row
-            .iter()
-            .flatten()
-            .map(|cell| match cell {
-                Cell::One(text) => text.matches('\n').count(),
-                Cell::Many(_) => 0,
-            })
-            .sum();
-        line += 1 + breaks;
+        let breaks = row.iter().flatten().map(|cell| match cell {
+            Cell::One(text) => text.matches('\n').count(),
+            Cell::Many(_) => 0,
+        });
+        line += 1 + breaks.sum::<usize>();
     }
+    drop_blank_rows(&mut table);
     Ok(table)
 }
 
+/// Forgets rows without any value: blank lines, and the empty tail that spreadsheets write.
+fn drop_blank_rows(table: &mut Table) {
+    let is_blank = |row: &Vec<Option<Cell>>| row.iter().all(Option::is_none);
+    let mut rows = table.rows.iter();
+    table
+        .positions
+        .retain(|_| !rows.next().is_some_and(is_blank));
+    table.rows.retain(|row| !is_blank(row));
+}
+
 fn read_parquet(path: &Path, bytes: Vec<u8>) -> Result<Table, ProbeError> {
+    let mut unread = Vec::new();
     let frame = || {
         let mut reader = ParquetReader::new(Cursor::new(bytes));
         // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the
@@ -135,24 +154,63 @@ fn read_parquet(path: &Path, bytes: Vec<u8>) -> Result<Table, ProbeError> {
         let mut metadata = reader.get_metadata()?.as_ref().clone();
         metadata.key_value_metadata = None;
         reader.set_metadata(Arc::new(metadata));
-        reader.finish()
+        let mut wanted = Vec::new();
+        for (index, field) in reader.schema()?.iter_values().enumerate() {
+            if is_read(field.dtype()) {
+                wanted.push(index);
+            } else {
+                unread.push(field.name.to_string());
+            }
+        }
+        reader.with_projection(Some(wanted)).finish()
     };
-    let frame = frame().map_err(|error| parse_error(path, None, error))?;
-    table_of(path, frame.columns(), frame.height())
+    let frame: PolarsResult<_> = frame();
+    let frame = frame.map_err(|error| polars_error(path, &error))?;
+    let mut table = table_of(path, frame.columns(), frame.height())?;
+    table.unread = unread;
+    Ok(table)
+}
+
+/// Whether a column's values say something about an item: texts, numbers, dates, lists of labels.
+///
+/// Embeddings and records do not; and polars panics on types that it was built without, so these must
+/// not reach it.
+fn is_read(dtype: &ArrowDataType) -> bool {
+    use ArrowDataType as Type;
+    let is_label = |dtype: &ArrowDataType| {
+        matches!(
+            dtype,
+            Type::Int8
+                | Type::Int16
+                | Type::Int32
+                | Type::Int64
+                | Type::UInt8
+                | Type::UInt16
+                | Type::UInt32
+                | Type::UInt64
+                | Type::Utf8
+                | Type::LargeUtf8
+                | Type::Utf8View
+        )
+    };
+    match dtype {
+        Type::Null | Type::Boolean | Type::Float32 | Type::Float64 | Type::Date32 => true,
+        Type::Timestamp(_, timezone) => timezone.is_none(),
+        Type::List(inner) | Type::LargeList(inner) => is_label(inner.dtype()),
+        _ => is_label(dtype),
+    }
 }
 
 fn table_of(path: &Path, columns: &[Column], height: usize) -> Result<Table, ProbeError> {
     let mut table = Table {
-        columns: Vec::new(),
-        rows: vec![Vec::new(); height],
+        columns: Vec::with_capacity(columns.len()),
+        rows: vec![Vec::with_capacity(columns.len()); height],
         positions: (1..=height).collect(),
+        unread: Vec::new(),
     };
     for column in columns {
-        let name = column.name().to_string();
-        let cells = cells_of(column)
-            .map_err(|error| parse_error(path, None, format!("column `{name}`: {error}")))?;
-        let Some(cells) = cells else { continue };
-        table.columns.push(name);
+        let cells = cells_of(column).map_err(|error| polars_error(path, &error))?;
+        table.columns.push(column.name().to_string());
         for (row, cell) in table.rows.iter_mut().zip(cells) {
             row.push(cell);
         }
@@ -160,30 +218,32 @@ fn table_of(path: &Path, columns: &[Column], height: usize) -> Result<Table, Pro
     Ok(table)
 }
 
-/// A column's cells; `None` for a column that is neither texts nor numbers nor lists of labels, such
-/// as an embedding, which says nothing about the item.
-fn cells_of(column: &Column) -> PolarsResult<Option<Vec<Option<Cell>>>> {
-    let is_label = |dtype: &DataType| dtype.is_integer() || *dtype == DataType::String;
-    match column.dtype() {
-        DataType::List(inner) if is_label(inner) => {
-            let lists = column.list()?;
-            let cells = (0..lists.len()).map(|row| {
-                let Some(list) = lists.get_as_series(row) else {
-                    return Ok(None);
-                };
-                let list = list.cast(&DataType::String)?;
-                let labels: Vec<String> = list.str()?.iter().flatten().map(str::to_owned).collect();
-                Ok((!labels.is_empty()).then_some(Cell::Many(labels)))
-            });
-            cells.collect::<PolarsResult<_>>().map(Some)
-        }
-        dtype if dtype.is_nested() => Ok(None),
-        _ => {
-            let texts = column.cast(&DataType::String)?;
-            let texts = texts.str()?;
-            Ok(Some(texts.iter().map(|text| text.and_then(one)).collect()))
-        }
+fn cells_of(column: &Column) -> PolarsResult<Vec<Option<Cell>>> {
+    if !matches!(column.dtype(), DataType::List(_)) {
+        let texts = column.cast(&DataType::String)?;
+        return Ok(texts.str()?.iter().map(|text| text.and_then(one)).collect());
     }
+    let lists = column.list()?;
+    let cells = (0..lists.len()).map(|row| {
+        let Some(list) = lists.get_as_series(row) else {
+            return Ok(None);
+        };
+        let list = list.cast(&DataType::String)?;
+        let labels: Vec<String> = list.str()?.iter().flatten().map(str::to_owned).collect();
+        Ok((!labels.is_empty()).then_some(Cell::Many(labels)))
+    });
+    cells.collect()
+}
+
+/// What polars says of the file, in one line and without its advice on calling polars.
+fn polars_error(path: &Path, error: &PolarsError) -> ProbeError {
+    let message = error.to_string();
+    let message = message
+        .split("\n\nThe current offset")
+        .next()
+        .unwrap_or_default();
+    let words: Vec<&str> = message.split_whitespace().collect();
+    parse_error(path, None, words.join(" "))
 }
 
 /// An empty text is no cell.
@@ -196,6 +256,7 @@ fn read_json_lines(path: &Path, text: &str) -> Result<Table, ProbeError> {
         columns: Vec::new(),
         rows: Vec::new(),
         positions: Vec::new(),
+        unread: Vec::new(),
     };
     for (number, line) in text.lines().enumerate() {
         let position = number + 1;
@@ -270,5 +331,227 @@ fn json_text(value: &Value) -> Result<Option<String>, &'static str> {
             _ => Ok(Some(number.to_string())),
         },
         Value::Array(_) | Value::Object(_) => Ok(Some(value.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use polars::prelude::{DataFrame, IntoColumn, NamedFrom, ParquetWriter, Series};
+    use tempfile::TempDir;
+
+    fn read_text(name: &str, text: impl AsRef<[u8]>) -> Result<Table, ProbeError> {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn texts(table: &Table, row: usize) -> Vec<Option<&str>> {
+        table.rows[row]
+            .iter()
+            .map(|cell| match cell {
+                Some(Cell::One(text)) => Some(text.as_str()),
+                Some(Cell::Many(_)) => panic!("no list expected"),
+                None => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn csv_cells_stay_as_written() {
+        let table = read_text(
+            "m.csv",
+            "\u{feff}path,identity,n\r\na.png,0001,1e5\r\n\"b, c.png\",true,\r\n",
+        )
+        .unwrap();
+        assert_eq!(table.columns, ["path", "identity", "n"]);
+        assert_eq!(texts(&table, 0), [Some("a.png"), Some("0001"), Some("1e5")]);
+        assert_eq!(texts(&table, 1), [Some("b, c.png"), Some("true"), None]);
+        assert_eq!(table.positions, [2, 3]);
+    }
+
+    #[test]
+    fn csv_positions_are_lines() {
+        let table = read_text("m.csv", "text,identity\n\"two\nlines\",1\nb,2\n").unwrap();
+        assert_eq!(table.positions, [2, 4]);
+        assert_eq!(texts(&table, 1), [Some("b"), Some("2")]);
+    }
+
+    #[test]
+    fn equal_column_names_are_refused() {
+        let error = read_text("m.csv", "path,label,label\na,1,2\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("row 1: two columns are named `label`")
+        );
+    }
+
+    #[test]
+    fn parquet_types_that_say_nothing_are_told_apart() {
+        use ArrowDataType as Type;
+        use polars::prelude::{ArrowField, PlSmallStr};
+        let list =
+            |inner| Type::LargeList(Box::new(ArrowField::new(PlSmallStr::EMPTY, inner, true)));
+        for read in [
+            Type::Utf8View,
+            Type::Int32,
+            Type::Boolean,
+            list(Type::Utf8View),
+        ] {
+            assert!(is_read(&read), "{read:?}");
+        }
+        for unread in [
+            list(Type::Float32),
+            Type::Decimal(10, 2),
+            Type::Struct(Vec::new()),
+            Type::Binary,
+            Type::Float16,
+        ] {
+            assert!(!is_read(&unread), "{unread:?}");
+        }
+    }
+
+    #[test]
+    fn blank_csv_lines_are_no_rows() {
+        let table = read_text("m.csv", "path,label\na,1\n\nb,1\n,\n\n").unwrap();
+        assert_eq!(table.positions, [2, 4]);
+        assert_eq!(texts(&table, 1), [Some("b"), Some("1")]);
+    }
+
+    #[test]
+    fn an_unclosed_quote_is_said_in_one_line() {
+        let error = read_text("m.csv", "path,label\n\"a,1\nb,1\n").unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("could not parse"), "{message}");
+        assert!(
+            !message.contains('\n') && !message.contains("schema"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn csv_with_too_many_fields_is_refused() {
+        let error = read_text("m.csv", "path,identity\na,1,2,3\n").unwrap_err();
+        assert!(matches!(error, ProbeError::Parse { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("comma-separated"));
+    }
+
+    #[test]
+    fn empty_manifests_have_no_rows() {
+        for (name, text) in [
+            ("m.csv", ""),
+            ("m.csv", "path,identity\n"),
+            ("m.jsonl", "\n\n"),
+        ] {
+            let error = read_text(name, text).unwrap_err();
+            assert!(matches!(error, ProbeError::NoRows { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_names_the_line() {
+        let error = read_text("m.csv", b"path,identity\na,1\nb\xff,2\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("m.csv, row 3: the text is not valid UTF-8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn json_lines_take_columns_as_they_come() {
+        let table = read_text(
+            "m.jsonl",
+            "{\"id\": 12, \"label\": [\"a\", 3]}\n\n{\"text\": \"x\", \"id\": \"b\", \"label\": null, \"flag\": true}\n",
+        )
+        .unwrap();
+        assert_eq!(table.columns, ["id", "label", "text", "flag"]);
+        assert_eq!(
+            table.rows[0],
+            [
+                Some(Cell::One("12".into())),
+                Some(Cell::Many(vec!["a".into(), "3".into()])),
+                None,
+                None
+            ]
+        );
+        assert_eq!(texts(&table, 1), [Some("b"), None, Some("x"), Some("true")]);
+        assert_eq!(table.positions, [1, 3]);
+    }
+
+    #[test]
+    fn bad_json_names_the_line() {
+        let error = read_text("m.jsonl", "{\"id\": 1}\n{\"id\": \n").unwrap_err();
+        assert!(error.to_string().contains("m.jsonl, row 2: EOF"), "{error}");
+        let error = read_text("m.jsonl", "[1]\n").unwrap_err();
+        assert!(error.to_string().ends_with("row 1: expected a JSON object"));
+        let error = read_text("m.jsonl", "{\"label\": [[1]]}\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("`label`: expected a list of texts or numbers")
+        );
+    }
+
+    #[test]
+    fn numbers_that_would_be_rounded_are_refused() {
+        let table = read_text("m.jsonl", "{\"id\": 18446744073709551615}\n").unwrap();
+        assert_eq!(texts(&table, 0), [Some("18446744073709551615")]);
+        let error = read_text("m.jsonl", "{\"id\": 18446744073709551616}\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("expected a number of at most 64 bits")
+        );
+    }
+
+    #[test]
+    fn parquet_columns_become_texts_and_lists_labels() {
+        let columns = vec![
+            Series::new("id".into(), [1_i64, 2]).into_column(),
+            Series::new("path".into(), [Some("a.png"), None]).into_column(),
+            Series::new(
+                "label".into(),
+                [
+                    Series::new("".into(), ["x", "y"]),
+                    Series::new("".into(), ["z"]),
+                ],
+            )
+            .into_column(),
+            Series::new(
+                "embedding".into(),
+                [
+                    Series::new("".into(), [0.5_f32, 1.0]),
+                    Series::new("".into(), [0.25_f32, 1.0]),
+                ],
+            )
+            .into_column(),
+        ];
+        let mut frame = DataFrame::new(2, columns).unwrap();
+        let mut bytes = Vec::new();
+        ParquetWriter::new(&mut bytes).finish(&mut frame).unwrap();
+        let table = read_text("m.parquet", &bytes).unwrap();
+        assert_eq!(table.columns, ["id", "path", "label"]);
+        assert_eq!(table.unread, ["embedding"]);
+        assert_eq!(
+            table.rows[0],
+            [
+                Some(Cell::One("1".into())),
+                Some(Cell::One("a.png".into())),
+                Some(Cell::Many(vec!["x".into(), "y".into()]))
+            ]
+        );
+        assert_eq!(table.rows[1][1], None);
+        assert_eq!(table.positions, [1, 2]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_parquet_is_refused() {
+        let error = read_text("m.parquet", "path,identity\n").unwrap_err();
+        assert!(matches!(error, ProbeError::Parse { .. }), "{error}");
     }
 }

@@ -21,6 +21,7 @@ pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeErr
     let header = Header {
         path,
         columns: &table.columns,
+        unread: &table.unread,
     };
     let columns = Columns::find(&header, &config.columns)?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -77,7 +78,7 @@ pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeErr
     })
 }
 
-/// The configured tensor file, else the only `.npz` beside a manifest without paths.
+/// The configured tensor file; else, of a manifest without paths, a model's or the only `.npz` beside.
 fn tensor_file(
     folder: &Path,
     config: &ProbeConfig,
@@ -88,6 +89,9 @@ fn tensor_file(
     }
     if columns.path.is_some() {
         return Ok(None);
+    }
+    if let Some(of_a_model) = &config.model_tensors {
+        return Ok(Some(of_a_model.clone()));
     }
     // The folder of `labels.csv` in the working directory is the empty path, which cannot be listed.
     let listed = if folder.as_os_str().is_empty() {
@@ -119,6 +123,7 @@ fn check_ids(path: &Path, table: &Table, items: &[Draft]) -> Result<(), ProbeErr
 struct Header<'a> {
     path: &'a Path,
     columns: &'a [String],
+    unread: &'a [String],
 }
 
 impl Header<'_> {
@@ -155,11 +160,15 @@ impl Header<'_> {
     }
 
     fn missing(&self, wanted: &str, key: &'static str, names: &[&str]) -> ProbeError {
+        let unread = self
+            .unread
+            .iter()
+            .map(|name| format!("{name} (of a type that is not read)"));
         ProbeError::MissingColumn {
             path: self.path.to_path_buf(),
             wanted: wanted.to_owned(),
             key,
-            found: self.columns.to_vec(),
+            found: self.columns.iter().cloned().chain(unread).collect(),
             nearest: self.nearest(names),
         }
     }
@@ -389,5 +398,355 @@ fn portable(path: &str) -> String {
         path.replace('\\', "/")
     } else {
         path.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    /// Reads a csv with these columns configured.
+    fn csv(text: &str, config: &ProbeConfig) -> Result<Drafts, ProbeError> {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.csv");
+        fs::write(&path, text).unwrap();
+        read(&path, config)
+    }
+
+    fn plain(text: &str) -> Result<Drafts, ProbeError> {
+        csv(text, &ProbeConfig::default())
+    }
+
+    fn config(set: impl FnOnce(&mut ColumnNames)) -> ProbeConfig {
+        let mut config = ProbeConfig::default();
+        set(&mut config.columns);
+        config
+    }
+
+    /// A `.npy` of 64-bit integers, shape (rows, 1).
+    fn npy(rows: u64) -> Vec<u8> {
+        use npyz::WriterBuilder;
+        let mut bytes = Vec::new();
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(&[rows, 1])
+            .writer(&mut bytes)
+            .begin_nd()
+            .unwrap();
+        writer.extend(0..rows as i64).unwrap();
+        writer.finish().unwrap();
+        bytes
+    }
+
+    /// A `.npz` with one array, `x`.
+    fn npz(rows: u64) -> Vec<u8> {
+        use std::io::Write;
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        archive
+            .start_file("x.npy", zip::write::SimpleFileOptions::default())
+            .unwrap();
+        archive.write_all(&npy(rows)).unwrap();
+        archive.finish().unwrap().into_inner()
+    }
+
+    #[test]
+    fn every_column_has_its_use() {
+        let drafts = plain(
+            "path,id,label,camera,role,light,note\n\
+             a/b.png,one,0001, c1 ,Query,day,\n\
+             c.png,two,-1,,GALLERY,,x\n",
+        )
+        .unwrap();
+        assert_eq!(drafts.slice_columns, ["light", "note"]);
+        assert_eq!(drafts.modality, Modality::Image);
+        let [first, second] = drafts.items.as_slice() else {
+            panic!("two rows")
+        };
+        assert_eq!((first.id.as_str(), first.role), ("one", Role::Query));
+        assert_eq!(first.labels, ["0001"]);
+        assert_eq!(first.camera.as_deref(), Some("c1"));
+        assert_eq!(first.slices, [Some("day".to_owned()), None]);
+        let Source::Image(path) = &first.source else {
+            panic!("an image")
+        };
+        assert!(path.ends_with("a/b.png") && path.is_absolute());
+        assert_eq!((second.labels.len(), second.role), (0, Role::Gallery));
+        assert_eq!(second.camera, None);
+    }
+
+    #[test]
+    fn ids_default_to_the_path_else_to_the_row() {
+        let drafts = plain("path,class\nünï/a b.png,x\n./c.png,x\n").unwrap();
+        assert_eq!(drafts.items[0].id, "ünï/a b.png");
+        assert_eq!(drafts.items[1].id, "./c.png");
+        assert_eq!(drafts.items[1].role, Role::Both);
+        let drafts = plain("text,class\nhello,x\nhello,x\n").unwrap();
+        assert_eq!(drafts.items[1].id, "row-2");
+        assert_eq!(drafts.items[1].source, Source::Text("hello".into()));
+        assert_eq!(drafts.items[1].text, None);
+        assert_eq!(drafts.modality, Modality::Text);
+    }
+
+    #[test]
+    fn an_image_keeps_the_text_beside_it() {
+        let drafts = plain("path,text,label\na.png,a cat,1\n").unwrap();
+        assert_eq!(drafts.modality, Modality::Image);
+        assert_eq!(drafts.items[0].text.as_deref(), Some("a cat"));
+    }
+
+    #[test]
+    fn default_names_are_found_in_any_case() {
+        let drafts = plain("Path,Label,ROLE\na,1,query\n").unwrap();
+        assert_eq!(drafts.items[0].role, Role::Query);
+        assert_eq!(drafts.slice_columns, Vec::<String>::new());
+    }
+
+    #[test]
+    fn configured_names_win_over_defaults() {
+        let config = config(|columns| {
+            columns.path = Some("file".into());
+            columns.identity = Some("person".into());
+        });
+        let drafts = csv("file,person,label,path\na.png,p1,x,y\n", &config).unwrap();
+        assert_eq!(drafts.items[0].labels, ["p1"]);
+        assert_eq!(drafts.items[0].id, "a.png");
+        assert_eq!(drafts.slice_columns, ["label", "path"]);
+    }
+
+    #[test]
+    fn a_configured_column_that_is_not_there_suggests_the_nearest() {
+        let config = config(|columns| columns.camera = Some("camera_id".into()));
+        let error = csv("path,label,cameraid\na,1,c\n", &config).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("m.csv: no column `camera_id`; found path, label, cameraid"),
+            "{error}"
+        );
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("`[columns] camera = \"cameraid\"`"),
+            "{:?}",
+            error.hint()
+        );
+    }
+
+    #[test]
+    fn a_missing_identity_column_is_explained() {
+        let error = plain("path,lable\na,1\n").unwrap_err();
+        let message = error.to_string();
+        assert!(message.ends_with("no column `identity`, `label` or `class`; found path, lable"));
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("`[columns] identity = \"lable\"`")
+        );
+        let error = plain("path\na\n").unwrap_err();
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("without labels are not supported yet")
+        );
+    }
+
+    #[test]
+    fn a_csv_of_semicolons_is_recognised() {
+        let error = plain("path;label\na;1\n").unwrap_err();
+        assert!(error.hint().unwrap().contains("separated by commas"));
+    }
+
+    #[test]
+    fn two_identity_columns_are_both_named() {
+        let error = plain("path,label,identity\na,1,2\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("both `label` and `identity` could be the identity column"),
+            "{error}"
+        );
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("`[columns] identity = \"label\"`")
+        );
+    }
+
+    #[test]
+    fn a_column_that_looks_like_cameras_is_noticed() {
+        let drafts = plain("path,label,camid\na,1,c1\n").unwrap();
+        assert_eq!(drafts.camera_like_column.as_deref(), Some("camid"));
+        let drafts = plain("path,label,camera,cam\na,1,c1,x\n").unwrap();
+        assert_eq!(drafts.camera_like_column, None);
+    }
+
+    #[test]
+    fn bad_cells_name_row_and_column() {
+        let error = plain("path,label,role\na,1,query\nb,1,probe\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("m.csv, row 3: `role`: expected query, gallery or both, found probe"),
+            "{error}"
+        );
+        let error = plain("path,label\na,1\nb, \n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("m.csv, row 3: `label` is empty"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("identity -1 marks junk"));
+        let error = plain("path,label,id\na,1,\n").unwrap_err();
+        assert!(
+            error.to_string().ends_with("row 2: `id` is empty"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_list_is_no_id() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.jsonl");
+        fs::write(&path, r#"{"id": ["a", "b"], "text": "x", "label": 1}"#).unwrap();
+        let error = read(&path, &ProbeConfig::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("row 1: `id`: expected one value, found a, b")
+        );
+    }
+
+    #[test]
+    fn a_separator_splits_labels() {
+        let config = config(|columns| columns.identity_separator = Some("|".into()));
+        let drafts = csv("path,label\na,x| y|\nb,-1\n", &config).unwrap();
+        assert_eq!(drafts.items[0].labels, ["x", "y"]);
+        assert!(drafts.items[1].labels.is_empty());
+        let error = csv("path,label\na,x|-1\n", &config).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("expected -1 (junk) alone, or labels")
+        );
+    }
+
+    #[test]
+    fn duplicate_ids_name_both_rows() {
+        let error = plain("path,label\na,1\nb,1\na,1\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("m.csv: rows 2 and 4 both have the id `a`"),
+            "{error}"
+        );
+        // The same file twice is legal under two ids.
+        assert!(plain("path,label,id\na,1,x\na,1,y\n").is_ok());
+    }
+
+    #[test]
+    fn only_a_gallery_with_stored_embeddings_may_lack_inputs() {
+        let text = "path,label,role,id\na,1,query,q\n,1,gallery,g\n";
+        let error = plain(text).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("row 3: item `g` has no input: `path` is empty"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("--old-embeddings"));
+        let stored = ProbeConfig {
+            allow_missing_inputs: true,
+            ..ProbeConfig::default()
+        };
+        assert_eq!(csv(text, &stored).unwrap().items[1].source, Source::Missing);
+        for role in ["query", "both"] {
+            let text = text.replace("gallery", role);
+            let error = csv(&text, &stored).unwrap_err();
+            assert!(
+                error.hint().unwrap().contains("only gallery items"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_input_column_at_all_needs_stored_embeddings() {
+        let error = plain("id,label\na,1\n").unwrap_err();
+        assert!(
+            error.to_string().contains("no column `path` or `text`"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("--tensors"));
+        let stored = ProbeConfig {
+            allow_missing_inputs: true,
+            ..ProbeConfig::default()
+        };
+        let drafts = csv("id,label\na,1\n", &stored).unwrap();
+        assert_eq!(drafts.modality, Modality::Stored);
+        assert_eq!(drafts.items[0].source, Source::Missing);
+    }
+
+    #[test]
+    fn tensor_rows_come_from_the_only_npz_beside() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.csv");
+        fs::write(&path, "id,label\na,1\nb,1\n").unwrap();
+        fs::write(folder.path().join("x.npz"), npz(2)).unwrap();
+        let drafts = read(&path, &ProbeConfig::default()).unwrap();
+        assert_eq!(drafts.modality, Modality::Tensor);
+        assert_eq!(drafts.items[1].source, Source::TensorRow(1));
+
+        fs::write(folder.path().join("y.npz"), npz(2)).unwrap();
+        let error = read(&path, &ProbeConfig::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(": two tensor files: x.npz and y.npz"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("--tensors"));
+
+        let config = ProbeConfig {
+            model_tensors: Some(folder.path().join("y.npz")),
+            ..ProbeConfig::default()
+        };
+        let drafts = read(&path, &config).unwrap();
+        assert_eq!(drafts.tensors, config.model_tensors);
+
+        // A manifest of paths does not look for tensors, unless they are named.
+        fs::write(&path, "path,label\na,1\nb,1\n").unwrap();
+        let mut config = ProbeConfig::default();
+        assert_eq!(read(&path, &config).unwrap().modality, Modality::Image);
+        config.tensors = Some(folder.path().join("y.npz"));
+        let drafts = read(&path, &config).unwrap();
+        assert_eq!(drafts.modality, Modality::Tensor);
+        assert_eq!(drafts.items[0].id, "a");
+    }
+
+    #[test]
+    fn tensor_and_manifest_rows_must_agree() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.csv");
+        fs::write(&path, "id,label\na,1\nb,1\n").unwrap();
+        let tensors = folder.path().join("x.npy");
+        fs::write(&tensors, npy(3)).unwrap();
+        let config = ProbeConfig {
+            tensors: Some(tensors),
+            ..ProbeConfig::default()
+        };
+        let error = read(&path, &config).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("x.npy has 3 rows, but "), "{message}");
+        assert!(message.ends_with("m.csv has 2"), "{message}");
+        assert!(error.hint().unwrap().contains("in order"));
     }
 }

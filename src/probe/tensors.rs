@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use half::f16;
@@ -285,7 +285,13 @@ fn values<T: Deserialize, U: Clone>(
     let values: Vec<U> = file
         .data::<T>()
         .map_err(|error| error.to_string())?
-        .map(|value| widen(value.map_err(|error| error.to_string())?))
+        .map(|value| match value {
+            Ok(value) => widen(value),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err("truncated: the file ends before the array's last value".into())
+            }
+            Err(error) => Err(error.to_string()),
+        })
         .collect::<Result<_, String>>()?;
     if order == Order::C {
         return Ok(values);
@@ -293,4 +299,251 @@ fn values<T: Deserialize, U: Clone>(
     let array =
         ArrayD::from_shape_vec(IxDyn(shape).f(), values).map_err(|error| error.to_string())?;
     Ok(array.iter().cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+    use std::io::Write;
+
+    use npyz::{AutoSerialize, WriterBuilder};
+    use tempfile::TempDir;
+
+    fn npy<T: AutoSerialize>(shape: &[u64], order: Order, values: Vec<T>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = npyz::WriteOptions::new()
+            .default_dtype()
+            .shape(shape)
+            .order(order)
+            .writer(&mut bytes)
+            .begin_nd()
+            .unwrap();
+        writer.extend(values).unwrap();
+        writer.finish().unwrap();
+        bytes
+    }
+
+    /// A `.npy` header (version 1.0) of this Python dict, then the bytes.
+    fn raw(dict: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((dict.len() as u16).to_le_bytes());
+        bytes.extend(dict.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, bytes) in arrays {
+            archive
+                .start_file(*name, zip::write::SimpleFileOptions::default())
+                .unwrap();
+            archive.write_all(bytes).unwrap();
+        }
+        archive.finish().unwrap().into_inner()
+    }
+
+    fn open(name: &str, bytes: &[u8]) -> Result<Tensors, ProbeError> {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let opened = Tensors::open(&path);
+        let counted = row_count(&path);
+        // The headers alone say the same, unless the values are at fault.
+        match (&opened, counted) {
+            (Ok(tensors), counted) => assert_eq!(counted.unwrap(), tensors.n_rows()),
+            (Err(error), Err(counted)) => assert_eq!(error.to_string(), counted.to_string()),
+            (Err(_), Ok(_)) => {}
+        }
+        opened
+    }
+
+    fn open_npy(bytes: &[u8]) -> Result<Tensor, String> {
+        match open("x.npy", bytes) {
+            Ok(tensors) => Ok(tensors.get("").unwrap().clone()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_text_fixture_has_two_integer_arrays() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/data/text/tokens.npz");
+        let tensors = Tensors::open(Path::new(path)).unwrap();
+        assert_eq!(tensors.names(), ["attention_mask", "input_ids"]);
+        assert_eq!(tensors.n_rows(), 1200);
+        let ids = tensors.get("input_ids").unwrap();
+        assert_eq!(
+            (ids.shape.as_slice(), ids.row_shape()),
+            ([1200, 60].as_slice(), [60].as_slice())
+        );
+        // numpy: np.load("tokens.npz")["input_ids"].sum() and ["attention_mask"].sum()
+        for (name, sum) in [("input_ids", 17_979_225), ("attention_mask", 14_764)] {
+            let TensorData::I64(values) = &tensors.get(name).unwrap().data else {
+                panic!("{name} is integer")
+            };
+            assert_eq!(values.iter().sum::<i64>(), sum, "{name}");
+        }
+        assert!(tensors.get("token_type_ids").is_none());
+    }
+
+    #[test]
+    fn integers_are_widened_and_bytes_kept() {
+        let shape = [2, 2];
+        let c = Order::C;
+        let expected = TensorData::I64(vec![1, 0, 1, 1]);
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_i8, 0, 1, 1])).unwrap().data,
+            expected
+        );
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_i16, 0, 1, 1]))
+                .unwrap()
+                .data,
+            expected
+        );
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_i32, 0, 1, 1]))
+                .unwrap()
+                .data,
+            expected
+        );
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_i64, 0, 1, 1]))
+                .unwrap()
+                .data,
+            expected
+        );
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_u16, 0, 1, 1]))
+                .unwrap()
+                .data,
+            expected
+        );
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_u32, 0, 1, 1]))
+                .unwrap()
+                .data,
+            expected
+        );
+        assert_eq!(
+            open_npy(&npy(&shape, c, vec![1_u64, 0, 1, 1]))
+                .unwrap()
+                .data,
+            expected
+        );
+        let flags = vec![true, false, true, true];
+        assert_eq!(open_npy(&npy(&shape, c, flags)).unwrap().data, expected);
+        let bytes = open_npy(&npy(&shape, c, vec![255_u8, 0, 1, 2])).unwrap();
+        assert_eq!(bytes.data, TensorData::U8(vec![255, 0, 1, 2]));
+        let error = open_npy(&npy(&[1], c, vec![u64::MAX])).unwrap_err();
+        assert!(
+            error.contains("18446744073709551615 is more than"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn floats_of_any_width_and_byte_order_become_f32() {
+        let expected = TensorData::F32(vec![0.5, -2.0]);
+        let halves = [f16::from_f32(0.5), f16::from_f32(-2.0)]
+            .map(f16::to_le_bytes)
+            .concat();
+        let header = "{'descr': '<f2', 'fortran_order': False, 'shape': (2,), }";
+        assert_eq!(open_npy(&raw(header, &halves)).unwrap().data, expected);
+        let wide = npy(&[2], Order::C, vec![0.5_f64, -2.0]);
+        assert_eq!(open_npy(&wide).unwrap().data, expected);
+        let swapped = [0.5_f32, -2.0].map(f32::to_be_bytes).concat();
+        let header = "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }";
+        assert_eq!(open_npy(&raw(header, &swapped)).unwrap().data, expected);
+    }
+
+    #[test]
+    fn fortran_order_is_turned() {
+        // Rows (0, 1, 2) and (10, 11, 12), stored column by column.
+        let bytes = npy(&[2, 3], Order::Fortran, vec![0_i64, 10, 1, 11, 2, 12]);
+        let tensor = open_npy(&bytes).unwrap();
+        assert_eq!(tensor.row(0), TensorRow::I64(&[0, 1, 2]));
+        assert_eq!(tensor.row(1), TensorRow::I64(&[10, 11, 12]));
+    }
+
+    #[test]
+    fn row_bytes_are_little_endian() {
+        let tensor = open_npy(&npy(&[2, 1], Order::C, vec![1_i32, 258])).unwrap();
+        assert_eq!(*tensor.row_bytes(1), [2, 1, 0, 0, 0, 0, 0, 0]);
+        let tensor = open_npy(&npy(&[2], Order::C, vec![1.0_f32, 2.0])).unwrap();
+        assert_eq!(*tensor.row_bytes(0), 1.0_f32.to_le_bytes());
+        assert!(tensor.row_shape().is_empty());
+        let tensor = open_npy(&npy(&[1, 2], Order::C, vec![7_u8, 8])).unwrap();
+        assert_eq!(*tensor.row_bytes(0), [7, 8]);
+    }
+
+    #[test]
+    fn arrays_must_have_the_same_rows() {
+        let a = npy(&[2, 1], Order::C, vec![1_i64, 2]);
+        let b = npy(&[3], Order::C, vec![1_i64, 2, 3]);
+        let error = open("x.npz", &npz(&[("b.npy", b), ("a.npy", a.clone())])).unwrap_err();
+        assert!(
+            error.to_string().ends_with(": `a` has 2 rows, `b` has 3"),
+            "{error}"
+        );
+        let tensors = open(
+            "x.npz",
+            &npz(&[("a.npy", a), ("readme.txt", b"x".to_vec())]),
+        )
+        .unwrap();
+        assert_eq!(tensors.names(), ["a"]);
+    }
+
+    #[test]
+    fn what_numpy_does_not_write_is_refused() {
+        let error = open("x.npz", b"PK no").unwrap_err();
+        assert!(error.to_string().contains("x.npz: no .npz: "), "{error}");
+        let error = open("x.npz", &npz(&[])).unwrap_err();
+        assert!(
+            error.to_string().ends_with("the archive holds no arrays"),
+            "{error}"
+        );
+        let error = open("x.npz", &npz(&[("a.npy", b"abc".to_vec())])).unwrap_err();
+        assert!(error.to_string().contains("x.npz: array `a`: "), "{error}");
+        assert!(error.hint().unwrap().contains("numpy.savez"));
+        let error = Tensors::open(Path::new("no/such.npz")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot read no/such.npz: "));
+    }
+
+    #[test]
+    fn other_dtypes_are_named() {
+        for (descr, size) in [
+            ("'<c8'", 8),
+            ("'<U2'", 8),
+            ("'<M8[s]'", 8),
+            ("[('a', '<i8')]", 8),
+        ] {
+            let header = format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}");
+            let error = open_npy(&raw(&header, &vec![0; size])).unwrap_err();
+            assert!(
+                error.contains("expected integers, floats or booleans, found dtype"),
+                "{error}"
+            );
+        }
+        let header = "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }";
+        let error = open_npy(&raw(header, &[0; 8])).unwrap_err();
+        assert!(error.contains("found dtype '|O'"), "{error}");
+    }
+
+    #[test]
+    fn a_header_is_not_believed() {
+        for shape in ["(1000000000000,)", "(4294967296, 4294967296, 16)", "(3,)"] {
+            let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}");
+            let error = open_npy(&raw(&header, &[0; 16])).unwrap_err();
+            assert!(error.contains("truncated: "), "{error}");
+        }
+        let single = npy(&[], Order::C, vec![1_i64]);
+        assert!(
+            open_npy(&single)
+                .unwrap_err()
+                .contains("found a single number")
+        );
+    }
 }

@@ -43,6 +43,8 @@ pub struct Stages<'a> {
     pub old: &'a Embedded,
     /// Stage 2, new.
     pub new: &'a Embedded,
+    /// Hashes of the decoded inputs, one an item.
+    pub input_digests: &'a [Option<[u8; 32]>],
     /// Stage 3.
     pub structure: &'a Structure,
     /// Stage 3, the part that needs the new queries; empty without new->old.
@@ -266,7 +268,7 @@ impl<'a> Tables<'a> {
     }
 
     fn identical_inputs(&self) -> Option<Finding> {
-        let digests = &self.stages.old.input_digests;
+        let digests = self.stages.input_digests;
         let mut counts = std::collections::BTreeMap::new();
         for digest in digests.iter().flatten() {
             *counts.entry(digest).or_insert(0_usize) += 1;
@@ -501,11 +503,9 @@ impl<'a> Tables<'a> {
         let mut scored: Vec<(usize, f64)> = Vec::new();
         let mut not_assessable = 0;
         for (item, credibility) in structure.credibility.iter().enumerate() {
-            match credibility {
-                Some(credibility) => match credibility.combined {
-                    Some(combined) => scored.push((item, combined)),
-                    None => not_assessable += 1,
-                },
+            match credibility.map(|scores| scores.combined) {
+                Some(Some(combined)) => scored.push((item, combined)),
+                Some(None) => not_assessable += 1,
                 None => {}
             }
         }

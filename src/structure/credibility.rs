@@ -4,8 +4,11 @@ use ndarray::{Array1, Array2, Axis};
 
 use super::{direction, log_sum_exp, map_score_rows};
 
-/// Items whose combined credibility is below it are called not credible.
-pub(super) const CUTOFF: f64 = 0.5;
+/// Items whose combined credibility is below it are called not credible: posterior and neighbours together
+/// give the own identity less than a quarter. Where the old model separates the identities that marks
+/// over 95 % of swapped labels and of planted outliers and under 2 % of the rest (tests below); where it
+/// does not, many true items lie below it too, because the model places them with another identity.
+pub(super) const CUTOFF: f64 = 0.25;
 
 /// The range the temperature is searched in, for cosines: below it a softmax is an arg-max in f64, above
 /// it all but uniform.
@@ -27,7 +30,8 @@ pub struct Credibility {
     /// Similarity-weighted share, by (1 + cosine)/2, of the own identity among the nearest
     /// min(neighbours, n - 1) gallery items, n the identity's size, so that 1 can be reached.
     pub consensus: Option<f64>,
-    /// Mean of posterior and consensus.
+    /// Mean of posterior and consensus. The entropy has no part: on planted label swaps its AUROC is that
+    /// of a coin, for a swapped item is confidently wrong.
     pub combined: Option<f64>,
 }
 
@@ -277,15 +281,16 @@ mod tests {
         assert!((golden_section(|x| x, -2.0, 1.0) + 2.0).abs() < 1e-4);
     }
 
-    /// 100 identities x 12 items in 64 dimensions, items at cosine .6 to their identity's centre.
-    fn gallery(rng: &mut ChaCha8Rng) -> (Array2<f32>, Vec<u32>) {
+    /// 100 identities x 12 items in 64 dimensions, items at cosine .6 to their centre, of which an identity
+    /// has `modes`, unrelated to one another.
+    fn gallery(modes: usize, rng: &mut ChaCha8Rng) -> (Array2<f32>, Vec<u32>) {
         let (identities, each, dim) = (100, 12, 64);
         let mut rows = Array2::zeros((identities * each, dim));
         let mut class = Vec::new();
         for identity in 0..identities {
-            let centre = gaussian_unit(dim, rng);
-            for _ in 0..each {
-                let x = &centre * 0.6 + &(gaussian_unit(dim, rng) * 0.8);
+            let centres: Vec<_> = (0..modes).map(|_| gaussian_unit(dim, rng)).collect();
+            for item in 0..each {
+                let x = &centres[item % modes] * 0.6 + &(gaussian_unit(dim, rng) * 0.8);
                 rows.row_mut(class.len()).assign(&x.mapv(|v| v as f32));
                 class.push(identity as u32);
             }
@@ -314,18 +319,33 @@ mod tests {
         )
     }
 
-    #[test]
-    fn swapped_labels_are_found() {
-        let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let (rows, mut class) = gallery(&mut rng);
+    /// Gives 5 % of the items another identity; says which.
+    fn swap(class: &mut [u32], rng: &mut ChaCha8Rng) -> Vec<bool> {
         let planted: Vec<bool> = (0..class.len()).map(|_| rng.gen_bool(0.05)).collect();
         for (label, _) in class.iter_mut().zip(&planted).filter(|&(_, &p)| p) {
             *label = (*label + rng.gen_range(1..100)) % 100;
         }
+        planted
+    }
+
+    #[test]
+    fn swapped_labels_are_found_where_identities_are_two_things() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let (rows, mut class) = gallery(2, &mut rng);
+        let planted = swap(&mut class, &mut rng);
+        let (area, caught, _) = validate(rows, &class, &planted);
+        assert!(area >= 0.95 && caught >= 0.95, "{area}, caught {caught}");
+    }
+
+    #[test]
+    fn swapped_labels_are_found() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let (rows, mut class) = gallery(1, &mut rng);
+        let planted = swap(&mut class, &mut rng);
         let (area, caught, lost) = validate(rows, &class, &planted);
         assert!(area >= 0.95, "{area}");
         assert!(
-            caught >= 0.95 && lost <= 0.1,
+            caught >= 0.95 && lost <= 0.02,
             "caught {caught}, lost {lost}"
         );
     }
@@ -333,7 +353,7 @@ mod tests {
     #[test]
     fn outliers_are_found() {
         let mut rng = ChaCha8Rng::seed_from_u64(6);
-        let (mut rows, mut class) = gallery(&mut rng);
+        let (mut rows, mut class) = gallery(1, &mut rng);
         let clean = rows.clone();
         let n = class.len();
         let planted: Vec<bool> = (0..n).map(|_| rng.gen_bool(0.05)).collect();
@@ -345,7 +365,7 @@ mod tests {
         let (area, caught, lost) = validate(rows, &class, &planted);
         assert!(area >= 0.95, "{area}");
         assert!(
-            caught >= 0.95 && lost <= 0.1,
+            caught >= 0.95 && lost <= 0.02,
             "caught {caught}, lost {lost}"
         );
     }

@@ -1,21 +1,24 @@
 //! How many sub-clusters an identity has, and which items are in which.
 //!
-//! Bisecting spherical k-means. A group is split in two only if the split is cleaner than those of
+//! Spherical k-means from the top down. A group is split only if the cut is cleaner than those of
 //! [`NULL_DRAWS`] samples from one Gaussian cluster with the group's own mean and covariance: an elongated
 //! cluster can be cut in two just as its own null can, while a gap cannot be had from a Gaussian.
+
+use std::ops::RangeInclusive;
 
 use linfa::DatasetBase;
 use linfa::traits::{Fit, Predict};
 use linfa_clustering::KMeans;
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array2, Axis};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::agreement::adjusted_rand_index;
 use super::direction;
-use super::partition::adjusted_rand_index;
+use super::one_cluster::{OneCluster, cholesky};
 
-/// Smaller groups stay whole: two halves of four are the least that show a spread within and a gap
-/// between, and five items or fewer a half leave the null's covariance with too few degrees of freedom.
+/// Smaller groups stay whole: in halves of fewer than four, leaving an item out leaves two or fewer to
+/// tell the spread within from the gap between.
 const MIN_GROUP: usize = 8;
 
 /// A smaller half is a few outliers, which credibility is for, and not a sub-cluster.
@@ -27,14 +30,23 @@ const MAX_SET_ASIDE: f64 = 0.2;
 /// One-cluster samples a test compares with.
 const NULL_DRAWS: usize = 99;
 
-/// Null draws that may split as cleanly: p = (1 + 2) / (1 + 99) = .03 for "more than one". The covariance
-/// is estimated from the same items, so at a nominal .05 rank-4 clusters are cut in 6 to 8 % of trials; at
-/// .03 the level kept is 5 %.
-const ROOT_ALLOWED: usize = 2;
+/// Null draws that may be cut in two as cleanly: p = (1 + 1) / (1 + 99) = .02 for "more than one". With
+/// the cut in more parts below, .03 is spent of the .05 that is promised, because the covariance is
+/// estimated from the same items: at a nominal .05, 5.6 % of 1,200 rank-4 clusters were cut (up to 10 % at
+/// one size and dimension), at .03 2.9 %.
+const ROOT_ALLOWED: usize = 1;
 
-/// Once an identity is proven to be more than one, each further split must beat every draw (p = .01):
-/// there are several such tests, and each one at 5 % would often cut a true sub-cluster.
+/// Once an identity is proven to be more than one, each further cut must beat every draw (p = .01): there
+/// are several such tests, and each one at 5 % would often cut a true sub-cluster.
 const CHILD_ALLOWED: usize = 0;
+
+/// Many sub-clusters at equal distances may show no clean cut in two, so a group is also cut in three up
+/// to this many parts of at least [`MIN_GROUP`] on average; the cleanest must beat every draw (p = .01).
+const MOST_PARTS: usize = 8;
+
+/// That is tried only if the cut in two withstood this many null draws, which one group in six to eleven
+/// does by chance and most groups with more parts do: it costs ten times the cut in two.
+const SUGGESTIVE_DRAWS: usize = 10;
 
 /// Starts of each k-means.
 const STARTS: usize = 4;
@@ -80,130 +92,167 @@ pub(super) fn partition(rows: &Array2<f64>, seed: u64, stream: u32) -> Partition
     let mut groups = vec![((0..n).collect::<Vec<usize>>(), ROOT_ALLOWED)];
     while let Some((group, allowed)) = groups.pop() {
         match split_if_proven(&points.select(Axis(0), &group), allowed, &mut rng) {
-            Some(halves) => groups.extend(halves.map(|half| {
-                let items = half.into_iter().map(|i| group[i]).collect();
+            Some(parts) => groups.extend(parts.into_iter().map(|part| {
+                let items = part.into_iter().map(|i| group[i]).collect();
                 (items, CHILD_ALLOWED)
             })),
             None => leaves.push(group),
         }
     }
-    let k = leaves.len();
-    if k == 1 {
-        return Partition {
-            label: vec![0; n],
-            k: 1,
-            stability: None,
-        };
-    }
-    let label = in_order_of_appearance(&settle(&points, &leaves));
-    let stability = stability(&points, &label, k, &mut rng);
+    // Settling may leave a part empty, so k is counted afterwards.
+    let label = if leaves.len() > 1 {
+        in_order_of_appearance(&settle(&points, &leaves))
+    } else {
+        vec![0; n]
+    };
+    let k = label.iter().max().map_or(1, |&last| last + 1);
+    let stability = (k > 1).then(|| stability(&points, &label, k, &mut rng));
     Partition {
         label,
         k,
-        stability: Some(stability),
+        stability,
     }
 }
 
-/// A cut of a group in two.
+/// A cut of a group in parts.
 struct Cut {
-    /// Half of each point.
-    half: Vec<usize>,
-    /// See [`separation`]: large when there is a gap.
+    /// Part of each point.
+    part: Vec<usize>,
+    /// Items of each part.
+    size: Vec<usize>,
+    /// See [`separation`]: large when there are gaps.
     separation: f64,
 }
 
-/// The two halves (indices into `points`), if the cut is proven; outliers set aside are in neither.
+impl Cut {
+    /// Cuts by k-means.
+    fn new(points: &Array2<f64>, parts: usize, rng: &mut ChaCha8Rng) -> Self {
+        let part = k_means(points, points, parts, rng);
+        let mut size = vec![0; parts];
+        for &p in &part {
+            size[p] += 1;
+        }
+        let separation = separation(points, &part, &size);
+        Self {
+            part,
+            size,
+            separation,
+        }
+    }
+
+    /// The cleanest of the cuts in these numbers of parts.
+    fn cleanest(points: &Array2<f64>, parts: RangeInclusive<usize>, rng: &mut ChaCha8Rng) -> Self {
+        parts
+            .map(|parts| Self::new(points, parts, rng))
+            .max_by(|a, b| a.separation.total_cmp(&b.separation))
+            .expect("at least one number of parts is asked")
+    }
+}
+
+/// The proven parts of a group (indices into `points`); outliers set aside are in none of them.
 fn split_if_proven(
     points: &Array2<f64>,
     allowed: usize,
     rng: &mut ChaCha8Rng,
-) -> Option<[Vec<usize>; 2]> {
+) -> Option<Vec<Vec<usize>>> {
     let n = points.nrows();
     let mut kept: Vec<usize> = (0..n).collect();
-    let (group, cut) = loop {
+    let (group, in_two) = loop {
         let group = points.select(Axis(0), &kept);
         if kept.len() < MIN_GROUP || (n - kept.len()) as f64 > MAX_SET_ASIDE * n as f64 {
             return None;
         }
-        let cut = cut_in_two(&group, rng);
-        let second = cut.half.iter().sum::<usize>();
-        let smaller = second.min(kept.len() - second);
-        if smaller == 0 {
+        let cut = Cut::new(&group, 2, rng);
+        let smaller = usize::from(cut.size[1] < cut.size[0]);
+        if cut.size[smaller] == 0 {
             return None;
         }
-        if smaller >= MIN_HALF {
+        if cut.size[smaller] >= MIN_HALF {
             break (group, cut);
         }
-        let small_half = usize::from(smaller == second);
-        let mut halves = cut.half.iter();
-        kept.retain(|_| halves.next() != Some(&small_half));
+        let mut parts = cut.part.iter();
+        kept.retain(|_| parts.next() != Some(&smaller));
     };
 
     let null = OneCluster::fitted(&group);
+    let withstood = survived(&in_two, 2..=2, &null, allowed, rng);
+    let most = MOST_PARTS.min(kept.len() / MIN_GROUP);
+    let cut = if withstood == NULL_DRAWS {
+        in_two
+    } else if withstood >= SUGGESTIVE_DRAWS && most > 2 {
+        let in_more = Cut::cleanest(&group, 3..=most, rng);
+        let large_enough = in_more.size.iter().all(|&size| size >= MIN_HALF);
+        if !large_enough || survived(&in_more, 3..=most, &null, 0, rng) < NULL_DRAWS {
+            return None;
+        }
+        in_more
+    } else {
+        return None;
+    };
+    let mut parts = vec![Vec::new(); cut.size.len()];
+    for (&item, &part) in kept.iter().zip(&cut.part) {
+        parts[part].push(item);
+    }
+    Some(parts)
+}
+
+/// Null draws until more than `allowed` of them were cut as cleanly in these numbers of parts: the cut is
+/// proven when it survives all [`NULL_DRAWS`]. The rest need not be drawn once the outcome is decided.
+fn survived(
+    cut: &Cut,
+    parts: RangeInclusive<usize>,
+    null: &OneCluster,
+    allowed: usize,
+    rng: &mut ChaCha8Rng,
+) -> usize {
     let mut as_clean = 0;
-    for _ in 0..NULL_DRAWS {
-        if cut_in_two(&null.draw(kept.len(), rng), rng).separation >= cut.separation {
+    for draw in 0..NULL_DRAWS {
+        let drawn = null.draw(cut.part.len(), rng);
+        if Cut::cleanest(&drawn, parts.clone(), rng).separation >= cut.separation {
             as_clean += 1;
-            // The outcome is decided, so the rest need not be drawn.
             if as_clean > allowed {
-                return None;
+                return draw;
             }
         }
     }
-    let half = |which: usize| {
-        let with_half = kept.iter().zip(&cut.half);
-        with_half
-            .filter(|&(_, &h)| h == which)
-            .map(|(&i, _)| i)
-            .collect()
-    };
-    Some([half(0), half(1)])
+    NULL_DRAWS
 }
 
-/// 2-means, and how clean the cut is.
-fn cut_in_two(points: &Array2<f64>, rng: &mut ChaCha8Rng) -> Cut {
-    let half = k_means(points, points, 2, rng);
-    let separation = separation(points, &half);
-    Cut { half, separation }
-}
-
-/// Mean margin over the pooled standard deviation of margins within the halves, where an item's margin is
-/// its mean inner product with its own half minus that with the other half.
+/// Mean margin over the pooled standard deviation of margins within the parts, where an item's margin is
+/// its mean inner product with its own part minus that with the nearest other part.
 ///
-/// The item is left out of its own half: in many dimensions an item's product with itself alone would
-/// show a gap in any cut of noise.
-fn separation(points: &Array2<f64>, half: &[usize]) -> f64 {
-    let n = half.len();
-    let second = half.iter().sum::<usize>();
-    let size = [(n - second) as f64, second as f64];
-    if size[0] < 2.0 || size[1] < 2.0 {
+/// The item is left out of its own part: in many dimensions an item's product with itself alone would
+/// show a gap in any cut of noise. 0 when a part has fewer than two items.
+fn separation(points: &Array2<f64>, part: &[usize], size: &[usize]) -> f64 {
+    let (n, parts) = (part.len(), size.len());
+    if n <= parts || size.iter().any(|&size| size < 2) {
         return 0.0;
     }
-    let mut sums = Array2::<f64>::zeros((2, points.ncols()));
-    for (point, &h) in points.rows().into_iter().zip(half) {
-        let mut sum = sums.row_mut(h);
+    let mut sums = Array2::<f64>::zeros((parts, points.ncols()));
+    for (point, &p) in points.rows().into_iter().zip(part) {
+        let mut sum = sums.row_mut(p);
         sum += &point;
     }
-    let margins: Vec<f64> = points
-        .rows()
-        .into_iter()
-        .zip(half)
-        .map(|(point, &h)| {
-            let own = (sums.row(h).dot(&point) - point.dot(&point)) / (size[h] - 1.0);
-            own - sums.row(1 - h).dot(&point) / size[1 - h]
-        })
-        .collect();
-    let mut means = [0.0; 2];
-    for (margin, &h) in margins.iter().zip(half) {
-        means[h] += margin / size[h];
+    let products = points.dot(&sums.t());
+    let mut margins = Vec::with_capacity(n);
+    let mut means = vec![0.0; parts];
+    for ((point, products), &own) in points.rows().into_iter().zip(products.rows()).zip(part) {
+        let inside = (products[own] - point.dot(&point)) / (size[own] as f64 - 1.0);
+        let outside = (0..parts)
+            .filter(|&other| other != own)
+            .map(|other| products[other] / size[other] as f64)
+            .fold(f64::NEG_INFINITY, f64::max);
+        margins.push(inside - outside);
+        means[own] += (inside - outside) / size[own] as f64;
     }
     let squares: f64 = margins
         .iter()
-        .zip(half)
-        .map(|(margin, &h)| (margin - means[h]).powi(2))
+        .zip(part)
+        .map(|(margin, &p)| (margin - means[p]).powi(2))
         .sum();
+    let mean = means.iter().sum::<f64>() / parts as f64;
     // 0/0 when all points are the same: nothing is separated.
-    let separation = (means[0] + means[1]) / 2.0 / (squares / (n as f64 - 2.0)).sqrt();
+    let separation = mean / (squares / (n - parts) as f64).sqrt();
     if separation.is_nan() { 0.0 } else { separation }
 }
 
@@ -219,7 +268,7 @@ fn k_means(
     KMeans::params_with_rng(k, fit_rng)
         .n_runs(STARTS)
         .max_n_iterations(MAX_ITERATIONS)
-        .tolerance(1e-6)
+        .tolerance(1e-3)
         .fit(&DatasetBase::from(sample.view()))
         .expect("the settings are valid and the points finite")
         .predict(points)
@@ -231,33 +280,29 @@ fn settle(points: &Array2<f64>, leaves: &[Vec<usize>]) -> Vec<usize> {
     let mut members: Vec<Vec<usize>> = leaves.to_vec();
     let mut label = Vec::new();
     for _ in 0..MAX_ITERATIONS {
+        // An emptied part would have no direction, and so cosine 0 to everything.
+        members.retain(|items| !items.is_empty());
         let mut centres = Array2::zeros((members.len(), points.ncols()));
         for (mut centre, items) in centres.rows_mut().into_iter().zip(&members) {
             centre.assign(&direction(points.select(Axis(0), items).sum_axis(Axis(0))));
         }
-        let cosines = points.dot(&centres.t());
-        let nearest: Vec<usize> = cosines
+        let nearest: Vec<usize> = points
+            .dot(&centres.t())
             .rows()
             .into_iter()
             .map(|row| {
                 let best = |a: usize, b: usize| if row[b] > row[a] { b } else { a };
-                (0..members.len()).reduce(best).expect("there is a leaf")
+                (0..members.len()).reduce(best).expect("a point has a part")
             })
             .collect();
-        let mut regrouped = vec![Vec::new(); members.len()];
-        for (point, &cluster) in nearest.iter().enumerate() {
-            regrouped[cluster].push(point);
+        members.iter_mut().for_each(Vec::clear);
+        for (point, &part) in nearest.iter().enumerate() {
+            members[part].push(point);
         }
-        let settled = nearest == label;
-        // A cluster that would vanish keeps the last partition instead.
-        if regrouped.iter().any(Vec::is_empty) && !label.is_empty() {
+        if nearest == label {
             break;
         }
         label = nearest;
-        members = regrouped;
-        if settled {
-            break;
-        }
     }
     label
 }
@@ -290,72 +335,12 @@ fn in_order_of_appearance(label: &[usize]) -> Vec<usize> {
         .collect()
 }
 
-/// The null: one Gaussian cluster with a group's mean and covariance, put back on the sphere.
-///
-/// A draw is mean + L z with L L^T the sample covariance, which has the same distribution as
-/// mean + X_c^T z / sqrt(n - 1) with z ~ N(0, I_n), X_c the centred points.
-struct OneCluster {
-    mean: Array1<f64>,
-    /// L^T, shape (dim, dim).
-    factor: Array2<f64>,
-}
-
-impl OneCluster {
-    fn fitted(points: &Array2<f64>) -> Self {
-        let n = points.nrows() as f64;
-        let mean = points.sum_axis(Axis(0)) / n;
-        let centred = points - &mean;
-        let covariance = centred.t().dot(&centred) / (n - 1.0);
-        let factor = cholesky(&covariance).reversed_axes();
-        Self { mean, factor }
-    }
-
-    fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> Array2<f64> {
-        let normal = Array2::from_shape_simple_fn((n, self.mean.len()), || gaussian(rng));
-        let mut points = normal.dot(&self.factor) + &self.mean;
-        for mut point in points.rows_mut() {
-            let length = point.dot(&point).sqrt();
-            if length > 0.0 {
-                point /= length;
-            }
-        }
-        points
-    }
-}
-
-/// A standard normal draw (Box and Muller 1958).
-fn gaussian(rng: &mut ChaCha8Rng) -> f64 {
-    // (0, 1], so that the logarithm is finite.
-    let radius = (-2.0 * (1.0 - rng.r#gen::<f64>()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * rng.r#gen::<f64>()).cos()
-}
-
-/// Lower-triangular L with L L^T = `matrix`, symmetric positive semidefinite. Pivots below 1e-12 of the
-/// largest diagonal entry are rounding of 0: their column is zero.
-fn cholesky(matrix: &Array2<f64>) -> Array2<f64> {
-    let n = matrix.nrows();
-    let floor = 1e-12 * matrix.diag().iter().copied().fold(0.0, f64::max);
-    let mut lower = Array2::<f64>::zeros((n, n));
-    for j in 0..n {
-        let done = lower.slice(ndarray::s![j, ..j]).to_owned();
-        let pivot = matrix[[j, j]] - done.dot(&done);
-        if pivot <= floor {
-            continue;
-        }
-        let root = pivot.sqrt();
-        lower[[j, j]] = root;
-        for i in j + 1..n {
-            let dot = lower.slice(ndarray::s![i, ..j]).dot(&done);
-            lower[[i, j]] = (matrix[[i, j]] - dot) / root;
-        }
-    }
-    lower
-}
-
 #[cfg(test)]
 mod tests {
+    use ndarray::Array1;
     use rayon::prelude::*;
 
+    use super::super::one_cluster::gaussian;
     use super::*;
 
     /// A random unit vector.
@@ -433,7 +418,7 @@ mod tests {
     fn planted_subclusters_are_found() {
         // Centres at cosine .75, items at .8: the hardest case that is promised.
         for dim in [32, 128, 512] {
-            for sizes in [&[8, 8][..], &[8, 20], &[10, 10, 10]] {
+            for sizes in [&[8, 8][..], &[8, 20], &[12, 12, 12]] {
                 let hits = found(20, sizes, dim);
                 assert!(hits >= 18, "{sizes:?} in {dim} dimensions: {hits} of 20");
             }
@@ -442,7 +427,7 @@ mod tests {
 
     #[test]
     fn one_cluster_stays_one() {
-        // 200 trials at the kept level of 5 %: 10 expected, 3 binomial standard errors are 9.
+        // The promise: k = 1 on 95 % of unstructured identities, here 190 of 200 of each kind.
         let mut cut = [0, 0];
         for (dim, n) in [(32, 16), (32, 40), (256, 12), (256, 30)] {
             let counts = (0..50_u64).into_par_iter().map(|run| {
@@ -457,7 +442,7 @@ mod tests {
                 cut[1] += elongated;
             }
         }
-        assert!(cut.iter().all(|&cut| cut <= 19), "{cut:?} of 200");
+        assert!(cut.iter().all(|&cut| cut <= 10), "{cut:?} of 200");
     }
 
     #[test]
@@ -493,7 +478,19 @@ mod tests {
     }
 
     #[test]
-    fn the_separation_leaves_each_item_out_of_its_own_half() {
+    fn settling_moves_misplaced_points_and_drops_an_emptied_part() {
+        let points = ndarray::array![[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]];
+        assert_eq!(
+            settle(&points, &[vec![0, 1], vec![2, 3, 4]]),
+            [0, 0, 1, 1, 0]
+        );
+        // The third part's direction ties with the first's, and the first of equals wins.
+        let left = settle(&points, &[vec![0, 1], vec![2, 3], vec![4]]);
+        assert_eq!(in_order_of_appearance(&left), [0, 0, 1, 1, 0]);
+    }
+
+    #[test]
+    fn the_separation_leaves_each_item_out_of_its_own_part() {
         // Points 0, 1 | 10, 11 on a line: margins by hand. Item 0: 0 * 1 - 0 = 0; item 1: 1 * 0 - 1 * 10.5;
         // items 10 and 11: 10 * 11 - 10 * .5 and 11 * 10 - 11 * .5.
         let points = ndarray::array![[0.0], [1.0], [10.0], [11.0]];
@@ -505,42 +502,6 @@ mod tests {
             margins.iter().sum::<f64>() / 4.0,
             (means[0] + means[1]) / 2.0
         );
-        assert!((separation(&points, &[0, 0, 1, 1]) - expected).abs() < 1e-12);
-    }
-
-    #[test]
-    fn the_null_has_the_groups_mean_and_covariance_before_it_is_put_on_the_sphere() {
-        let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let points = Array2::from_shape_simple_fn((20, 3), || gaussian(&mut rng));
-        let null = OneCluster::fitted(&points);
-        let mean = points.sum_axis(Axis(0)) / 20.0;
-        assert!((&null.mean - &mean).iter().all(|d| d.abs() < 1e-12));
-        let mut covariance = Array2::<f64>::zeros((3, 3));
-        for point in points.rows() {
-            let d = &point - &mean;
-            for i in 0..3 {
-                for j in 0..3 {
-                    covariance[[i, j]] += d[i] * d[j] / 19.0;
-                }
-            }
-        }
-        let rebuilt = null.factor.t().dot(&null.factor);
-        assert!((&rebuilt - &covariance).iter().all(|d| d.abs() < 1e-12));
-        let drawn = null.draw(5, &mut rng);
-        for point in drawn.rows() {
-            assert!((point.dot(&point) - 1.0).abs() < 1e-12);
-        }
-    }
-
-    #[test]
-    fn a_singular_matrix_has_a_factor() {
-        let rows = ndarray::array![[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]];
-        let gram = rows.dot(&rows.t());
-        let factor = cholesky(&gram);
-        assert!(
-            (&factor.dot(&factor.t()) - &gram)
-                .iter()
-                .all(|d| d.abs() < 1e-12)
-        );
+        assert!((separation(&points, &[0, 0, 1, 1], &[2, 2]) - expected).abs() < 1e-12);
     }
 }

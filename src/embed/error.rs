@@ -1,0 +1,271 @@
+//! Why items cannot be embedded.
+
+use std::path::PathBuf;
+
+use super::preprocess::ImageError;
+use super::session::TensorSpec;
+use crate::probe::ProbeError;
+use crate::runtime::RuntimeError;
+
+/// Why items cannot be embedded.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file's ending names no known kind of model.
+    #[error("{}: expected .onnx, .npy or .parquet", path.display())]
+    UnknownKind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A model must be run and no runtime was given.
+    #[error("{}: a model needs ONNX Runtime to be run", path.display())]
+    NoRuntime {
+        /// The model.
+        path: PathBuf,
+    },
+    /// The runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The tensor file.
+    #[error(transparent)]
+    Tensors(#[from] ProbeError),
+    /// Preprocessing or a sidecar of it.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The model file is no ONNX model.
+    #[error("{}: not an ONNX model: {cause}", path.display())]
+    NotOnnx {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        cause: String,
+    },
+    /// External data outside the model's folder.
+    #[error("{}: external data `{location}` lies outside the model's folder", path.display())]
+    ExternalOutside {
+        /// The model.
+        path: PathBuf,
+        /// As the model names it.
+        location: String,
+    },
+    /// Inputs that nothing can fill.
+    #[error(
+        "{}: nothing fills the model's input {input}; the probe offers {}",
+        path.display(),
+        list(offered)
+    )]
+    InputMissing {
+        /// The model.
+        path: PathBuf,
+        /// The input.
+        input: TensorSpec,
+        /// What is there.
+        offered: Vec<String>,
+    },
+    /// An image model must have one image input.
+    #[error(
+        "{}: expected one image input (batch, 3, height, width) or (batch, height, width, 3), found {}",
+        path.display(),
+        specs(inputs)
+    )]
+    NotAnImageModel {
+        /// The model.
+        path: PathBuf,
+        /// Its inputs.
+        inputs: Vec<TensorSpec>,
+    },
+    /// The input's height or width is dynamic and not configured.
+    #[error("{}: the model takes images of any size ({input}), and no size is configured", path.display())]
+    SizeUnknown {
+        /// The model.
+        path: PathBuf,
+        /// Its input.
+        input: TensorSpec,
+    },
+    /// The configured output is not there, or none is configured and there are several.
+    #[error("{}: {}; the model gives {}", path.display(), wanted_output(wanted), specs(outputs))]
+    Output {
+        /// The model.
+        path: PathBuf,
+        /// As configured.
+        wanted: Option<String>,
+        /// The model's outputs.
+        outputs: Vec<TensorSpec>,
+    },
+    /// The output is no embedding.
+    #[error(
+        "{}: output `{output}` has shape {shape:?}; expected (batch, dim), or (batch, sequence, dim) with a pooling",
+        path.display()
+    )]
+    OutputShape {
+        /// The model.
+        path: PathBuf,
+        /// The output.
+        output: String,
+        /// What came out.
+        shape: Vec<usize>,
+    },
+    /// Truncation to more dimensions than there are.
+    #[error("{}: dims = {dims}, but the embedding has {dim} dimensions", path.display())]
+    Dims {
+        /// The model.
+        path: PathBuf,
+        /// As configured.
+        dims: usize,
+        /// As it came out.
+        dim: usize,
+    },
+    /// A text probe and no tokenizer.
+    #[error("{}: a text probe needs the model's tokenizer.json, and none lies beside the model", path.display())]
+    NoTokenizer {
+        /// The model.
+        path: PathBuf,
+    },
+    /// The tokenizer cannot be read, or cannot encode a text.
+    #[error("{}: {cause}", path.display())]
+    Tokenizer {
+        /// tokenizer.json
+        path: PathBuf,
+        /// The crate's words.
+        cause: String,
+    },
+    /// An item's input is gone.
+    #[error("item `{id}` has no input, and the {side} model must embed it")]
+    InputGone {
+        /// Item id.
+        id: String,
+        /// `old` or `new`.
+        side: crate::domain::Side,
+    },
+    /// Too many unreadable items.
+    #[error("{count} items cannot be read ({allowed} tolerated); the first: {first}")]
+    BadItems {
+        /// How many.
+        count: usize,
+        /// How many may be.
+        allowed: usize,
+        /// The first one's error.
+        first: String,
+    },
+    /// The model failed while running.
+    #[error("{}: the model failed: {cause}", path.display())]
+    Run {
+        /// The model.
+        path: PathBuf,
+        /// The runtime's words.
+        cause: String,
+    },
+    /// Embeddings that no metric can use.
+    #[error("{}: {count} embeddings are {what}: {}", path.display(), list(ids))]
+    Unusable {
+        /// The model or the stored file.
+        path: PathBuf,
+        /// `not finite` or `all zeros`.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The first few items.
+        ids: Vec<String>,
+    },
+    /// Stored embeddings do not cover the probe.
+    #[error("{}: {count} items of the probe have no stored embedding: {}", path.display(), list(ids))]
+    NotStored {
+        /// The stored file.
+        path: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first few items.
+        ids: Vec<String>,
+    },
+    /// A stored file is not what it should be.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Stored {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+}
+
+impl EmbedError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            EmbedError::Runtime(error) => return error.hint(),
+            EmbedError::Tensors(error) => return error.hint(),
+            EmbedError::Image(error) => return error.hint(),
+            EmbedError::Read { .. } => "check the path and its permissions",
+            EmbedError::UnknownKind { .. } => {
+                "a model is an .onnx file; stored embeddings are .npy or .parquet"
+            }
+            EmbedError::NoRuntime { .. } => "`compat-audit runtime install` gets it",
+            EmbedError::NotOnnx { .. } => {
+                "export the model to ONNX again; a partial download looks like this"
+            }
+            EmbedError::ExternalOutside { .. } => "keep a model's external data beside it",
+            EmbedError::InputMissing { .. } => {
+                "name the arrays of --tensors as the model names its inputs, or give a tokenizer for text"
+            }
+            EmbedError::NotAnImageModel { .. } => {
+                "for other inputs give ready-made tensors with --tensors"
+            }
+            EmbedError::SizeUnknown { .. } => {
+                "set size = 224 (or [height, width]) for this model in audit.toml"
+            }
+            EmbedError::Output { .. } => "set output = \"name\" for this model in audit.toml",
+            EmbedError::OutputShape { .. } => {
+                "set pooling = \"mean\" or \"cls\", or choose another output, in audit.toml"
+            }
+            EmbedError::Dims { .. } => "lower dims in audit.toml",
+            EmbedError::NoTokenizer { .. } => {
+                "put tokenizer.json beside the model, or set tokenizer in audit.toml"
+            }
+            EmbedError::Tokenizer { .. } => "the file must be a Hugging Face tokenizer.json",
+            EmbedError::InputGone { .. } => {
+                "give its stored embedding: --old-embeddings FILE, or stored embeddings as OLD"
+            }
+            EmbedError::BadItems { .. } => {
+                "mend the files, or tolerate and list them with --max-bad-items N"
+            }
+            EmbedError::Run { .. } => {
+                "check the inputs' shapes against the model; --dry-run shows both"
+            }
+            EmbedError::Unusable { .. } => {
+                "check the model's precision and these items; a search engine cannot use them either"
+            }
+            EmbedError::NotStored { .. } => "ids must be those of the probe; --dry-run shows them",
+            EmbedError::Stored { .. } => {
+                ".npy: a (rows, dim) float array with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column"
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        "nothing".into()
+    } else {
+        names.join(", ")
+    }
+}
+
+fn specs(specs: &[TensorSpec]) -> String {
+    list(&specs.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn wanted_output(wanted: &Option<String>) -> String {
+    match wanted {
+        Some(name) => format!("there is no output `{name}`"),
+        None => "several outputs and none is chosen".into(),
+    }
+}

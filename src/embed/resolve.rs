@@ -1,0 +1,495 @@
+//! How one model's inputs are made: configuration over sidecar over model file over default, each with its origin.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::preprocess::{ImagePreprocess, read_preprocessor_config};
+use super::session::{OnnxModel, TensorSpec};
+use super::tokens::Tokens;
+use super::{EmbedError, EmbedOptions};
+use crate::config::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
+use crate::domain::{Finding, FindingCode, Modality, Origin, Probe, Setting, Severity};
+use crate::probe::tensors::Tensors;
+
+/// Items a batch when nothing is configured.
+const BATCH_SIZE: usize = 32;
+
+/// What fills the model's inputs.
+pub enum Inputs {
+    /// One image input.
+    Image {
+        /// Its name.
+        name: String,
+        /// Rows.
+        height: u32,
+        /// Columns.
+        width: u32,
+        /// Resize, crop, normalisation.
+        preprocess: Box<ImagePreprocess>,
+    },
+    /// Token ids of texts.
+    Text(Box<Tokens>),
+    /// Rows of arrays, by the model's input names.
+    Tensors(Tensors),
+}
+
+/// Everything decided about one model.
+pub struct Resolved {
+    /// What fills the inputs.
+    pub inputs: Inputs,
+    /// Output in use.
+    pub output: String,
+    /// Pooling of a rank-3 output.
+    pub pooling: Pooling,
+    /// Items a batch.
+    pub batch_size: usize,
+    /// Whether the model fixes the batch size.
+    pub fixed_batch: bool,
+    /// For the report.
+    pub settings: Vec<Setting>,
+    /// What was noticed.
+    pub findings: Vec<Finding>,
+    /// BLAKE3 of all that changes an embedding, hex.
+    pub key: String,
+}
+
+/// Decides; runs nothing.
+///
+/// # Errors
+/// Inputs that nothing fills, no or several outputs, a sidecar or tokenizer that cannot be read.
+pub fn resolve(
+    probe: &Probe,
+    path: &Path,
+    model: &OnnxModel,
+    options: &EmbedOptions<'_>,
+) -> Result<Resolved, EmbedError> {
+    let mut record = Record {
+        side: options.side.to_string(),
+        settings: Vec::new(),
+    };
+    let config = options.model;
+    let output = output_name(path, model, config, &mut record)?;
+    let mut findings = Vec::new();
+    let use_text = probe.modality == Modality::Text || config.tokenizer.is_some();
+    let (inputs, tokenizer_hash) = match probe.modality {
+        Modality::Image => (
+            image(path, model, config, options, &mut record, &mut findings)?,
+            None,
+        ),
+        Modality::Text | Modality::Tensor if use_text => {
+            let tokens = text(path, model, config, &mut record)?;
+            let hash = tokens.hash.clone();
+            (Inputs::Text(Box::new(tokens)), Some(hash))
+        }
+        _ => (tensors(probe, path, model, config)?, None),
+    };
+    let sidecar_pooling = read_pooling(path)?;
+    let default_pooling = Pooling::None;
+    let pooling = record.pick(
+        "pooling",
+        [
+            (config.pooling, Origin::File),
+            (sidecar_pooling, Origin::Sidecar),
+        ],
+        default_pooling,
+    );
+    if let Some(dims) = config.dims {
+        record.note("dims", dims, Origin::File);
+    }
+    let batch = model
+        .inputs
+        .first()
+        .and_then(|input| input.shape.first())
+        .copied()
+        .unwrap_or(-1);
+    let fixed_batch = batch > 0;
+    let batch_size = if fixed_batch {
+        record.note("batch_size", batch, Origin::Model);
+        batch as usize
+    } else {
+        let wanted = if options.force_batch_1 {
+            Some(1)
+        } else {
+            config.batch_size
+        };
+        record.pick(
+            "batch_size",
+            [(wanted, Origin::File), (None, Origin::Sidecar)],
+            BATCH_SIZE,
+        )
+    };
+    // Everything but the batch size changes what an embedding means; that one is in the cache's key.
+    let mut what = json!({
+        "output": output,
+        "pooling": pooling,
+        "dims": config.dims,
+        "tokenizer": tokenizer_hash,
+        "prefix": config.prefix,
+        "query_prefix": config.query_prefix,
+    });
+    what["inputs"] = match &inputs {
+        Inputs::Image {
+            name,
+            height,
+            width,
+            preprocess,
+        } => {
+            json!({ "image": name, "height": height, "width": width, "preprocess": preprocess })
+        }
+        Inputs::Text(tokens) => json!({ "text": tokens.max_length }),
+        Inputs::Tensors(_) => json!("tensors"),
+    };
+    Ok(Resolved {
+        inputs,
+        output,
+        pooling,
+        batch_size,
+        fixed_batch,
+        settings: record.settings,
+        findings,
+        key: blake3::hash(what.to_string().as_bytes())
+            .to_hex()
+            .to_string(),
+    })
+}
+
+/// Settings of one side as they are decided.
+struct Record {
+    side: String,
+    settings: Vec<Setting>,
+}
+
+impl Record {
+    fn note(&mut self, key: &str, value: impl Serialize, origin: Origin) {
+        let value = serde_json::to_value(value).unwrap_or(Value::Null);
+        self.settings.push(Setting {
+            key: format!("{}.{key}", self.side),
+            value,
+            origin,
+        });
+    }
+
+    /// The first value that is there, else the default; noted with its origin.
+    fn pick<T: Serialize + Clone, const N: usize>(
+        &mut self,
+        key: &str,
+        choices: [(Option<T>, Origin); N],
+        default: T,
+    ) -> T {
+        let (value, origin) = choices
+            .into_iter()
+            .find_map(|(value, origin)| Some((value?, origin)))
+            .unwrap_or((default, Origin::Default));
+        self.note(key, value.clone(), origin);
+        value
+    }
+}
+
+fn output_name(
+    path: &Path,
+    model: &OnnxModel,
+    config: &ModelConfig,
+    record: &mut Record,
+) -> Result<String, EmbedError> {
+    let wrong = || EmbedError::Output {
+        path: path.into(),
+        wanted: config.output.clone(),
+        outputs: model.outputs.clone(),
+    };
+    let (name, origin) = match (&config.output, model.outputs.as_slice()) {
+        (Some(name), outputs) if outputs.iter().any(|output| output.name == *name) => {
+            (name.clone(), Origin::File)
+        }
+        (None, [only]) => (only.name.clone(), Origin::Model),
+        _ => return Err(wrong()),
+    };
+    record.note("output", &name, origin);
+    Ok(name)
+}
+
+fn image(
+    path: &Path,
+    model: &OnnxModel,
+    config: &ModelConfig,
+    options: &EmbedOptions<'_>,
+    record: &mut Record,
+    findings: &mut Vec<Finding>,
+) -> Result<Inputs, EmbedError> {
+    let [input] = model.inputs.as_slice() else {
+        return Err(EmbedError::NotAnImageModel {
+            path: path.into(),
+            inputs: model.inputs.clone(),
+        });
+    };
+    let not_image = || EmbedError::NotAnImageModel {
+        path: path.into(),
+        inputs: model.inputs.clone(),
+    };
+    let &[_, a, b, c] = input.shape.as_slice() else {
+        return Err(not_image());
+    };
+    let shape_layout = match (a, c) {
+        (3, _) => Some(Layout::Nchw),
+        (_, 3) => Some(Layout::Nhwc),
+        _ => None,
+    };
+    let sidecar_path = beside(path, "preprocessor_config.json");
+    let sidecar = match sidecar_path.is_file() {
+        true => read_preprocessor_config(&sidecar_path)?,
+        false => ModelConfig::default(),
+    };
+    let layout = config.layout.or(shape_layout).ok_or_else(not_image)?;
+    let layout_origin = if config.layout.is_some() {
+        Origin::File
+    } else {
+        Origin::Model
+    };
+    record.note("layout", layout, layout_origin);
+    let (height, width) = if layout == Layout::Nchw {
+        (b, c)
+    } else {
+        (a, b)
+    };
+    let from_shape =
+        (height > 0 && width > 0).then_some(Size::HeightWidth([height as u32, width as u32]));
+
+    let crop = config.crop.or(sidecar.crop);
+    let resize = record.pick(
+        "resize",
+        [
+            (config.resize, Origin::File),
+            (sidecar.resize, Origin::Sidecar),
+        ],
+        ResizeMode::Exact,
+    );
+    let size = match config.size.or(sidecar.size) {
+        Some(_) => Some(record.pick(
+            "size",
+            [(config.size, Origin::File), (sidecar.size, Origin::Sidecar)],
+            Size::Square(0),
+        )),
+        None => {
+            let size = from_shape.filter(|_| crop.is_none());
+            record.note("size", size, Origin::Model);
+            size
+        }
+    };
+    if crop.is_some() {
+        let choices = [(config.crop, Origin::File), (sidecar.crop, Origin::Sidecar)];
+        record.pick("crop", choices, Size::Square(0));
+    }
+    let filter = record.pick(
+        "filter",
+        [
+            (config.filter, Origin::File),
+            (sidecar.filter, Origin::Sidecar),
+        ],
+        ResizeFilter::Bilinear,
+    );
+    let color = record.pick(
+        "color",
+        [
+            (config.color, Origin::File),
+            (sidecar.color, Origin::Sidecar),
+        ],
+        ColorOrder::Rgb,
+    );
+    // A model of bytes normalises them itself.
+    let takes_bytes = input.dtype == "uint8";
+    let scale = record.pick(
+        "scale",
+        [
+            (config.scale, Origin::File),
+            (sidecar.scale, Origin::Sidecar),
+            (takes_bytes.then_some(1.0), Origin::Model),
+        ],
+        1.0 / 255.0,
+    );
+    let mean = record.pick(
+        "mean",
+        [(config.mean, Origin::File), (sidecar.mean, Origin::Sidecar)],
+        [0.0; 3],
+    );
+    let std = record.pick(
+        "std",
+        [(config.std, Origin::File), (sidecar.std, Origin::Sidecar)],
+        [1.0; 3],
+    );
+    let exif = record.pick("exif", [(config.exif, Origin::File)], false);
+    let preprocess = Box::new(ImagePreprocess {
+        size,
+        resize,
+        crop,
+        filter,
+        color,
+        layout,
+        scale,
+        mean,
+        std,
+        exif,
+    });
+    let configured = [config, &sidecar]
+        .iter()
+        .any(|known| known.mean.is_some() || known.std.is_some() || known.scale.is_some());
+    if !configured && !takes_bytes {
+        findings.push(Finding::new(
+            FindingCode::PreprocessingAssumed,
+            Severity::Warning,
+            format!(
+                "{} model: preprocessing is assumed (RGB, divided by 255, no mean and std); a wrong mean and std costs accuracy without an error",
+                options.side
+            ),
+        ));
+    }
+    let (height, width) = input_size(path, input, from_shape, &preprocess)?;
+    Ok(Inputs::Image {
+        name: input.name.clone(),
+        height,
+        width,
+        preprocess,
+    })
+}
+
+/// The input's (height, width): fixed by the model, else what crop or size lead to.
+fn input_size(
+    path: &Path,
+    input: &TensorSpec,
+    from_shape: Option<Size>,
+    preprocess: &ImagePreprocess,
+) -> Result<(u32, u32), EmbedError> {
+    let exact = preprocess.size.filter(|size| {
+        matches!(size, Size::HeightWidth(_)) || preprocess.resize == ResizeMode::Exact
+    });
+    from_shape
+        .or(preprocess.crop)
+        .or(exact)
+        .map(Size::height_width)
+        .ok_or_else(|| EmbedError::SizeUnknown {
+            path: path.into(),
+            input: input.clone(),
+        })
+}
+
+fn text(
+    path: &Path,
+    model: &OnnxModel,
+    config: &ModelConfig,
+    record: &mut Record,
+) -> Result<Tokens, EmbedError> {
+    let file = config
+        .tokenizer
+        .clone()
+        .unwrap_or_else(|| beside(path, "tokenizer.json"));
+    if config.tokenizer.is_none() && !file.is_file() {
+        return Err(EmbedError::NoTokenizer { path: path.into() });
+    }
+    let origin = if config.tokenizer.is_some() {
+        Origin::File
+    } else {
+        Origin::Sidecar
+    };
+    let tokens = Tokens::read(&file, config.max_length)?;
+    let name = file
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    record.note("tokenizer", name, origin);
+    let origin = if config.max_length.is_some() {
+        Origin::File
+    } else {
+        Origin::Sidecar
+    };
+    record.note("max_length", tokens.max_length, origin);
+    for (key, prefix) in [
+        ("prefix", &config.prefix),
+        ("query_prefix", &config.query_prefix),
+    ] {
+        if let Some(prefix) = prefix {
+            record.note(key, prefix, Origin::File);
+        }
+    }
+    let fillable = [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "position_ids",
+    ];
+    check_filled(path, model, &fillable.map(str::to_owned))?;
+    Ok(tokens)
+}
+
+fn tensors(
+    probe: &Probe,
+    path: &Path,
+    model: &OnnxModel,
+    config: &ModelConfig,
+) -> Result<Inputs, EmbedError> {
+    let file = config.tensors.as_ref().or(probe.tensors.as_ref());
+    let Some(file) = file else {
+        let input = model.inputs.first().cloned().expect("a model has an input");
+        return Err(EmbedError::InputMissing {
+            path: path.into(),
+            input,
+            offered: Vec::new(),
+        });
+    };
+    let tensors = Tensors::open(file)?;
+    let mut offered: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
+    // The single array of a .npy has no name and fills the model's only input.
+    if let ([only], [name]) = (model.inputs.as_slice(), offered.as_mut_slice())
+        && name.is_empty()
+    {
+        *name = only.name.clone();
+    }
+    if offered.iter().any(|name| name == "input_ids") {
+        offered.extend(["token_type_ids", "position_ids"].map(str::to_owned));
+    }
+    check_filled(path, model, &offered)?;
+    Ok(Inputs::Tensors(tensors))
+}
+
+fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<(), EmbedError> {
+    match model
+        .inputs
+        .iter()
+        .find(|input| !offered.contains(&input.name))
+    {
+        Some(input) => Err(EmbedError::InputMissing {
+            path: path.into(),
+            input: input.clone(),
+            offered: offered.to_vec(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// `1_Pooling/config.json` of sentence-transformers.
+fn read_pooling(model: &Path) -> Result<Option<Pooling>, EmbedError> {
+    let path = beside(model, "1_Pooling/config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(|source| EmbedError::Read {
+        path: path.clone(),
+        source,
+    })?;
+    let config: Value = serde_json::from_slice(&bytes).map_err(|error| EmbedError::Tokenizer {
+        path: path.clone(),
+        cause: error.to_string(),
+    })?;
+    let is = |key: &str| config[key] == Value::Bool(true);
+    Ok(
+        match (is("pooling_mode_mean_tokens"), is("pooling_mode_cls_token")) {
+            (true, false) => Some(Pooling::Mean),
+            (false, true) => Some(Pooling::Cls),
+            _ => None,
+        },
+    )
+}
+
+fn beside(model: &Path, name: &str) -> PathBuf {
+    model.parent().unwrap_or(Path::new("")).join(name)
+}

@@ -1,0 +1,78 @@
+//! Text to token ids, by the model's own tokenizer.json.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::{Tokenizer, TruncationParams};
+
+use super::EmbedError;
+
+/// Longest sequence when neither the configuration nor tokenizer.json names one.
+const DEFAULT_MAX_LENGTH: usize = 512;
+
+/// A tokenizer with truncation and without padding; batches are padded where they are built.
+pub struct Tokens {
+    path: PathBuf,
+    tokenizer: Tokenizer,
+    /// Id of the padding token.
+    pub pad_id: i64,
+    /// Longest sequence, special tokens included.
+    pub max_length: usize,
+    /// BLAKE3 of tokenizer.json, hex.
+    pub hash: String,
+}
+
+impl Tokens {
+    /// Reads tokenizer.json; `max_length` wins over its own truncation.
+    ///
+    /// # Errors
+    /// Unreadable, or not a tokenizer.
+    pub fn read(path: &Path, max_length: Option<usize>) -> Result<Self, EmbedError> {
+        let bytes = std::fs::read(path).map_err(|source| EmbedError::Read {
+            path: path.into(),
+            source,
+        })?;
+        let wrong = |cause: String| EmbedError::Tokenizer {
+            path: path.into(),
+            cause,
+        };
+        let mut tokenizer =
+            Tokenizer::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let own = tokenizer.get_truncation().cloned();
+        let max_length = max_length
+            .or(own.as_ref().map(|truncation| truncation.max_length))
+            .unwrap_or(DEFAULT_MAX_LENGTH);
+        let truncation = TruncationParams {
+            max_length,
+            ..own.unwrap_or_default()
+        };
+        tokenizer
+            .with_truncation(Some(truncation))
+            .map_err(|error| wrong(error.to_string()))?;
+        let pad_id = tokenizer
+            .get_padding()
+            .map_or(0, |padding| i64::from(padding.pad_id));
+        tokenizer.with_padding(None);
+        Ok(Self {
+            path: path.into(),
+            tokenizer,
+            pad_id,
+            max_length,
+            hash: blake3::hash(&bytes).to_hex().to_string(),
+        })
+    }
+
+    /// Token ids of a text, special tokens included, at most `max_length`.
+    ///
+    /// # Errors
+    /// The tokenizer's own.
+    pub fn encode(&self, text: &str) -> Result<Vec<i64>, EmbedError> {
+        let encoding =
+            self.tokenizer
+                .encode(text, true)
+                .map_err(|error| EmbedError::Tokenizer {
+                    path: self.path.clone(),
+                    cause: error.to_string(),
+                })?;
+        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+}
