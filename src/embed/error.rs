@@ -112,6 +112,21 @@ pub enum EmbedError {
         /// What came out.
         shape: Vec<usize>,
     },
+    /// Batches of one model differ in their last axis: it is no embedding's.
+    #[error(
+        "{}: output `{output}` has {expected} dimensions for one batch and {found} for another; expected the same for every item",
+        path.display()
+    )]
+    DimsVary {
+        /// The model.
+        path: PathBuf,
+        /// The output.
+        output: String,
+        /// Dimensions that came out first.
+        expected: usize,
+        /// Dimensions that came out later.
+        found: usize,
+    },
     /// Truncation to more dimensions than there are.
     #[error("{}: dims = {dims}, but the embedding has {dim} dimensions", path.display())]
     Dims {
@@ -224,6 +239,9 @@ impl EmbedError {
             EmbedError::Output { .. } => "set output = \"name\" for this model in audit.toml",
             EmbedError::OutputShape { .. } => {
                 "set pooling = \"mean\" or \"cls\", or choose another output, in audit.toml"
+            }
+            EmbedError::DimsVary { .. } => {
+                "choose the output that holds the embedding: set output = \"name\" for this model in audit.toml"
             }
             EmbedError::Dims { .. } => "lower dims in audit.toml",
             EmbedError::NoTokenizer { .. } => {

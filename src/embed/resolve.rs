@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::items::hash_row;
 use super::preprocess::{ImagePreprocess, read_preprocessor_config};
 use super::session::{OnnxModel, TensorSpec};
 use super::tokens::Tokens;
@@ -51,8 +52,11 @@ pub struct Resolved {
     pub settings: Vec<Setting>,
     /// What was noticed.
     pub findings: Vec<Finding>,
-    /// BLAKE3 of all that changes an embedding, hex.
+    /// BLAKE3 of all but an item that changes its embedding, hex.
     pub key: String,
+    /// [`Self::key`] and, where inputs come ready-made, what they hold: two sides with equal ones and one model give
+    /// equal embeddings. Hex.
+    pub meaning: String,
 }
 
 /// Decides; runs nothing.
@@ -141,6 +145,18 @@ pub fn resolve(
         Inputs::Text(tokens) => json!({ "text": tokens.max_length }),
         Inputs::Tensors(_) => json!("tensors"),
     };
+    let key = blake3::hash(what.to_string().as_bytes())
+        .to_hex()
+        .to_string();
+    let meaning = match &inputs {
+        Inputs::Image { .. } | Inputs::Text(_) => key.clone(),
+        Inputs::Tensors(tensors) => {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(key.as_bytes());
+            (0..tensors.n_rows()).for_each(|row| hash_row(tensors, row, &mut hasher));
+            hasher.finalize().to_hex().to_string()
+        }
+    };
     Ok(Resolved {
         inputs,
         output,
@@ -149,9 +165,8 @@ pub fn resolve(
         fixed_batch,
         settings: record.settings,
         findings,
-        key: blake3::hash(what.to_string().as_bytes())
-            .to_hex()
-            .to_string(),
+        key,
+        meaning,
     })
 }
 
