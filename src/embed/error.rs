@@ -89,6 +89,16 @@ pub enum EmbedError {
         /// Its input.
         input: TensorSpec,
     },
+    /// A configured layout, size or crop that the model's input rules out, whatever the image.
+    #[error("{}: {configured} does not fit the model's input {input}", path.display())]
+    InputFixed {
+        /// The model.
+        path: PathBuf,
+        /// Its input.
+        input: TensorSpec,
+        /// What is configured, in words.
+        configured: String,
+    },
     /// The configured output is not there, or none is configured and there are several.
     #[error("{}: {}; the model gives {}", path.display(), wanted_output(wanted), specs(outputs))]
     Output {
@@ -235,6 +245,9 @@ impl EmbedError {
             }
             EmbedError::SizeUnknown { .. } => {
                 "set size = 224 (or [height, width]) for this model in audit.toml"
+            }
+            EmbedError::InputFixed { .. } => {
+                "the model fixes its input: change layout, size or crop in audit.toml (or the preprocessor_config.json beside the model), or leave them out"
             }
             EmbedError::Output { .. } => "set output = \"name\" for this model in audit.toml",
             EmbedError::OutputShape { .. } => {

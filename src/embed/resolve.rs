@@ -262,11 +262,17 @@ fn image(
         Origin::Model
     };
     record.note("layout", layout, layout_origin);
-    let (height, width) = if layout == Layout::Nchw {
-        (b, c)
-    } else {
-        (a, b)
+    let (channels, height, width) = match layout {
+        Layout::Nchw => (a, b, c),
+        Layout::Nhwc => (c, a, b),
     };
+    if channels > 0 && channels != 3 {
+        return Err(EmbedError::InputFixed {
+            path: path.into(),
+            input: input.clone(),
+            configured: format!("layout {layout:?} with 3 channels").to_lowercase(),
+        });
+    }
     let from_shape =
         (height > 0 && width > 0).then_some(Size::HeightWidth([height as u32, width as u32]));
 
@@ -367,7 +373,7 @@ fn image(
     })
 }
 
-/// The input's (height, width): fixed by the model, else what crop or size lead to.
+/// The input's (height, width): fixed by the model, else what crop or size lead to. Where both say it, they must agree.
 fn input_size(
     path: &Path,
     input: &TensorSpec,
@@ -377,14 +383,23 @@ fn input_size(
     let exact = preprocess.size.filter(|size| {
         matches!(size, Size::HeightWidth(_)) || preprocess.resize == ResizeMode::Exact
     });
-    from_shape
-        .or(preprocess.crop)
-        .or(exact)
-        .map(Size::height_width)
-        .ok_or_else(|| EmbedError::SizeUnknown {
+    let fixed = from_shape.map(Size::height_width);
+    let configured = preprocess.crop.or(exact).map(Size::height_width);
+    if let (Some(fixed), Some((height, width))) = (fixed, configured)
+        && fixed != (height, width)
+    {
+        return Err(EmbedError::InputFixed {
             path: path.into(),
             input: input.clone(),
-        })
+            configured: format!(
+                "an image of {height} x {width} (height x width) after size and crop"
+            ),
+        });
+    }
+    fixed.or(configured).ok_or_else(|| EmbedError::SizeUnknown {
+        path: path.into(),
+        input: input.clone(),
+    })
 }
 
 fn text(

@@ -180,12 +180,23 @@ fn dynamic_height_and_width_want_a_size() {
 }
 
 #[test]
-fn a_layout_that_the_model_does_not_have_is_no_panic() {
+fn what_the_models_input_rules_out_is_no_fault_of_the_images() {
     let (folder, _probe) = small();
     let model = odd("plain.onnx");
-    let config = config_file(folder.path(), "[new]\nlayout = \"nhwc\"\nsize = 8\n");
-    let text = refused(&model, &model, folder.path(), &["--config", &config]);
-    assert_names(&text, &["new model: ", "plain.onnx"]);
+    for (wrong, named) in [
+        ("layout = \"nhwc\"\nsize = 8", "layout nhwc"),
+        ("size = 12", "12 x 12"),
+        ("size = 12\ncrop = [8, 10]", "8 x 10"),
+    ] {
+        let config = config_file(folder.path(), &format!("[new]\n{wrong}\n"));
+        let extra = ["--config", &config, "--max-bad-items", "1000"];
+        let text = refused(&model, &model, folder.path(), &extra);
+        let input = "image float32[?, 3, 8, 8]";
+        assert_names(
+            &text,
+            &["new model: ", "plain.onnx", named, input, "audit.toml"],
+        );
+    }
 }
 
 #[test]
