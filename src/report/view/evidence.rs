@@ -132,7 +132,10 @@ pub fn changes(report: &AuditReport) -> Option<Table> {
         );
     }
     if let Some(compatibility) = &report.compatibility {
-        for MeasureRow { measure, estimate } in &compatibility.change {
+        for MeasureRow {
+            measure, estimate, ..
+        } in &compatibility.change
+        {
             row(
                 &format!("D, {measure}"),
                 signed(estimate),
