@@ -421,6 +421,7 @@ fn embed_onnx(
         model,
         bad_items: Vec::new(),
         n_embedded: 0,
+        dim: None,
     };
     let contents = run.contents(wanted);
     run.embed_missing(&contents, progress)?;
@@ -463,7 +464,7 @@ fn embed_onnx(
             name: ModelSource::Onnx(path.into()).name(),
             kind: "onnx".into(),
             hash,
-            preprocessing_key: resolved.key.clone(),
+            preprocessing_key: resolved.meaning.clone(),
             dim,
             output: Some(resolved.output.clone()),
             provider: Some(run.model.provider.clone()),
@@ -487,6 +488,8 @@ struct Run<'a> {
     model: OnnxModel,
     bad_items: Vec<BadItem>,
     n_embedded: usize,
+    /// Dimensions of the embeddings so far.
+    dim: Option<usize>,
 }
 
 impl Run<'_> {
@@ -655,6 +658,17 @@ impl Run<'_> {
             self.path,
         )?;
         embeddings.truncate(n);
+        for embedding in &embeddings {
+            let expected = *self.dim.get_or_insert(embedding.len());
+            if embedding.len() != expected {
+                return Err(EmbedError::DimsVary {
+                    path: self.path.into(),
+                    output: self.resolved.output.clone(),
+                    expected,
+                    found: embedding.len(),
+                });
+            }
+        }
         Ok(embeddings)
     }
 

@@ -89,6 +89,16 @@ pub enum EmbedError {
         /// Its input.
         input: TensorSpec,
     },
+    /// A configured layout, size or crop that the model's input rules out, whatever the image.
+    #[error("{}: {configured} does not fit the model's input {input}", path.display())]
+    InputFixed {
+        /// The model.
+        path: PathBuf,
+        /// Its input.
+        input: TensorSpec,
+        /// What is configured, in words.
+        configured: String,
+    },
     /// The configured output is not there, or none is configured and there are several.
     #[error("{}: {}; the model gives {}", path.display(), wanted_output(wanted), specs(outputs))]
     Output {
@@ -111,6 +121,21 @@ pub enum EmbedError {
         output: String,
         /// What came out.
         shape: Vec<usize>,
+    },
+    /// Batches of one model differ in their last axis: it is no embedding's.
+    #[error(
+        "{}: output `{output}` has {expected} dimensions for one batch and {found} for another; expected the same for every item",
+        path.display()
+    )]
+    DimsVary {
+        /// The model.
+        path: PathBuf,
+        /// The output.
+        output: String,
+        /// Dimensions that came out first.
+        expected: usize,
+        /// Dimensions that came out later.
+        found: usize,
     },
     /// Truncation to more dimensions than there are.
     #[error("{}: dims = {dims}, but the embedding has {dim} dimensions", path.display())]
@@ -221,9 +246,15 @@ impl EmbedError {
             EmbedError::SizeUnknown { .. } => {
                 "set size = 224 (or [height, width]) for this model in audit.toml"
             }
+            EmbedError::InputFixed { .. } => {
+                "the model fixes its input: change layout, size or crop in audit.toml (or the preprocessor_config.json beside the model), or leave them out"
+            }
             EmbedError::Output { .. } => "set output = \"name\" for this model in audit.toml",
             EmbedError::OutputShape { .. } => {
                 "set pooling = \"mean\" or \"cls\", or choose another output, in audit.toml"
+            }
+            EmbedError::DimsVary { .. } => {
+                "choose the output that holds the embedding: set output = \"name\" for this model in audit.toml"
             }
             EmbedError::Dims { .. } => "lower dims in audit.toml",
             EmbedError::NoTokenizer { .. } => {

@@ -1,6 +1,7 @@
 //! The content hash of a model: its file and every external-data file that it names.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
@@ -50,6 +51,10 @@ struct AttributeProto {
     tensors: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     graphs: Vec<GraphProto>,
+    #[prost(message, optional, tag = "22")]
+    sparse_tensor: Option<SparseTensorProto>,
+    #[prost(message, repeated, tag = "23")]
+    sparse_tensors: Vec<SparseTensorProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -79,13 +84,10 @@ struct StringStringEntryProto {
 /// # Errors
 /// An unreadable file, no ONNX model, external data outside the model's folder.
 pub fn model_hash(path: &Path) -> Result<String, EmbedError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| EmbedError::Read {
-            path: path.into(),
-            source,
-        })
-    };
-    let bytes = read(path)?;
+    let bytes = std::fs::read(path).map_err(|source| EmbedError::Read {
+        path: path.into(),
+        source,
+    })?;
     let model = ModelProto::decode(bytes.as_slice()).map_err(|error| EmbedError::NotOnnx {
         path: path.into(),
         cause: error.to_string(),
@@ -109,10 +111,16 @@ pub fn model_hash(path: &Path) -> Result<String, EmbedError> {
     hasher.update(&bytes);
     for location in locations {
         let file = inside(path, &location)?;
-        let external = read(&file)?;
+        let failed = |source| EmbedError::Read {
+            path: file.clone(),
+            source,
+        };
+        // Weights are gigabytes for some models, so they are not held in memory.
+        let external = File::open(&file).map_err(failed)?;
+        let length = external.metadata().map_err(failed)?.len();
         hasher.update(location.as_bytes());
-        hasher.update(&(external.len() as u64).to_le_bytes());
-        hasher.update(&external);
+        hasher.update(&length.to_le_bytes());
+        hasher.update_reader(external).map_err(failed)?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
@@ -152,14 +160,19 @@ fn of_graph(graph: &GraphProto, locations: &mut BTreeSet<String>) {
         .initializer
         .iter()
         .for_each(|tensor| of_tensor(tensor, locations));
-    for sparse in &graph.sparse_initializer {
-        sparse
-            .values
-            .iter()
-            .chain(&sparse.indices)
-            .for_each(|tensor| of_tensor(tensor, locations));
-    }
+    graph
+        .sparse_initializer
+        .iter()
+        .for_each(|sparse| of_sparse(sparse, locations));
     of_nodes(&graph.node, locations);
+}
+
+fn of_sparse(sparse: &SparseTensorProto, locations: &mut BTreeSet<String>) {
+    sparse
+        .values
+        .iter()
+        .chain(&sparse.indices)
+        .for_each(|tensor| of_tensor(tensor, locations));
 }
 
 fn of_nodes(nodes: &[NodeProto], locations: &mut BTreeSet<String>) {
@@ -169,6 +182,11 @@ fn of_nodes(nodes: &[NodeProto], locations: &mut BTreeSet<String>) {
             .iter()
             .chain(&attribute.tensors)
             .for_each(|tensor| of_tensor(tensor, locations));
+        attribute
+            .sparse_tensor
+            .iter()
+            .chain(&attribute.sparse_tensors)
+            .for_each(|sparse| of_sparse(sparse, locations));
         attribute
             .g
             .iter()

@@ -42,7 +42,7 @@ pub fn content(
             std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?
         }
         (Inputs::Text(_), _) => prefixed(item, options)?.into_bytes(),
-        (Inputs::Tensors(tensors), Source::TensorRow(row)) => tensor_bytes(tensors, *row),
+        (Inputs::Tensors(tensors), Source::TensorRow(row)) => return Ok(row_digest(tensors, *row)),
         _ => return Err("the item's input is of another kind than the model's".into()),
     };
     Ok(*blake3::hash(&bytes).as_bytes())
@@ -94,7 +94,7 @@ pub fn prepare(
         }
         (Inputs::Tensors(tensors), Source::TensorRow(row)) => Ok(Prepared {
             row: Row::Tensor(*row),
-            input: *blake3::hash(&tensor_bytes(tensors, *row)).as_bytes(),
+            input: row_digest(tensors, *row),
             sixteen_bit: false,
         }),
         _ => Err("the item's input is of another kind than the model's".into()),
@@ -112,13 +112,27 @@ fn prefixed(item: &Item, options: &EmbedOptions<'_>) -> Result<String, String> {
     Ok(format!("{}{text}", prefix.unwrap_or_default()))
 }
 
-fn tensor_bytes(tensors: &Tensors, row: usize) -> Vec<u8> {
-    tensors
-        .names()
-        .into_iter()
-        .filter_map(|name| tensors.get(name))
-        .flat_map(|tensor| tensor.row_bytes(row).into_owned())
-        .collect()
+fn row_digest(tensors: &Tensors, row: usize) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hash_row(tensors, row, &mut hasher);
+    *hasher.finalize().as_bytes()
+}
+
+/// Adds one row of every array: its name, type and shape, then its values, so that equal bytes of another shape or of
+/// another array differ.
+pub fn hash_row(tensors: &Tensors, row: usize, hasher: &mut blake3::Hasher) {
+    for name in tensors.names() {
+        let Some(tensor) = tensors.get(name) else {
+            continue;
+        };
+        let dtype = match tensor.row(row) {
+            TensorRow::F32(_) => "f32",
+            TensorRow::I64(_) => "i64",
+            TensorRow::U8(_) => "u8",
+        };
+        hasher.update(format!("{name:?} {dtype} {:?}\n", tensor.row_shape()).as_bytes());
+        hasher.update(&tensor.row_bytes(row));
+    }
 }
 
 /// Runs the rows as one batch and returns one embedding a row, after pooling and truncation.

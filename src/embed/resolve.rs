@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::items::hash_row;
 use super::preprocess::{ImagePreprocess, read_preprocessor_config};
 use super::session::{OnnxModel, TensorSpec};
 use super::tokens::Tokens;
@@ -51,8 +52,11 @@ pub struct Resolved {
     pub settings: Vec<Setting>,
     /// What was noticed.
     pub findings: Vec<Finding>,
-    /// BLAKE3 of all that changes an embedding, hex.
+    /// BLAKE3 of all but an item that changes its embedding, hex.
     pub key: String,
+    /// [`Self::key`] and, where inputs come ready-made, what they hold: two sides with equal ones and one model give
+    /// equal embeddings. Hex.
+    pub meaning: String,
 }
 
 /// Decides; runs nothing.
@@ -141,6 +145,18 @@ pub fn resolve(
         Inputs::Text(tokens) => json!({ "text": tokens.max_length }),
         Inputs::Tensors(_) => json!("tensors"),
     };
+    let key = blake3::hash(what.to_string().as_bytes())
+        .to_hex()
+        .to_string();
+    let meaning = match &inputs {
+        Inputs::Image { .. } | Inputs::Text(_) => key.clone(),
+        Inputs::Tensors(tensors) => {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(key.as_bytes());
+            (0..tensors.n_rows()).for_each(|row| hash_row(tensors, row, &mut hasher));
+            hasher.finalize().to_hex().to_string()
+        }
+    };
     Ok(Resolved {
         inputs,
         output,
@@ -149,9 +165,8 @@ pub fn resolve(
         fixed_batch,
         settings: record.settings,
         findings,
-        key: blake3::hash(what.to_string().as_bytes())
-            .to_hex()
-            .to_string(),
+        key,
+        meaning,
     })
 }
 
@@ -247,11 +262,17 @@ fn image(
         Origin::Model
     };
     record.note("layout", layout, layout_origin);
-    let (height, width) = if layout == Layout::Nchw {
-        (b, c)
-    } else {
-        (a, b)
+    let (channels, height, width) = match layout {
+        Layout::Nchw => (a, b, c),
+        Layout::Nhwc => (c, a, b),
     };
+    if channels > 0 && channels != 3 {
+        return Err(EmbedError::InputFixed {
+            path: path.into(),
+            input: input.clone(),
+            configured: format!("layout {layout:?} with 3 channels").to_lowercase(),
+        });
+    }
     let from_shape =
         (height > 0 && width > 0).then_some(Size::HeightWidth([height as u32, width as u32]));
 
@@ -352,7 +373,7 @@ fn image(
     })
 }
 
-/// The input's (height, width): fixed by the model, else what crop or size lead to.
+/// The input's (height, width): fixed by the model, else what crop or size lead to. Where both say it, they must agree.
 fn input_size(
     path: &Path,
     input: &TensorSpec,
@@ -362,14 +383,23 @@ fn input_size(
     let exact = preprocess.size.filter(|size| {
         matches!(size, Size::HeightWidth(_)) || preprocess.resize == ResizeMode::Exact
     });
-    from_shape
-        .or(preprocess.crop)
-        .or(exact)
-        .map(Size::height_width)
-        .ok_or_else(|| EmbedError::SizeUnknown {
+    let fixed = from_shape.map(Size::height_width);
+    let configured = preprocess.crop.or(exact).map(Size::height_width);
+    if let (Some(fixed), Some((height, width))) = (fixed, configured)
+        && fixed != (height, width)
+    {
+        return Err(EmbedError::InputFixed {
             path: path.into(),
             input: input.clone(),
-        })
+            configured: format!(
+                "an image of {height} x {width} (height x width) after size and crop"
+            ),
+        });
+    }
+    fixed.or(configured).ok_or_else(|| EmbedError::SizeUnknown {
+        path: path.into(),
+        input: input.clone(),
+    })
 }
 
 fn text(

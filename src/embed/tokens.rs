@@ -76,3 +76,55 @@ impl Tokens {
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    fn fixtures() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+    }
+
+    #[derive(Deserialize)]
+    struct Golden {
+        max_length: usize,
+        pad_id: i64,
+        texts: Vec<String>,
+        ids: Vec<Vec<i64>>,
+        ids_of_at_most_12: Vec<Vec<i64>>,
+    }
+
+    /// Python's `tokenizers` 0.23.3, see fixtures/generate/tiny_text.py.
+    #[test]
+    fn ids_are_those_of_pythons_tokenizers() {
+        let golden = std::fs::read_to_string(fixtures().join("golden/tiny_text.json"));
+        let golden: Golden =
+            serde_json::from_str(&golden.expect("the golden file")).expect("its shape");
+        let file = fixtures().join("data/tiny_text/tokenizer.json");
+        for (max_length, expected) in [
+            (None, &golden.ids),
+            (Some(golden.max_length), &golden.ids),
+            (Some(12), &golden.ids_of_at_most_12),
+        ] {
+            let tokens = Tokens::read(&file, max_length).expect("a tokenizer");
+            assert_eq!(tokens.pad_id, golden.pad_id);
+            for (text, expected) in golden.texts.iter().zip(expected) {
+                assert_eq!(tokens.encode(text).expect("ids"), *expected, "{text}");
+            }
+        }
+        let longest = golden.ids.iter().map(Vec::len).max();
+        assert_eq!(longest, Some(golden.max_length), "one text is truncated");
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_refused_with_its_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokenizer.json");
+        std::fs::write(&file, r#"{"model": "none"}"#).expect("written");
+        let error = Tokens::read(&file, None).err().expect("refused");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        assert!(error.hint().expect("a hint").contains("tokenizer.json"));
+    }
+}
