@@ -28,11 +28,12 @@ const GOOD: Color = (0x1a, 0x7f, 0x4b);
 const BAD: Color = (0xb4, 0x23, 0x18);
 const UNSURE: Color = (0x9a, 0x67, 0x00);
 const BAD_PALE: Color = (0xfb, 0xea, 0xe8);
+const UNSURE_PALE: Color = (0xfd, 0xf3, 0xdc);
 
 /// Every figure that the report has evidence for, by file stem, in the order of the page.
 pub fn all(view: &View, width: u32) -> Vec<(&'static str, Drawing)> {
     [
-        ("decision", decision(view, width)),
+        ("decision", decision(view, width, charts::TEXT)),
         ("pairings", pairings(view, width)),
         ("subclusters", subclusters(view, width)),
         ("credibility", credibility(view, width)),
@@ -199,7 +200,7 @@ mod tests {
     #[test]
     fn numbers_stand_in_the_figures_as_in_the_text() {
         let view = &views()[0];
-        let svg = decision(view, WIDE).unwrap().svg().unwrap();
+        let svg = decision(view, WIDE, charts::TEXT).unwrap().svg().unwrap();
         let decision = view.decision.as_ref().unwrap();
         for text in [
             &decision.value_text,
@@ -215,11 +216,16 @@ mod tests {
         let mut view = views().remove(0);
         let line = view.decision.as_mut().unwrap();
         (line.lower, line.upper) = (f64::NEG_INFINITY, f64::INFINITY);
-        let svg = decision(&view, WIDE).unwrap().svg().unwrap();
+        let svg = decision(&view, WIDE, charts::TEXT).unwrap().svg().unwrap();
         assert!(
             !svg.contains("inf") || svg.contains("[+0.0111"),
             "no infinite coordinate"
         );
-        assert!(decision(&view, NARROW).unwrap().png(1).is_ok());
+        assert!(
+            decision(&view, NARROW, charts::TEXT)
+                .unwrap()
+                .png(1)
+                .is_ok()
+        );
     }
 }

@@ -33,13 +33,50 @@ pub fn to_html(view: &View) -> Result<String, ReportError> {
     let page = environment
         .get_template("page.html")
         .map_err(ReportError::render("report.html"))?;
-    page.render(context! {
-        view => Serde(view),
-        style => Value::from_safe_string(STYLE.to_owned()),
-        badge => Value::from_safe_string(figures::badge(view.headline.tone, 64).svg()?),
-        figures => figures(view)?,
-    })
-    .map_err(ReportError::render("report.html"))
+    let html = page
+        .render(context! {
+            view => Serde(view),
+            style => Value::from_safe_string(STYLE.to_owned()),
+            badge => Value::from_safe_string(figures::badge(view.headline.tone, 64).svg()?),
+            figures => figures(view)?,
+        })
+        .map_err(ReportError::render("report.html"))?;
+    Ok(keep_pairings_whole(&html))
+}
+
+/// Browsers break lines after a hyphen; `new->old` must stay in one. Only texts are touched: no attribute, figure,
+/// title or command.
+fn keep_pairings_whole(html: &str) -> String {
+    const PAIRINGS: [&str; 4] = ["old-&gt;old", "new-&gt;old", "new-&gt;new", "old-&gt;new"];
+    const AS_THEY_ARE: [&str; 4] = ["svg", "title", "style", "pre"];
+    let mut whole = String::with_capacity(html.len() + html.len() / 50);
+    let mut inside: Option<&str> = None;
+    for (index, piece) in html.split('<').enumerate() {
+        if index == 0 {
+            whole.push_str(piece);
+            continue;
+        }
+        let (tag, text) = piece.split_once('>').unwrap_or((piece, ""));
+        let name = tag.split([' ', '\n']).next().unwrap_or_default();
+        match inside {
+            None => inside = AS_THEY_ARE.into_iter().find(|&known| known == name),
+            Some(open) if name.strip_prefix('/') == Some(open) => inside = None,
+            Some(_) => {}
+        }
+        whole.push('<');
+        whole.push_str(tag);
+        whole.push('>');
+        if inside.is_some() || !text.contains("-&gt;") {
+            whole.push_str(text);
+            continue;
+        }
+        let mut text = text.to_owned();
+        for pairing in PAIRINGS {
+            text = text.replace(pairing, &format!("<span class=\"whole\">{pairing}</span>"));
+        }
+        whole.push_str(&text);
+    }
+    whole
 }
 
 /// Each figure for a page and for a telephone: a scaled-down SVG would have unreadable text.
@@ -146,6 +183,21 @@ mod tests {
                 && !page.contains("</text></svg><")
         );
         assert!(page.contains("&lt;script&gt;"));
+    }
+
+    #[test]
+    fn pairings_stay_in_one_line_in_texts_only() {
+        let page = "<p title=\"new-&gt;old\">a new-&gt;old b</p><pre>new-&gt;old</pre>\
+                    <svg x><text>old-&gt;new</text></svg>old-&gt;new";
+        assert_eq!(
+            keep_pairings_whole(page),
+            "<p title=\"new-&gt;old\">a <span class=\"whole\">new-&gt;old</span> b</p><pre>new-&gt;old</pre>\
+             <svg x><text>old-&gt;new</text></svg><span class=\"whole\">old-&gt;new</span>"
+        );
+        assert_eq!(keep_pairings_whole("no tags"), "no tags");
+        for report in sample::all() {
+            assert!(html(&report).trim_end().ends_with("</html>"));
+        }
     }
 
     #[test]

@@ -115,7 +115,7 @@ pub fn summary(report: &AuditReport, out: &Path, style: Style) -> String {
         .map(|fact| format!("{} {}", fact.label, fact.value))
         .collect();
     lines.push(counts.join(", "));
-    for finding in &view.findings {
+    for finding in view.findings.iter().filter(|finding| !finding.said_first) {
         lines.push(format!(
             "{} {}: {}",
             style.paint(finding.severity, finding.tone),

@@ -202,6 +202,8 @@ pub struct FindingLine {
     pub message: String,
     /// Item ids, joined.
     pub items: String,
+    /// Whether it stands among the cautions already.
+    pub said_first: bool,
 }
 
 /// A value with its interval, as text and for a figure.

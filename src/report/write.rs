@@ -353,20 +353,4 @@ mod tests {
         let none = render_again(&temp.path().join("report.json"), temp.path()).unwrap_err();
         assert!(matches!(none, ReportError::NotAReport { .. }));
     }
-
-    #[test]
-    #[ignore]
-    fn preview() {
-        for (name, report) in ["skip", "full", "unsettled", "dimensions"]
-            .iter()
-            .zip(sample::all())
-        {
-            write(
-                &report,
-                &sample::items(),
-                &Path::new("/tmp/preview").join(name),
-            )
-            .unwrap();
-        }
-    }
 }

@@ -5,7 +5,7 @@ use super::{BAD, BAD_PALE, INK, MUTED, NEW, OLD, RULE, bold, regular, tone_color
 use crate::report::view::{Bar, View, format};
 
 /// Text sizes: values and names; notes and ticks.
-const TEXT: f64 = 13.0;
+pub const TEXT: f64 = 13.0;
 const SMALL: f64 = 11.5;
 
 /// A linear axis from values to page pixels.
@@ -36,25 +36,25 @@ impl Axis {
         (first..=last).map(|index| index as f64 * step).collect()
     }
 
-    fn draw_ticks(&self, drawing: &mut Drawing, y: f64, most: f64) {
+    fn draw_ticks(&self, drawing: &mut Drawing, y: f64, most: f64, size: f64) {
         drawing.line(&[(self.left, y), (self.right, y)], 1.0, RULE);
         for tick in self.ticks(most) {
             let x = self.x(tick);
             drawing.line(&[(x, y), (x, y + 5.0)], 1.0, MUTED);
             drawing.text(
-                (x, y + 18.0),
+                (x, y + 6.0 + size),
                 format::plain(tick),
-                regular(SMALL, MUTED),
+                regular(size, MUTED),
                 Anchor::Middle,
             );
         }
     }
 }
 
-/// D and its interval against the margin; `None` when D was not tested.
-pub fn decision(view: &View, width: u32) -> Option<Drawing> {
+/// D and its interval against the margin, with values in letters of `text` page pixels; `None` when D was not
+/// tested.
+pub fn decision(view: &View, width: u32, text: f64) -> Option<Drawing> {
     let line = view.decision.as_ref()?;
-    let (left, right) = (14.0, f64::from(width) - 14.0);
     let known: Vec<f64> = [line.value, line.lower, line.upper, line.limit, 0.0]
         .into_iter()
         .filter(|value| value.is_finite())
@@ -62,6 +62,7 @@ pub fn decision(view: &View, width: u32) -> Option<Drawing> {
     let lowest = known.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = known.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let pad = (0.12 * (highest - lowest)).max(0.002);
+    let (left, right) = (14.0, f64::from(width) - 14.0);
     let axis = Axis {
         low: lowest - pad,
         high: highest + pad,
@@ -73,19 +74,15 @@ pub fn decision(view: &View, width: u32) -> Option<Drawing> {
         "{} = {} {}, {}: {}. {}",
         line.name, line.value_text, line.interval_text, line.limit_text, line.state, line.sentence
     );
-    let mut drawing = Drawing::new(width, 122, description);
-    let (band_top, band_bottom, middle) = (44.0, 92.0, 68.0);
+    // Heights grow with the letters.
+    let unit = text / TEXT;
+    let mut drawing = Drawing::new(width, (122.0 * unit) as u32, description);
+    let (band_top, band_bottom, middle) = (44.0 * unit, 92.0 * unit, 68.0 * unit);
     let limit = axis.x(line.limit);
-    drawing.rect(
-        (left, band_top),
-        (limit - left, band_bottom - band_top),
-        BAD_PALE,
-    );
-    drawing.line(
-        &[(axis.x(0.0), band_top), (axis.x(0.0), band_bottom)],
-        1.0,
-        MUTED,
-    );
+    let band = (limit - left, band_bottom - band_top);
+    drawing.rect((left, band_top), band, BAD_PALE);
+    let zero = axis.x(0.0);
+    drawing.line(&[(zero, band_top), (zero, band_bottom)], 1.0, MUTED);
     drawing.dashed(limit, (band_top - 6.0, band_bottom), BAD);
 
     let color = tone_color(line.tone);
@@ -100,36 +97,36 @@ pub fn decision(view: &View, width: u32) -> Option<Drawing> {
     drawing.rect((from, middle - 2.0), ((to - from).max(1.0), 4.0), color);
     for (x, closed) in [(from, line.lower.is_finite()), (to, line.upper.is_finite())] {
         if closed {
-            drawing.rect((x - 1.0, middle - 9.0), (2.0, 18.0), color);
+            drawing.rect((x - 1.0, middle - 9.0 * unit), (2.0, 18.0 * unit), color);
         }
     }
-    drawing.circle((axis.x(line.value), middle), 7.0, color);
+    if line.value.is_finite() {
+        drawing.circle((axis.x(line.value), middle), 7.0 * unit, color);
+    }
 
     // The margin's name beside its line, on the side that has room.
-    let limit_look = bold(SMALL, BAD);
+    let small = text * SMALL / TEXT;
+    let limit_look = bold(small, BAD);
     let needed = text_width(&line.limit_text, &limit_look) + 8.0;
     let (x, anchor) = if limit - left >= needed {
         (limit - 6.0, Anchor::End)
     } else {
         (limit + 6.0, Anchor::Start)
     };
-    // D's name over the interval.
-    let value_look = bold(TEXT, color);
-    let value = format!("D = {} {}", line.value_text, line.interval_text);
-    let half = 1.08 * text_width(&value, &value_look) / 2.0;
-    let center = axis.x(line.value).clamp(left + half, right - half);
-    drawing.text((center, 16.0), value, value_look, Anchor::Middle);
     drawing.text(
-        (x, band_top - 8.0),
-        line.limit_text.clone(),
+        (x, band_top - 8.0 * unit),
+        &line.limit_text,
         limit_look,
         anchor,
     );
-    axis.draw_ticks(
-        &mut drawing,
-        band_bottom,
-        if width < 500 { 5.0 } else { 10.0 },
-    );
+    // D's name over the interval.
+    let value_look = bold(text, color);
+    let value = format!("D = {} {}", line.value_text, line.interval_text);
+    let half = 1.08 * text_width(&value, &value_look) / 2.0;
+    let center = end(line.value, f64::from(width) / 2.0).clamp(left + half, right - half);
+    drawing.text((center, 16.0 * unit), value, value_look, Anchor::Middle);
+    let most = if width < 500 { 5.0 } else { 10.0 };
+    axis.draw_ticks(&mut drawing, band_bottom, most, small);
     Some(drawing)
 }
 
@@ -196,7 +193,12 @@ pub fn pairings(view: &View, width: u32) -> Option<Drawing> {
             }
         }
     }
-    axis.draw_ticks(&mut drawing, 14.0 + row_height * bars.len() as f64, 5.0);
+    axis.draw_ticks(
+        &mut drawing,
+        14.0 + row_height * bars.len() as f64,
+        5.0,
+        SMALL,
+    );
     Some(drawing)
 }
 
@@ -261,7 +263,12 @@ pub fn subclusters(view: &View, width: u32) -> Option<Drawing> {
         );
     }
     drawing.line(&[(zero, 4.0), (zero, bottom)], 1.0, INK);
-    axis.draw_ticks(&mut drawing, bottom, if width < 500 { 3.0 } else { 8.0 });
+    axis.draw_ticks(
+        &mut drawing,
+        bottom,
+        if width < 500 { 3.0 } else { 8.0 },
+        SMALL,
+    );
     Some(drawing)
 }
 
@@ -293,29 +300,30 @@ pub fn credibility(view: &View, width: u32) -> Option<Drawing> {
     };
     let (top, bottom) = (40.0, 168.0);
     let bins = section.histogram.len() as f64;
+    let cut = axis.x(section.cutoff);
+    let mut line_starts = 20.0;
     for (index, &n) in section.histogram.iter().enumerate() {
-        let (from, to) = (
-            axis.x(index as f64 / bins),
-            axis.x((index + 1) as f64 / bins),
-        );
+        let from = axis.x(index as f64 / bins);
+        let to = axis.x((index + 1) as f64 / bins);
         let height = (bottom - top) * n as f64 / most as f64;
         if n > 0 {
+            let height = height.max(1.0);
             drawing.rect(
-                (from + 1.0, bottom - height.max(1.0)),
-                (to - from - 2.0, height.max(1.0)),
+                (from + 1.0, bottom - height),
+                (to - from - 2.0, height),
                 OLD,
             );
         }
+        let (middle, baseline) = ((from + to) / 2.0, bottom - height - 5.0);
         let look = regular(SMALL, MUTED);
-        drawing.text(
-            ((from + to) / 2.0, bottom - height - 5.0),
-            format::count(n),
-            look,
-            Anchor::Middle,
-        );
+        drawing.text((middle, baseline), format::count(n), look, Anchor::Middle);
+        if from <= cut && cut < to {
+            // The cut-off's line leaves out the count that it would cross.
+            drawing.dashed(cut, (line_starts, baseline - SMALL), BAD);
+            line_starts = baseline + 3.0;
+        }
     }
-    let cut = axis.x(section.cutoff);
-    drawing.dashed(cut, (20.0, bottom), BAD);
+    drawing.dashed(cut, (line_starts, bottom), BAD);
     let look = bold(SMALL, BAD);
     let room = axis.right - cut > 1.1 * text_width(&section.cutoff_text, &look) + 8.0;
     let (x, anchor) = if room {
@@ -324,7 +332,7 @@ pub fn credibility(view: &View, width: u32) -> Option<Drawing> {
         (cut - 6.0, Anchor::End)
     };
     drawing.text((x, 16.0), &section.cutoff_text, look, anchor);
-    axis.draw_ticks(&mut drawing, bottom, 5.0);
+    axis.draw_ticks(&mut drawing, bottom, 5.0, SMALL);
     drawing.text(
         (axis.right, 202.0),
         "credibility of gallery items (count above each bar)",

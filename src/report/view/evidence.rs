@@ -19,8 +19,8 @@ fn meaning(pairing: &str) -> &'static str {
     match pairing {
         "old->old" => "today",
         "new->old" => "backfill skipped",
-        "new->new" => "after a full backfill",
-        "old->new" => "old clients, or a rollback",
+        "new->new" => "full backfill",
+        "old->new" => "old clients or rollback",
         _ => "",
     }
 }
@@ -132,15 +132,13 @@ pub fn changes(report: &AuditReport) -> Option<Table> {
         );
     }
     if let Some(compatibility) = &report.compatibility {
-        for MeasureRow {
-            measure, estimate, ..
-        } in &compatibility.change
-        {
-            row(
-                &format!("D, {measure}"),
-                signed(estimate),
-                "new->old minus old->old",
-            );
+        for (index, MeasureRow { measure, estimate, .. }) in compatibility.change.iter().enumerate() {
+            let reads = if index == 0 {
+                "new->old minus old->old: what skipping the backfill does"
+            } else {
+                ""
+            };
+            row(&format!("D, {measure}"), signed(estimate), reads);
         }
         row(
             "D, mAP, ties favour the query",

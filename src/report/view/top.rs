@@ -56,9 +56,13 @@ pub fn cautions(report: &AuditReport) -> Vec<String> {
     report
         .findings
         .iter()
-        .filter(|finding| finding.code == FindingCode::PreprocessingAssumed)
+        .filter(|finding| is_caution(finding))
         .map(|finding| format!("{}: {}", finding_code(finding), finding.message))
         .collect()
+}
+
+fn is_caution(finding: &Finding) -> bool {
+    finding.code == FindingCode::PreprocessingAssumed
 }
 
 pub fn decision(report: &AuditReport) -> Option<Decision> {
@@ -225,6 +229,7 @@ pub fn finding(finding: &Finding) -> FindingLine {
         tone,
         message: finding.message.clone(),
         items: finding.items.join(", "),
+        said_first: is_caution(finding),
     }
 }
 
