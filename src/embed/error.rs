@@ -95,7 +95,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// Its input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
         /// What is configured, in words.
         configured: String,
     },
@@ -206,7 +206,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// The input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
         /// The value found.
         value: f64,
     },

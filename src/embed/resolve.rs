@@ -269,7 +269,7 @@ fn image(
     if channels > 0 && channels != 3 {
         return Err(EmbedError::InputFixed {
             path: path.into(),
-            input: input.clone(),
+            input: Box::new(input.clone()),
             configured: format!("layout {layout:?} with 3 channels").to_lowercase(),
         });
     }
@@ -390,7 +390,7 @@ fn input_size(
     {
         return Err(EmbedError::InputFixed {
             path: path.into(),
-            input: input.clone(),
+            input: Box::new(input.clone()),
             configured: format!(
                 "an image of {height} x {width} (height x width) after size and crop"
             ),

@@ -135,14 +135,10 @@ impl OnnxModel {
                 .and_then(|outlet| outlet.dtype().tensor_type());
             if let Some(value) = wanted.and_then(|wanted| input.values.misfit(wanted)) {
                 let of_name = |spec: &&TensorSpec| spec.name == input.name;
+                let filled = self.inputs.iter().find(of_name).cloned();
                 return Err(EmbedError::ValueType {
                     path: self.path.clone(),
-                    input: self
-                        .inputs
-                        .iter()
-                        .find(of_name)
-                        .cloned()
-                        .expect("only the model's inputs are filled"),
+                    input: Box::new(filled.expect("only the model's inputs are filled")),
                     value,
                 });
             }
