@@ -220,7 +220,7 @@ impl Run<'_> {
     ) -> Result<(), EmbedError> {
         let order = self.by_length(order);
         if self.cache.batch_dependent.is_none() && self.resolved.batch_size > 1 {
-            self.cache.batch_dependent = Some(self.depends_on_the_batch(&order)?);
+            self.cache.batch_dependent = self.depends_on_the_batch(&order)?;
         }
         let alone = self.cache.batch_dependent == Some(true);
         let batch_size = if alone { 1 } else { self.resolved.batch_size };
@@ -340,8 +340,11 @@ impl Run<'_> {
         order
     }
 
-    /// Whether the first items come out differently in a batch than alone.
-    fn depends_on_the_batch(&mut self, order: &[(usize, Digest)]) -> Result<bool, EmbedError> {
+    /// Whether a sample of the items comes out differently in a batch than alone; `None` with too few to tell.
+    fn depends_on_the_batch(
+        &mut self,
+        order: &[(usize, Digest)],
+    ) -> Result<Option<bool>, EmbedError> {
         // Evenly spread, so that texts of different lengths meet.
         let step = order.len().div_ceil(BATCH_SAMPLE).max(1);
         let sample: Vec<Prepared> = order
@@ -352,7 +355,7 @@ impl Run<'_> {
             })
             .collect();
         if sample.len() < 2 {
-            return Ok(false);
+            return Ok(None);
         }
         let together = self.run_batch(sample.iter(), sample.len())?;
         for (prepared, together) in sample.iter().zip(&together) {
@@ -360,9 +363,9 @@ impl Run<'_> {
             // NaN and zero vectors are reported as such later.
             let cosine = cosine(&alone[0], together);
             if cosine < BATCH_COSINE {
-                return Ok(true);
+                return Ok(Some(true));
             }
         }
-        Ok(false)
+        Ok(Some(false))
     }
 }
