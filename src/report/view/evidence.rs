@@ -1,6 +1,8 @@
 //! The middle of the report: pairings, flips, sub-clusters, consensus, credibility, thresholds, agreement.
 
-use super::format::{change, count, count_of, counted, interval, measure, percent, shortened};
+use super::format::{
+    change, count, count_of, counted, interval, measure, p_value, percent, shortened,
+};
 use super::{
     Bar, Cell, Credibility, CredibilityCard, FlipCard, Flips, HitCard, ItemCard, Table, Tone,
 };
@@ -212,8 +214,8 @@ pub fn flips(report: &AuditReport) -> Option<Flips> {
         contingency,
         rates,
         asymmetry: format!(
-            "Negative against positive flips: p = {:.3} (cluster sign-flip test, n = {}).",
-            flips.asymmetry_p,
+            "Negative against positive flips: p {} (cluster sign-flip test, n = {}).",
+            p_value(flips.asymmetry_p),
             counted(total, "query", "queries")
         ),
     })
@@ -269,19 +271,18 @@ pub fn worst_flips(report: &AuditReport, thumbnails: &mut Thumbnails) -> Vec<Fli
 
 pub fn subclusters_note(report: &AuditReport) -> String {
     let structure = &report.structure;
-    let stability = structure.stability.map_or_else(
-        || "no identity is split, so stability does not apply".to_owned(),
-        |ari| format!("stability {ari:.2} (bootstrap adjusted Rand index)"),
-    );
-    format!(
-        "{} in the old gallery; {} split into more than one; {stability}.",
-        counted(structure.n_subclusters, "sub-cluster", "sub-clusters"),
-        counted(
-            structure.n_split_identities,
-            "identity is",
-            "identities are"
+    let split = match structure.n_split_identities {
+        0 => "no identity is split".to_owned(),
+        n => format!(
+            "{} split into more than one",
+            counted(n, "identity is", "identities are")
         ),
-    )
+    };
+    let stability = structure.stability.map_or_else(String::new, |ari| {
+        format!("; stability {ari:.2} (bootstrap adjusted Rand index)")
+    });
+    let n = counted(structure.n_subclusters, "sub-cluster", "sub-clusters");
+    format!("{n} in the old gallery; {split}{stability}.")
 }
 
 fn subcluster_change(row: &SubClusterRow) -> Option<f64> {
