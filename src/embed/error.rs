@@ -65,7 +65,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// The input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
         /// What is there.
         offered: Vec<String>,
     },
@@ -87,7 +87,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// Its input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
     },
     /// A configured layout, size or crop that the model's input rules out, whatever the image.
     #[error("{}: {configured} does not fit the model's input {input}", path.display())]
@@ -95,7 +95,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// Its input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
         /// What is configured, in words.
         configured: String,
     },
@@ -161,6 +161,19 @@ pub enum EmbedError {
         /// The crate's words.
         cause: String,
     },
+    /// Truncation that leaves no room for the text.
+    #[error(
+        "{}: max_length = {max_length}, and {special} of these are special tokens; nothing is left for the text",
+        path.display()
+    )]
+    MaxLength {
+        /// tokenizer.json
+        path: PathBuf,
+        /// As configured, or as tokenizer.json says.
+        max_length: usize,
+        /// Special tokens of every text.
+        special: usize,
+    },
     /// An item's input is gone.
     #[error("item `{id}` has no input, and the {side} model must embed it")]
     InputGone {
@@ -186,6 +199,16 @@ pub enum EmbedError {
         path: PathBuf,
         /// The runtime's words.
         cause: String,
+    },
+    /// A value that the input's element type cannot hold.
+    #[error("{}: the input {input} cannot hold the value {value}", path.display())]
+    ValueType {
+        /// The model.
+        path: PathBuf,
+        /// The input.
+        input: Box<TensorSpec>,
+        /// The value found.
+        value: f64,
     },
     /// Embeddings that no metric can use.
     #[error("{}: {count} embeddings are {what}: {}", path.display(), list(ids))]
@@ -261,6 +284,7 @@ impl EmbedError {
                 "put tokenizer.json beside the model, or set tokenizer in audit.toml"
             }
             EmbedError::Tokenizer { .. } => "the file must be a Hugging Face tokenizer.json",
+            EmbedError::MaxLength { .. } => "raise max_length in audit.toml",
             EmbedError::InputGone { .. } => {
                 "give its stored embedding: --old-embeddings FILE, or stored embeddings as OLD"
             }
@@ -269,6 +293,9 @@ impl EmbedError {
             }
             EmbedError::Run { .. } => {
                 "check the inputs' shapes against the model; --dry-run shows both"
+            }
+            EmbedError::ValueType { .. } => {
+                "check the array given for it (or scale, mean and std of a model of bytes) against the input's type"
             }
             EmbedError::Unusable { .. } => {
                 "check the model's precision and these items; a search engine cannot use them either"

@@ -133,6 +133,15 @@ impl OnnxModel {
                 .iter()
                 .find(|outlet| outlet.name() == input.name)
                 .and_then(|outlet| outlet.dtype().tensor_type());
+            if let Some(value) = wanted.and_then(|wanted| input.values.misfit(wanted)) {
+                let of_name = |spec: &&TensorSpec| spec.name == input.name;
+                let filled = self.inputs.iter().find(of_name).cloned();
+                return Err(EmbedError::ValueType {
+                    path: self.path.clone(),
+                    input: Box::new(filled.expect("only the model's inputs are filled")),
+                    value,
+                });
+            }
             let name = input.name.clone();
             let value = tensor(input, wanted).map_err(|error| failed(&self.path, &error))?;
             values.push((name, value.into()));
@@ -178,6 +187,23 @@ fn tensor(input: BatchInput, wanted: Option<TensorElementType>) -> ort::Result<D
 }
 
 impl Values {
+    /// The first value that an integer type would change: a fraction, or one out of its range.
+    fn misfit(&self, wanted: TensorElementType) -> Option<f64> {
+        let (low, high) = match wanted {
+            TensorElementType::Uint8 => (0.0, f64::from(u8::MAX)),
+            TensorElementType::Int8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
+            TensorElementType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            TensorElementType::Int64 => (i64::MIN as f64, i64::MAX as f64),
+            _ => return None,
+        };
+        let fits = |value: f64| value.fract() == 0.0 && (low..=high).contains(&value);
+        match self {
+            Values::F32(values) => values.iter().map(|&v| f64::from(v)).find(|&v| !fits(v)),
+            Values::I64(values) => values.iter().map(|&v| v as f64).find(|&v| !fits(v)),
+            Values::U8(values) => values.iter().map(|&v| f64::from(v)).find(|&v| !fits(v)),
+        }
+    }
+
     /// Every value by one of the two casts; bytes go through the integer one.
     fn cast<T>(self, float: impl Fn(f32) -> T, integer: impl Fn(i64) -> T) -> Vec<T> {
         match self {
@@ -204,4 +230,28 @@ fn extract(value: &DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
             (dims(shape), values.to_vec())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integer_types_refuse_what_they_would_change() {
+        use TensorElementType::{Float16, Int8, Int32, Int64, Uint8};
+        let floats = Values::F32(vec![3.0, 0.5]);
+        for integer in [Uint8, Int8, Int32, Int64] {
+            assert_eq!(floats.misfit(integer), Some(0.5), "{integer:?}");
+        }
+        assert_eq!(floats.misfit(Float16), None);
+        assert_eq!(
+            Values::F32(vec![f32::NAN]).misfit(Int64).map(f64::is_nan),
+            Some(true)
+        );
+        let wide = Values::I64(vec![0, 255, 1 << 31]);
+        assert_eq!(wide.misfit(Uint8), Some(2_147_483_648.0));
+        assert_eq!(wide.misfit(Int32), Some(2_147_483_648.0));
+        assert_eq!(wide.misfit(Int64), None);
+        assert_eq!(Values::U8(vec![127, 128]).misfit(Int8), Some(128.0));
+    }
 }

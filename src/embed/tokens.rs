@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 use super::EmbedError;
 
@@ -41,6 +41,16 @@ impl Tokens {
         let max_length = max_length
             .or(own.as_ref().map(|truncation| truncation.max_length))
             .unwrap_or(DEFAULT_MAX_LENGTH);
+        let special = tokenizer
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(false));
+        if max_length <= special {
+            return Err(EmbedError::MaxLength {
+                path: path.into(),
+                max_length,
+                special,
+            });
+        }
         let truncation = TruncationParams {
             max_length,
             ..own.unwrap_or_default()
@@ -116,6 +126,14 @@ mod tests {
         }
         let longest = golden.ids.iter().map(Vec::len).max();
         assert_eq!(longest, Some(golden.max_length), "one text is truncated");
+    }
+
+    #[test]
+    fn truncation_leaves_room_for_the_text() {
+        let file = fixtures().join("data/tiny_text/tokenizer.json");
+        let error = Tokens::read(&file, Some(2)).err().expect("refused");
+        assert!(error.to_string().contains("max_length = 2"), "{error}");
+        assert_eq!(Tokens::read(&file, Some(3)).expect("room").max_length, 3);
     }
 
     #[test]

@@ -43,6 +43,7 @@ fn measures(map: f64, half: f64) -> Vec<MeasureRow> {
         .map(|(measure, factor)| MeasureRow {
             measure: measure.to_string(),
             estimate: near((10_000.0 * map * factor).round() / 10_000.0, half),
+            optimistic: (10_000.0 * map * factor).round() / 10_000.0,
         })
         .collect()
 }

@@ -164,6 +164,8 @@ pub struct MeasureRow {
     pub measure: String,
     /// The number.
     pub estimate: Estimate,
+    /// The number with ties counted in the query's favour instead of against it.
+    pub optimistic: f64,
 }
 
 /// Verification over all non-junk query-gallery pairs.

@@ -129,7 +129,13 @@ pub fn changes(report: &AuditReport) -> Option<Table> {
         );
     }
     if let Some(compatibility) = &report.compatibility {
-        for (index, MeasureRow { measure, estimate }) in compatibility.change.iter().enumerate() {
+        for (
+            index,
+            MeasureRow {
+                measure, estimate, ..
+            },
+        ) in compatibility.change.iter().enumerate()
+        {
             let reads = if index == 0 {
                 "new->old minus old->old: what skipping the backfill does"
             } else {

@@ -127,3 +127,17 @@ fn a_cache_that_cannot_be_written_costs_no_verdict() {
     std::fs::write(kept.cache.join("embeddings"), "in the way").expect("written");
     assert_eq!(kept.embedded(&[]).0, json!([24, 24]));
 }
+
+#[test]
+fn what_was_noticed_is_kept_with_the_embeddings() {
+    let kept = Kept::new();
+    let run = || {
+        let cache = ["--cache-dir", kept.cache.to_str().expect("UTF-8")];
+        let model = odd("batch_dependent.onnx");
+        Audit::run(&odd("plain.onnx"), &model, &kept.probe, &cache)
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(second.report["run"]["embedded"], json!([0, 0]));
+    assert!(first.findings().contains(&"batch-dependent"));
+    assert_eq!(first.findings(), second.findings());
+}

@@ -107,6 +107,23 @@ fn bytes_and_channels_last_are_read_off_the_model() {
 }
 
 #[test]
+fn bytes_are_not_wrapped_or_cut() {
+    let (folder, _probe) = small();
+    let model = odd("u8_nhwc.onnx");
+    let config = config_file(folder.path(), "[new]\nmean = [0.5, 0.5, 0.5]\n");
+    let text = refused(&model, &model, folder.path(), &["--config", &config]);
+    assert_names(
+        &text,
+        &[
+            "new model: ",
+            "u8_nhwc.onnx",
+            "bytes uint8[?, 8, 8, 3]",
+            ".5",
+        ],
+    );
+}
+
+#[test]
 fn half_precision_goes_in_and_out() {
     let (_folder, probe) = small();
     let half = by(&probe, "f16.onnx");
