@@ -15,7 +15,7 @@ use crate::config::{AuditConfig, ConfigError};
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::report::{self, ReportError, terminal};
-use crate::runtime::{self, RuntimeError};
+use crate::runtime::{self, Runtime, RuntimeError};
 
 /// What a command ended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,22 +253,31 @@ fn version(args: &AuditArgs) -> Result<Done, Failure> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "compat-audit {}", env!("CARGO_PKG_VERSION"))?;
     if args.verbose {
-        let runtime = runtime::locate(&args.runtime.options(false))?;
+        let options = args.runtime.options(false);
+        // Looks, but installs nothing.
+        if runtime::locate(&options)?.is_some() {
+            let runtime = Runtime::init(&options, &notice)?;
+            let (library, version) = (runtime.library.display(), &runtime.version);
+            writeln!(
+                stdout,
+                "onnxruntime  {version}, {library} ({})",
+                runtime.found
+            )?;
+            writeln!(stdout, "providers    {}", runtime.providers().join(", "))?;
+        } else {
+            writeln!(
+                stdout,
+                "onnxruntime  none found; `compat-audit runtime install` gets it"
+            )?;
+        }
         writeln!(
             stdout,
-            "onnxruntime  {}",
-            runtime.map_or("none found".to_owned(), |(library, found)| format!(
-                "{} ({found})",
-                library.display()
-            ))
+            "CPU          {}",
+            crate::retrieve::score::cpu_features().join(", ")
         )?;
         writeln!(
             stdout,
-            "providers    CPU, CUDA, TensorRT (compiled in; used where the library has them)"
-        )?;
-        writeln!(
-            stdout,
-            "scores       {}",
+            "scores with  {}",
             crate::retrieve::score::kernel_name()
         )?;
     }

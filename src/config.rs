@@ -4,6 +4,7 @@
 //! file over defaults, checked, with a record of where each value came from.
 
 mod file;
+mod model;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Origin, Setting};
 
 pub use file::{ConfigError, ConfigFile};
+pub use model::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
 
 /// Names of the manifest columns, where they are not the usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -44,119 +46,6 @@ pub struct ProbeConfig {
     pub model_tensors: Option<PathBuf>,
     /// Whether items may lack an input (stored embeddings stand in for it).
     pub allow_missing_inputs: bool,
-}
-
-/// How the token embeddings of a text model become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Mean over the tokens with attention mask 1.
-    Mean,
-    /// The first token.
-    Cls,
-    /// The output already is one vector an item.
-    None,
-}
-
-/// Colour order of the model's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ColorOrder {
-    /// Red, green, blue.
-    Rgb,
-    /// Blue, green, red (OpenCV).
-    Bgr,
-}
-
-/// Axis order of the model's image input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// (batch, channel, height, width)
-    Nchw,
-    /// (batch, height, width, channel)
-    Nhwc,
-}
-
-/// Resampling filter, as Pillow names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ResizeFilter {
-    /// Nearest neighbour.
-    Nearest,
-    /// Triangle filter.
-    Bilinear,
-    /// Catmull-Rom (a = -0.5).
-    Bicubic,
-    /// Lanczos, three lobes.
-    Lanczos,
-}
-
-/// How an image becomes the size the model wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ResizeMode {
-    /// Both sides to the target, the aspect ratio is not kept.
-    Exact,
-    /// The shorter side to the target, as torchvision rounds it, then a centre crop as torchvision places it.
-    ShorterSideTorchvision,
-    /// The shorter side to the target, then a centre crop, as Hugging Face's image processors do it.
-    ShorterSideHuggingface,
-}
-
-/// Height and width; `224` in audit.toml means 224 x 224.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Size {
-    /// A square side (or, for the shorter-side modes, that side).
-    Square(u32),
-    /// (height, width)
-    HeightWidth([u32; 2]),
-}
-
-/// What audit.toml (`[old]`, `[new]`) or flags say of one model. What is `None` is taken from the model
-/// file, a file beside it, or the default, in this order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ModelConfig {
-    /// Resize target before the crop.
-    pub size: Option<Size>,
-    /// Centre crop after the resize.
-    pub crop: Option<Size>,
-    /// How to resize (default `exact`).
-    pub resize: Option<ResizeMode>,
-    /// Resize filter (default `bilinear`).
-    pub filter: Option<ResizeFilter>,
-    /// Colour order (default `rgb`).
-    pub color: Option<ColorOrder>,
-    /// Axis order (default: what the input's shape says).
-    pub layout: Option<Layout>,
-    /// Each u8 level is multiplied by this first (default 1/255).
-    pub scale: Option<f64>,
-    /// Subtracted per channel, in the model's colour order, after scaling (default 0).
-    pub mean: Option<[f64; 3]>,
-    /// Divided by per channel after the mean (default 1).
-    pub std: Option<[f64; 3]>,
-    /// Whether the EXIF orientation is applied (default false, as `PIL.Image.open` leaves it).
-    pub exif: Option<bool>,
-    /// Path of tokenizer.json (default: beside the model).
-    pub tokenizer: Option<PathBuf>,
-    /// Longest sequence in tokens, special tokens included (default: the tokenizer's own truncation, else 512).
-    pub max_length: Option<usize>,
-    /// Text put before every text.
-    pub prefix: Option<String>,
-    /// Text put before query texts instead of `prefix`.
-    pub query_prefix: Option<String>,
-    /// Tensor file for this model, when the two models' inputs differ.
-    pub tensors: Option<PathBuf>,
-    /// Name of the model's output to use.
-    pub output: Option<String>,
-    /// Pooling of a rank-3 output.
-    pub pooling: Option<Pooling>,
-    /// Keep the first `dims` dimensions, then normalise (Matryoshka).
-    pub dims: Option<usize>,
-    /// Items a batch (default 32).
-    pub batch_size: Option<usize>,
 }
 
 /// How two embeddings are compared.
@@ -387,40 +276,4 @@ fn pick<T: Serialize>(
         origin,
     });
     value
-}
-
-impl ModelConfig {
-    fn check(&self, name: &str) -> Result<(), ConfigError> {
-        let positive = |key: &str, value: Option<f64>| match value {
-            Some(found) if !(found.is_finite() && found > 0.0) => Err(ConfigError::OutOfRange {
-                key: format!("{name}.{key}"),
-                low: 0.0,
-                high: f64::INFINITY,
-                found,
-            }),
-            _ => Ok(()),
-        };
-        positive("scale", self.scale)?;
-        positive("dims", self.dims.map(|n| n as f64))?;
-        positive("batch_size", self.batch_size.map(|n| n as f64))?;
-        positive("max_length", self.max_length.map(|n| n as f64))?;
-        for side in [self.size, self.crop].into_iter().flatten() {
-            let (height, width) = side.height_width();
-            positive("size and crop", Some(f64::from(height.min(width))))?;
-        }
-        self.std
-            .iter()
-            .flatten()
-            .try_for_each(|&std| positive("std", Some(std)))
-    }
-}
-
-impl Size {
-    /// (height, width)
-    pub fn height_width(self) -> (u32, u32) {
-        match self {
-            Size::Square(side) => (side, side),
-            Size::HeightWidth([height, width]) => (height, width),
-        }
-    }
 }

@@ -155,6 +155,24 @@ pub fn kernel_name() -> &'static str {
     }
 }
 
+/// The features of this CPU that a kernel could use.
+pub fn cpu_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = [(std::env::consts::ARCH, true)];
+    found
+        .into_iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// The instruction set a block is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {

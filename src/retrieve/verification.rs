@@ -3,6 +3,9 @@
 //! Nothing of size pairs is stored: the matching scores are kept (they are few), the non-matching ones are counted
 //! against them and in integer histograms over the order-preserving bits of the f32, high 16 then low 16.
 
+mod roc;
+mod tail;
+
 use std::sync::Mutex;
 
 use crate::config::Similarity;
@@ -11,6 +14,9 @@ use crate::domain::Embeddings;
 use super::protocol::Protocol;
 use super::score::{PackedGallery, ScoreOverflow, score_rows};
 use super::{Evaluation, QuerySet};
+
+use roc::RocCurve;
+use tail::{Tail, order_key};
 
 /// False-accept rates that are reported when there are pairs enough.
 pub const FALSE_ACCEPT_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
@@ -256,88 +262,6 @@ fn for_each_non_match_row(
     Ok(())
 }
 
-/// The non-matching scores around one false-accept rate: the `allowed` highest are accepted, the next is rejected.
-struct Tail {
-    allowed: u64,
-    /// High 16 bits of the rejected score's key.
-    bin: usize,
-    /// Non-matches above the bin.
-    above_bin: u64,
-    /// The next bin above that holds a non-match.
-    next_bin: Option<usize>,
-    /// Low 16 bits: non-matches of the bin, from the second pass.
-    low: Vec<u64>,
-    /// Smallest key of `next_bin`, from the second pass.
-    next_bin_smallest: Option<u32>,
-}
-
-impl Tail {
-    fn new(high: &[u64], allowed: u64) -> Self {
-        let mut at_or_above = 0;
-        let bin = (0..high.len())
-            .rev()
-            .find(|&bin| {
-                at_or_above += high[bin];
-                at_or_above > allowed
-            })
-            .expect("a rate below 1 allows fewer false accepts than there are non-matches");
-        Self {
-            allowed,
-            bin,
-            above_bin: at_or_above - high[bin],
-            next_bin: (bin + 1..high.len()).find(|&bin| high[bin] > 0),
-            low: vec![0; 1 << 16],
-            next_bin_smallest: None,
-        }
-    }
-
-    fn count(&mut self, key: u32) {
-        let bin = (key >> 16) as usize;
-        if bin == self.bin {
-            self.low[(key & 0xffff) as usize] += 1;
-        } else if Some(bin) == self.next_bin {
-            self.next_bin_smallest = Some(self.next_bin_smallest.map_or(key, |k| k.min(key)));
-        }
-    }
-
-    /// Low bits of the rejected score and how many non-matches lie above it.
-    fn rejected(&self) -> (usize, u64) {
-        let mut at_or_above = self.above_bin;
-        let low = (0..self.low.len())
-            .rev()
-            .find(|&low| {
-                at_or_above += self.low[low];
-                at_or_above > self.allowed
-            })
-            .expect("the bin holds the rejected score");
-        (low, at_or_above - self.low[low])
-    }
-
-    fn accepted(&self) -> u64 {
-        self.rejected().1
-    }
-
-    /// Smallest observed score above the rejected one, of a match or a non-match; just above it when there is none.
-    fn threshold(&self, matches: &[f32]) -> f32 {
-        let (low, _) = self.rejected();
-        let key_of = |low: usize| ((self.bin as u32) << 16) | low as u32;
-        let rejected = score_of(key_of(low));
-        let non_match = (low + 1..self.low.len())
-            .find(|&low| self.low[low] > 0)
-            .map(key_of)
-            .or(self.next_bin_smallest)
-            .map(score_of);
-        let matching = matches
-            .get(matches.partition_point(|&score| score <= rejected))
-            .copied();
-        match (non_match, matching) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(score), None) | (None, Some(score)) => score,
-            (None, None) => rejected.next_up(),
-        }
-    }
-}
-
 fn resolve_tails(
     protocol: &Protocol,
     queries: &QuerySet<'_>,
@@ -359,88 +283,9 @@ fn resolve_tails(
     Ok(tails.into_inner().expect("no thread panics while counting"))
 }
 
-/// An f32's bits as an integer of the same order (+0 only: scores have no -0).
-fn order_key(score: f32) -> u32 {
-    let bits = score.to_bits();
-    if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    }
-}
-
-/// Inverse of [`order_key`].
-fn score_of(key: u32) -> f32 {
-    f32::from_bits(if key >> 31 == 1 {
-        key & !(1 << 31)
-    } else {
-        !key
-    })
-}
-
-/// Matches and non-matches at each distinct matching score, ascending.
-struct RocCurve {
-    matches: Vec<f64>,
-    equal: Vec<f64>,
-    between: Vec<f64>,
-    n_matches: f64,
-    n_non_matches: f64,
-}
-
-impl RocCurve {
-    fn new(matches: &[f32], bounds: &[f32], counts: &Counts) -> Self {
-        let at = |bound: &f32| {
-            matches.partition_point(|score| score <= bound)
-                - matches.partition_point(|score| score < bound)
-        };
-        let to_f64 = |counts: &[u64]| counts.iter().map(|&count| count as f64).collect::<Vec<_>>();
-        let n_non_matches = counts.equal.iter().sum::<u64>() + counts.between.iter().sum::<u64>();
-        Self {
-            matches: bounds.iter().map(|bound| at(bound) as f64).collect(),
-            equal: to_f64(&counts.equal),
-            between: to_f64(&counts.between),
-            n_matches: matches.len() as f64,
-            n_non_matches: n_non_matches as f64,
-        }
-    }
-
-    /// Share of (match, non-match) pairs in the right order, ties one half (Mann-Whitney).
-    fn auroc(&self) -> f64 {
-        let mut below = 0.0;
-        let mut ordered = 0.0;
-        for i in 0..self.matches.len() {
-            below += self.between[i];
-            ordered += self.matches[i] * (below + self.equal[i] / 2.0);
-            below += self.equal[i];
-        }
-        ordered / (self.n_matches * self.n_non_matches)
-    }
-
-    /// The error where FAR = FRR, walking the ROC curve from the strictest threshold down.
-    fn equal_error_rate(&self) -> f64 {
-        let (mut far, mut frr) = (0.0, 1.0);
-        for i in (0..self.matches.len()).rev() {
-            far += self.between[i + 1] / self.n_non_matches;
-            if far >= frr {
-                return frr;
-            }
-            let (step_far, step_frr) = (
-                self.equal[i] / self.n_non_matches,
-                self.matches[i] / self.n_matches,
-            );
-            if far + step_far >= frr - step_frr {
-                let share = (frr - far) / (step_far + step_frr);
-                return far + share * step_far;
-            }
-            far += step_far;
-            frr -= step_frr;
-        }
-        frr.max(0.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::tail::score_of;
     use super::*;
 
     #[test]

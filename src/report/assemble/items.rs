@@ -1,0 +1,101 @@
+//! Examples and rows, item by item.
+
+use super::*;
+
+/// Hits shown a flip.
+const HITS: usize = 3;
+
+impl Tables<'_> {
+    pub(super) fn worst_flips(&self) -> Vec<FlipExample> {
+        let (Some(flips), Some(old_old), Some(new_old)) = (
+            &self.stages.evidence.flips,
+            self.evaluation(Pairing::OLD_OLD),
+            self.evaluation(Pairing::NEW_OLD),
+        ) else {
+            return Vec::new();
+        };
+        let mut worst: Vec<usize> = (0..flips.per_query.len())
+            .filter(|&q| flips.per_query[q].is_negative())
+            .collect();
+        worst.sort_by_key(|&q| (std::cmp::Reverse(new_old.rankings[q].first_rank()), q));
+        worst
+            .into_iter()
+            .take(EXAMPLES)
+            .map(|q| {
+                let query = &self.stages.retrieval.protocol.queries()[q];
+                let hits = |ranking: &Ranking| -> Vec<HitView> {
+                    ranking
+                        .top
+                        .iter()
+                        .take(HITS)
+                        .map(|hit| self.hit(hit, query.item))
+                        .collect()
+                };
+                FlipExample {
+                    query: self.view(query.item),
+                    old_rank: old_old.rankings[q].first_rank(),
+                    new_rank: new_old.rankings[q].first_rank(),
+                    excess: flips.per_query[q].new_new,
+                    old_hits: hits(&old_old.rankings[q]),
+                    new_hits: hits(&new_old.rankings[q]),
+                }
+            })
+            .collect()
+    }
+
+    fn hit(&self, hit: &Hit, query: usize) -> HitView {
+        let item = self.stages.retrieval.protocol.gallery()[hit.position as usize];
+        let items = &self.stages.probe.items;
+        HitView {
+            item: self.view(item),
+            score: hit.score,
+            relevant: items[item].is_relevant_to(&items[query]),
+        }
+    }
+
+    pub(super) fn items(&self) -> Vec<ItemRow> {
+        let Stages {
+            probe,
+            structure,
+            evidence,
+            ..
+        } = self.stages;
+        let mut query_of_item = vec![None; probe.items.len()];
+        for (query, item) in self.query_items().enumerate() {
+            query_of_item[item] = Some(query);
+        }
+        let precisions =
+            Pairing::ALL.map(|pairing| Some(self.evaluation(pairing)?.per_query(PRIMARY)));
+        (0..probe.items.len())
+            .map(|i| {
+                let item = &probe.items[i];
+                let query = query_of_item[i];
+                let flip = query
+                    .zip(evidence.flips.as_ref())
+                    .map(|(q, flips)| flips.per_query[q]);
+                ItemRow {
+                    id: item.id.clone(),
+                    identity: probe.identity_name(i).to_owned(),
+                    camera: item
+                        .camera
+                        .map(|camera| probe.cameras[camera as usize].clone()),
+                    role: item.role,
+                    subcluster: structure.assignment[i].map(|index| self.subcluster_name(index)),
+                    credibility: structure.credibility[i].as_ref().and_then(|c| c.combined),
+                    first_rank: Pairing::ALL.map(|pairing| {
+                        Some(self.evaluation(pairing)?.rankings[query?].first_rank())
+                    }),
+                    average_precision: precisions
+                        .each_ref()
+                        .map(|values| Some(values.as_ref()?[query?])),
+                    flip: match flip {
+                        Some(flip) if flip.is_excess() => Some("excess"),
+                        Some(flip) if flip.is_negative() => Some("negative"),
+                        Some(flip) if flip.is_positive() => Some("positive"),
+                        _ => None,
+                    },
+                }
+            })
+            .collect()
+    }
+}
