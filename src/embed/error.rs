@@ -55,6 +55,65 @@ pub enum EmbedError {
         /// As the model names it.
         location: String,
     },
+    /// External data that is not there.
+    #[error("{}: its external data {} cannot be read: {source}", path.display(), file.display())]
+    ExternalRead {
+        /// The model.
+        path: PathBuf,
+        /// The external-data file.
+        file: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file beside the model says what cannot be done, or cannot be understood.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Sidecar {
+        /// The file.
+        path: PathBuf,
+        /// What is understood.
+        expected: &'static str,
+        /// What it says.
+        found: String,
+    },
+    /// Resize and crop do not lead to the size that the model fixes.
+    #[error(
+        "{}: the model takes {input}, but size and crop lead to {} x {} (height x width)",
+        path.display(), found.0, found.1
+    )]
+    SizeMismatch {
+        /// The model.
+        path: PathBuf,
+        /// Its input.
+        input: Box<TensorSpec>,
+        /// (height, width)
+        found: (u32, u32),
+    },
+    /// A model without inputs gives every item the same embedding.
+    #[error("{}: the model takes no input", path.display())]
+    NoInputs {
+        /// The model.
+        path: PathBuf,
+    },
+    /// An array of another type than the model's input.
+    #[error("{}: the model's input {input} cannot be filled from {found}", path.display())]
+    InputType {
+        /// The model.
+        path: PathBuf,
+        /// The input.
+        input: Box<TensorSpec>,
+        /// What the array holds.
+        found: &'static str,
+    },
+    /// A model's own tensor file has fewer rows than the probe.
+    #[error("{}: expected {expected} rows, one an item, found {found}", path.display())]
+    TensorRows {
+        /// The tensor file.
+        path: PathBuf,
+        /// Items.
+        expected: usize,
+        /// Rows.
+        found: usize,
+    },
     /// Inputs that nothing can fill.
     #[error(
         "{}: nothing fills the model's input {input}; the probe offers {}",
@@ -145,14 +204,14 @@ pub enum EmbedError {
         side: crate::domain::Side,
     },
     /// Too many unreadable items.
-    #[error("{count} items cannot be read ({allowed} tolerated); the first: {first}")]
+    #[error("{count} items cannot be read ({allowed} tolerated): {}", first.join("; "))]
     BadItems {
         /// How many.
         count: usize,
         /// How many may be.
         allowed: usize,
-        /// The first one's error.
-        first: String,
+        /// Ids and errors of the first few.
+        first: Vec<String>,
     },
     /// The model failed while running.
     #[error("{}: the model failed: {cause}", path.display())]
@@ -212,6 +271,22 @@ impl EmbedError {
                 "export the model to ONNX again; a partial download looks like this"
             }
             EmbedError::ExternalOutside { .. } => "keep a model's external data beside it",
+            EmbedError::ExternalRead { .. } => {
+                "the file belongs to the model: copy it into the model's folder under this very name"
+            }
+            EmbedError::Sidecar { .. } => {
+                "set pooling for this model in audit.toml: it wins over the file"
+            }
+            EmbedError::SizeMismatch { .. } => {
+                "leave size and crop out of audit.toml, or set them to what the model takes"
+            }
+            EmbedError::NoInputs { .. } => "export it with its inputs",
+            EmbedError::InputType { .. } => {
+                "store the array as the model takes it; only the width of integers and floats is changed"
+            }
+            EmbedError::TensorRows { .. } => {
+                "rows stand in the manifest's order, one an item, for each model"
+            }
             EmbedError::InputMissing { .. } => {
                 "name the arrays of --tensors as the model names its inputs, or give a tokenizer for text"
             }

@@ -1,6 +1,7 @@
 //! The content hash of a model: its file and every external-data file that it names.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use prost::Message;
@@ -50,6 +51,10 @@ struct AttributeProto {
     tensors: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     graphs: Vec<GraphProto>,
+    #[prost(message, optional, tag = "22")]
+    sparse_tensor: Option<SparseTensorProto>,
+    #[prost(message, repeated, tag = "23")]
+    sparse_tensors: Vec<SparseTensorProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,18 +79,16 @@ struct StringStringEntryProto {
     value: String,
 }
 
-/// BLAKE3, hex, over the model's bytes and, by name, each external-data file's name, length and bytes.
+/// BLAKE3, hex, over the model's bytes and, by name, each external-data file's name and bytes; every part is preceded
+/// by its length, so no two models give the same stream.
 ///
 /// # Errors
 /// An unreadable file, no ONNX model, external data outside the model's folder.
 pub fn model_hash(path: &Path) -> Result<String, EmbedError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| EmbedError::Read {
-            path: path.into(),
-            source,
-        })
-    };
-    let bytes = read(path)?;
+    let bytes = std::fs::read(path).map_err(|source| EmbedError::Read {
+        path: path.into(),
+        source,
+    })?;
     let model = ModelProto::decode(bytes.as_slice()).map_err(|error| EmbedError::NotOnnx {
         path: path.into(),
         cause: error.to_string(),
@@ -106,15 +109,28 @@ pub fn model_hash(path: &Path) -> Result<String, EmbedError> {
         .iter()
         .for_each(|function| of_nodes(&function.node, &mut locations));
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(&bytes);
     for location in locations {
         let file = inside(path, &location)?;
-        let external = read(&file)?;
+        hasher.update(&(location.len() as u64).to_le_bytes());
         hasher.update(location.as_bytes());
-        hasher.update(&(external.len() as u64).to_le_bytes());
-        hasher.update(&external);
+        // Gigabytes of weights are not held in memory.
+        add_file(&mut hasher, &file).map_err(|source| EmbedError::ExternalRead {
+            path: path.into(),
+            file,
+            source,
+        })?;
     }
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Length, then bytes.
+fn add_file(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
+    let file = File::open(path)?;
+    hasher.update(&file.metadata()?.len().to_le_bytes());
+    hasher.update_reader(file)?;
+    Ok(())
 }
 
 /// The file that a location names, refused when it leaves the model's folder, by its name or through a link.
@@ -134,11 +150,13 @@ fn inside(model: &Path, location: &str) -> Result<PathBuf, EmbedError> {
         _ => Path::new("."),
     };
     let file = folder.join(location);
-    let real = |path: &Path| {
-        path.canonicalize().map_err(|source| EmbedError::Read {
-            path: path.into(),
-            source,
-        })
+    let real = |file: &Path| {
+        file.canonicalize()
+            .map_err(|source| EmbedError::ExternalRead {
+                path: model.into(),
+                file: file.into(),
+                source,
+            })
     };
     if real(&file)?.starts_with(real(folder)?) {
         Ok(file)
@@ -152,14 +170,19 @@ fn of_graph(graph: &GraphProto, locations: &mut BTreeSet<String>) {
         .initializer
         .iter()
         .for_each(|tensor| of_tensor(tensor, locations));
-    for sparse in &graph.sparse_initializer {
-        sparse
-            .values
-            .iter()
-            .chain(&sparse.indices)
-            .for_each(|tensor| of_tensor(tensor, locations));
-    }
+    graph
+        .sparse_initializer
+        .iter()
+        .for_each(|sparse| of_sparse(sparse, locations));
     of_nodes(&graph.node, locations);
+}
+
+fn of_sparse(sparse: &SparseTensorProto, locations: &mut BTreeSet<String>) {
+    sparse
+        .values
+        .iter()
+        .chain(&sparse.indices)
+        .for_each(|tensor| of_tensor(tensor, locations));
 }
 
 fn of_nodes(nodes: &[NodeProto], locations: &mut BTreeSet<String>) {
@@ -169,6 +192,11 @@ fn of_nodes(nodes: &[NodeProto], locations: &mut BTreeSet<String>) {
             .iter()
             .chain(&attribute.tensors)
             .for_each(|tensor| of_tensor(tensor, locations));
+        attribute
+            .sparse_tensor
+            .iter()
+            .chain(&attribute.sparse_tensors)
+            .for_each(|sparse| of_sparse(sparse, locations));
         attribute
             .g
             .iter()

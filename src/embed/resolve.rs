@@ -1,17 +1,19 @@
 //! How one model's inputs are made: configuration over sidecar over model file over default, each with its origin.
 
+mod image;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::preprocess::{ImagePreprocess, read_preprocessor_config};
-use super::session::{OnnxModel, TensorSpec};
-use super::tokens::Tokens;
+use super::preprocess::ImagePreprocess;
+use super::session::OnnxModel;
+use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
 use super::{EmbedError, EmbedOptions};
-use crate::config::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
-use crate::domain::{Finding, FindingCode, Modality, Origin, Probe, Setting, Severity};
-use crate::probe::tensors::Tensors;
+use crate::config::{ModelConfig, Pooling};
+use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source};
+use crate::probe::tensors::{TensorData, Tensors};
 
 /// Items a batch when nothing is configured.
 const BATCH_SIZE: usize = 32;
@@ -30,7 +32,12 @@ pub enum Inputs {
         preprocess: Box<ImagePreprocess>,
     },
     /// Token ids of texts.
-    Text(Box<Tokens>),
+    Text {
+        /// The tokenizer.
+        tokens: Box<Tokens>,
+        /// Tokens of every text, padding included, where the model fixes them.
+        length: Option<usize>,
+    },
     /// Rows of arrays, by the model's input names.
     Tensors(Tensors),
 }
@@ -51,8 +58,10 @@ pub struct Resolved {
     pub settings: Vec<Setting>,
     /// What was noticed.
     pub findings: Vec<Finding>,
-    /// BLAKE3 of all that changes an embedding, hex.
-    pub key: String,
+    /// BLAKE3, hex, of all that changes what one item's input becomes.
+    pub cache_key: String,
+    /// BLAKE3, hex, of that and of the tensor file, which is an input and preprocessing in one.
+    pub preprocessing_key: String,
 }
 
 /// Decides; runs nothing.
@@ -73,27 +82,25 @@ pub fn resolve(
     let output = output_name(path, model, config, &mut record)?;
     let mut findings = Vec::new();
     let use_text = probe.modality == Modality::Text || config.tokenizer.is_some();
-    let (inputs, tokenizer_hash) = match probe.modality {
-        Modality::Image => (
-            image(path, model, config, options, &mut record, &mut findings)?,
-            None,
-        ),
-        Modality::Text | Modality::Tensor if use_text => {
-            let tokens = text(path, model, config, &mut record)?;
-            let hash = tokens.hash.clone();
-            (Inputs::Text(Box::new(tokens)), Some(hash))
+    let inputs = match probe.modality {
+        Modality::Image => {
+            image::resolve(path, model, config, options, &mut record, &mut findings)?
         }
-        _ => (tensors(probe, path, model, config)?, None),
+        Modality::Text | Modality::Tensor if use_text => text(path, model, config, &mut record)?,
+        _ => tensors(probe, path, model, config)?,
     };
-    let sidecar_pooling = read_pooling(path)?;
-    let default_pooling = Pooling::None;
+    // The file is not looked at where the configuration overrules it: it may say what cannot be done here.
+    let sidecar_pooling = match config.pooling {
+        Some(_) => None,
+        None => read_pooling(path, config)?,
+    };
     let pooling = record.pick(
         "pooling",
         [
             (config.pooling, Origin::File),
             (sidecar_pooling, Origin::Sidecar),
         ],
-        default_pooling,
+        Pooling::None,
     );
     if let Some(dims) = config.dims {
         record.note("dims", dims, Origin::File);
@@ -114,18 +121,13 @@ pub fn resolve(
         } else {
             config.batch_size
         };
-        record.pick(
-            "batch_size",
-            [(wanted, Origin::File), (None, Origin::Sidecar)],
-            BATCH_SIZE,
-        )
+        record.pick("batch_size", [(wanted, Origin::File)], BATCH_SIZE)
     };
     // Everything but the batch size changes what an embedding means; that one is in the cache's key.
     let mut what = json!({
         "output": output,
         "pooling": pooling,
         "dims": config.dims,
-        "tokenizer": tokenizer_hash,
         "prefix": config.prefix,
         "query_prefix": config.query_prefix,
     });
@@ -138,8 +140,21 @@ pub fn resolve(
         } => {
             json!({ "image": name, "height": height, "width": width, "preprocess": preprocess })
         }
-        Inputs::Text(tokens) => json!({ "text": tokens.max_length }),
+        Inputs::Text { tokens, length } => {
+            json!({ "tokenizer": tokens.hash, "max_length": tokens.max_length, "length": length })
+        }
         Inputs::Tensors(_) => json!("tensors"),
+    };
+    let cache_key = hex(what.to_string().as_bytes());
+    let preprocessing_key = match (&inputs, tensor_file(probe, config)) {
+        (Inputs::Tensors(_), Some(file)) => {
+            let bytes = std::fs::read(file).map_err(|source| EmbedError::Read {
+                path: file.into(),
+                source,
+            })?;
+            hex(format!("{cache_key}{}", hex(&bytes)).as_bytes())
+        }
+        _ => cache_key.clone(),
     };
     Ok(Resolved {
         inputs,
@@ -149,10 +164,13 @@ pub fn resolve(
         fixed_batch,
         settings: record.settings,
         findings,
-        key: blake3::hash(what.to_string().as_bytes())
-            .to_hex()
-            .to_string(),
+        cache_key,
+        preprocessing_key,
     })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }
 
 /// Settings of one side as they are decided.
@@ -178,12 +196,23 @@ impl Record {
         choices: [(Option<T>, Origin); N],
         default: T,
     ) -> T {
+        self.pick_some(key, choices).unwrap_or_else(|| {
+            self.note(key, default.clone(), Origin::Default);
+            default
+        })
+    }
+
+    /// The first value that is there, noted with its origin.
+    fn pick_some<T: Serialize + Clone, const N: usize>(
+        &mut self,
+        key: &str,
+        choices: [(Option<T>, Origin); N],
+    ) -> Option<T> {
         let (value, origin) = choices
             .into_iter()
-            .find_map(|(value, origin)| Some((value?, origin)))
-            .unwrap_or((default, Origin::Default));
+            .find_map(|(value, origin)| Some((value?, origin)))?;
         self.note(key, value.clone(), origin);
-        value
+        Some(value)
     }
 }
 
@@ -209,200 +238,40 @@ fn output_name(
     Ok(name)
 }
 
-fn image(
-    path: &Path,
-    model: &OnnxModel,
-    config: &ModelConfig,
-    options: &EmbedOptions<'_>,
-    record: &mut Record,
-    findings: &mut Vec<Finding>,
-) -> Result<Inputs, EmbedError> {
-    let [input] = model.inputs.as_slice() else {
-        return Err(EmbedError::NotAnImageModel {
-            path: path.into(),
-            inputs: model.inputs.clone(),
-        });
-    };
-    let not_image = || EmbedError::NotAnImageModel {
-        path: path.into(),
-        inputs: model.inputs.clone(),
-    };
-    let &[_, a, b, c] = input.shape.as_slice() else {
-        return Err(not_image());
-    };
-    let shape_layout = match (a, c) {
-        (3, _) => Some(Layout::Nchw),
-        (_, 3) => Some(Layout::Nhwc),
-        _ => None,
-    };
-    let sidecar_path = beside(path, "preprocessor_config.json");
-    let sidecar = match sidecar_path.is_file() {
-        true => read_preprocessor_config(&sidecar_path)?,
-        false => ModelConfig::default(),
-    };
-    let layout = config.layout.or(shape_layout).ok_or_else(not_image)?;
-    let layout_origin = if config.layout.is_some() {
-        Origin::File
-    } else {
-        Origin::Model
-    };
-    record.note("layout", layout, layout_origin);
-    let (height, width) = if layout == Layout::Nchw {
-        (b, c)
-    } else {
-        (a, b)
-    };
-    let from_shape =
-        (height > 0 && width > 0).then_some(Size::HeightWidth([height as u32, width as u32]));
-
-    let crop = config.crop.or(sidecar.crop);
-    let resize = record.pick(
-        "resize",
-        [
-            (config.resize, Origin::File),
-            (sidecar.resize, Origin::Sidecar),
-        ],
-        ResizeMode::Exact,
-    );
-    let size = match config.size.or(sidecar.size) {
-        Some(_) => Some(record.pick(
-            "size",
-            [(config.size, Origin::File), (sidecar.size, Origin::Sidecar)],
-            Size::Square(0),
-        )),
-        None => {
-            let size = from_shape.filter(|_| crop.is_none());
-            record.note("size", size, Origin::Model);
-            size
-        }
-    };
-    if crop.is_some() {
-        let choices = [(config.crop, Origin::File), (sidecar.crop, Origin::Sidecar)];
-        record.pick("crop", choices, Size::Square(0));
-    }
-    let filter = record.pick(
-        "filter",
-        [
-            (config.filter, Origin::File),
-            (sidecar.filter, Origin::Sidecar),
-        ],
-        ResizeFilter::Bilinear,
-    );
-    let color = record.pick(
-        "color",
-        [
-            (config.color, Origin::File),
-            (sidecar.color, Origin::Sidecar),
-        ],
-        ColorOrder::Rgb,
-    );
-    // A model of bytes normalises them itself.
-    let takes_bytes = input.dtype == "uint8";
-    let scale = record.pick(
-        "scale",
-        [
-            (config.scale, Origin::File),
-            (sidecar.scale, Origin::Sidecar),
-            (takes_bytes.then_some(1.0), Origin::Model),
-        ],
-        1.0 / 255.0,
-    );
-    let mean = record.pick(
-        "mean",
-        [(config.mean, Origin::File), (sidecar.mean, Origin::Sidecar)],
-        [0.0; 3],
-    );
-    let std = record.pick(
-        "std",
-        [(config.std, Origin::File), (sidecar.std, Origin::Sidecar)],
-        [1.0; 3],
-    );
-    let exif = record.pick("exif", [(config.exif, Origin::File)], false);
-    let preprocess = Box::new(ImagePreprocess {
-        size,
-        resize,
-        crop,
-        filter,
-        color,
-        layout,
-        scale,
-        mean,
-        std,
-        exif,
-    });
-    let configured = [config, &sidecar]
-        .iter()
-        .any(|known| known.mean.is_some() || known.std.is_some() || known.scale.is_some());
-    if !configured && !takes_bytes {
-        findings.push(Finding::new(
-            FindingCode::PreprocessingAssumed,
-            Severity::Warning,
-            format!(
-                "{} model: preprocessing is assumed (RGB, divided by 255, no mean and std); a wrong mean and std costs accuracy without an error",
-                options.side
-            ),
-        ));
-    }
-    let (height, width) = input_size(path, input, from_shape, &preprocess)?;
-    Ok(Inputs::Image {
-        name: input.name.clone(),
-        height,
-        width,
-        preprocess,
-    })
-}
-
-/// The input's (height, width): fixed by the model, else what crop or size lead to.
-fn input_size(
-    path: &Path,
-    input: &TensorSpec,
-    from_shape: Option<Size>,
-    preprocess: &ImagePreprocess,
-) -> Result<(u32, u32), EmbedError> {
-    let exact = preprocess.size.filter(|size| {
-        matches!(size, Size::HeightWidth(_)) || preprocess.resize == ResizeMode::Exact
-    });
-    from_shape
-        .or(preprocess.crop)
-        .or(exact)
-        .map(Size::height_width)
-        .ok_or_else(|| EmbedError::SizeUnknown {
-            path: path.into(),
-            input: input.clone(),
-        })
-}
-
 fn text(
     path: &Path,
     model: &OnnxModel,
     config: &ModelConfig,
     record: &mut Record,
-) -> Result<Tokens, EmbedError> {
-    let file = config
-        .tokenizer
-        .clone()
-        .unwrap_or_else(|| beside(path, "tokenizer.json"));
+) -> Result<Inputs, EmbedError> {
+    let (file, origin) = match &config.tokenizer {
+        Some(file) => (file.clone(), Origin::File),
+        None => (beside(path, "tokenizer.json"), Origin::Sidecar),
+    };
     if config.tokenizer.is_none() && !file.is_file() {
         return Err(EmbedError::NoTokenizer { path: path.into() });
     }
-    let origin = if config.tokenizer.is_some() {
-        Origin::File
-    } else {
-        Origin::Sidecar
-    };
-    let tokens = Tokens::read(&file, config.max_length)?;
-    let name = file
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    record.note("tokenizer", name, origin);
-    let origin = if config.max_length.is_some() {
-        Origin::File
-    } else {
-        Origin::Sidecar
-    };
-    record.note("max_length", tokens.max_length, origin);
+    let mut tokens = Tokens::read(&file)?;
+    let name = file.file_name().unwrap_or_default();
+    record.note("tokenizer", name.to_string_lossy(), origin);
+    // An exported model may take one length only.
+    let length = model
+        .inputs
+        .iter()
+        .find(|input| input.name == "input_ids")
+        .and_then(|input| input.shape.get(1))
+        .and_then(|&length| usize::try_from(length).ok())
+        .filter(|&length| length > 0);
+    let wanted = record.pick(
+        "max_length",
+        [
+            (config.max_length, Origin::File),
+            (tokens.own_max_length, Origin::Sidecar),
+            (length, Origin::Model),
+        ],
+        DEFAULT_MAX_LENGTH,
+    );
+    tokens.truncate(wanted.min(length.unwrap_or(usize::MAX)))?;
     for (key, prefix) in [
         ("prefix", &config.prefix),
         ("query_prefix", &config.query_prefix),
@@ -418,7 +287,16 @@ fn text(
         "position_ids",
     ];
     check_filled(path, model, &fillable.map(str::to_owned))?;
-    Ok(tokens)
+    Ok(Inputs::Text {
+        tokens: Box::new(tokens),
+        length,
+    })
+}
+
+/// The model's own tensor file, else the probe's.
+fn tensor_file<'a>(probe: &'a Probe, config: &'a ModelConfig) -> Option<&'a Path> {
+    let file = config.tensors.as_ref().or(probe.tensors.as_ref());
+    file.map(PathBuf::as_path)
 }
 
 fn tensors(
@@ -427,16 +305,26 @@ fn tensors(
     model: &OnnxModel,
     config: &ModelConfig,
 ) -> Result<Inputs, EmbedError> {
-    let file = config.tensors.as_ref().or(probe.tensors.as_ref());
-    let Some(file) = file else {
-        let input = model.inputs.first().cloned().expect("a model has an input");
-        return Err(EmbedError::InputMissing {
-            path: path.into(),
-            input,
-            offered: Vec::new(),
-        });
+    let Some(file) = tensor_file(probe, config) else {
+        check_filled(path, model, &[])?;
+        return Err(EmbedError::NoInputs { path: path.into() });
     };
+    if model.inputs.is_empty() {
+        return Err(EmbedError::NoInputs { path: path.into() });
+    }
     let tensors = Tensors::open(file)?;
+    let last_row = probe.items.iter().filter_map(|item| match item.source {
+        Source::TensorRow(row) => Some(row),
+        _ => None,
+    });
+    let expected = last_row.max().map_or(0, |row| row + 1);
+    if tensors.n_rows() < expected {
+        return Err(EmbedError::TensorRows {
+            path: file.into(),
+            expected,
+            found: tensors.n_rows(),
+        });
+    }
     let mut offered: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
     // The single array of a .npy has no name and fills the model's only input.
     if let ([only], [name]) = (model.inputs.as_slice(), offered.as_mut_slice())
@@ -448,6 +336,19 @@ fn tensors(
         offered.extend(["token_type_ids", "position_ids"].map(str::to_owned));
     }
     check_filled(path, model, &offered)?;
+    for input in &model.inputs {
+        let array = super::items::array_of(&tensors, input, &model.inputs);
+        let Some(TensorData::F32(_)) = array.map(|array| &array.data) else {
+            continue;
+        };
+        if !input.is_float() {
+            return Err(EmbedError::InputType {
+                path: path.into(),
+                input: Box::new(input.clone()),
+                found: "an array of floats",
+            });
+        }
+    }
     Ok(Inputs::Tensors(tensors))
 }
 
@@ -466,8 +367,10 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
     }
 }
 
-/// `1_Pooling/config.json` of sentence-transformers.
-fn read_pooling(model: &Path) -> Result<Option<Pooling>, EmbedError> {
+/// `1_Pooling/config.json` of sentence-transformers. A way of pooling that is not known here is refused: another one
+/// would give other embeddings without an error.
+fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooling>, EmbedError> {
+    const EXPECTED: &str = "mean or cls pooling over all tokens";
     let path = beside(model, "1_Pooling/config.json");
     if !path.is_file() {
         return Ok(None);
@@ -476,18 +379,33 @@ fn read_pooling(model: &Path) -> Result<Option<Pooling>, EmbedError> {
         path: path.clone(),
         source,
     })?;
-    let config: Value = serde_json::from_slice(&bytes).map_err(|error| EmbedError::Tokenizer {
+    let wrong = |found: String| EmbedError::Sidecar {
         path: path.clone(),
-        cause: error.to_string(),
-    })?;
-    let is = |key: &str| config[key] == Value::Bool(true);
-    Ok(
-        match (is("pooling_mode_mean_tokens"), is("pooling_mode_cls_token")) {
-            (true, false) => Some(Pooling::Mean),
-            (false, true) => Some(Pooling::Cls),
-            _ => None,
-        },
-    )
+        expected: EXPECTED,
+        found,
+    };
+    let config: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let modes: Vec<&str> = config
+        .as_object()
+        .ok_or_else(|| wrong(config.to_string()))?
+        .iter()
+        .filter_map(|(key, value)| {
+            let mode = key.strip_prefix("pooling_mode_")?;
+            (value == &Value::Bool(true)).then_some(mode)
+        })
+        .collect();
+    let prefixed = model_config.prefix.is_some() || model_config.query_prefix.is_some();
+    if prefixed && config["include_prompt"] == Value::Bool(false) {
+        return Err(wrong("include_prompt = false beside a prefix".into()));
+    }
+    match modes.as_slice() {
+        ["mean_tokens"] => Ok(Some(Pooling::Mean)),
+        ["cls_token"] => Ok(Some(Pooling::Cls)),
+        _ => Err(wrong(match modes.is_empty() {
+            true => "no pooling mode".into(),
+            false => modes.join(" and "),
+        })),
+    }
 }
 
 fn beside(model: &Path, name: &str) -> PathBuf {

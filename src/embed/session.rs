@@ -22,6 +22,13 @@ pub struct TensorSpec {
     pub shape: Vec<i64>,
 }
 
+impl TensorSpec {
+    /// Whether it takes or gives floats, of any width.
+    pub fn is_float(&self) -> bool {
+        self.dtype.contains("float")
+    }
+}
+
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape: Vec<String> = self
@@ -147,43 +154,62 @@ impl OnnxModel {
 }
 
 /// The batch as the element type that the model wants.
-fn tensor(input: BatchInput, wanted: Option<TensorElementType>) -> ort::Result<DynValue> {
+fn tensor(
+    input: BatchInput,
+    wanted: Option<TensorElementType>,
+) -> Result<DynValue, Box<dyn std::error::Error>> {
     let BatchInput { shape, values, .. } = input;
-    Ok(match (wanted, values) {
-        (Some(TensorElementType::Float16), values) => Tensor::from_array((
-            shape,
-            values.cast(f16::from_f32, |v| f16::from_f32(v as f32)),
-        ))?
-        .into_dyn(),
-        (Some(TensorElementType::Float64), values) => {
-            Tensor::from_array((shape, values.cast(f64::from, |v| v as f64)))?.into_dyn()
+    Ok(match wanted {
+        Some(TensorElementType::Float16) => {
+            Tensor::from_array((shape, values.floats(f16::from_f32)))?.into_dyn()
         }
-        (Some(TensorElementType::Int32), values) => {
-            Tensor::from_array((shape, values.cast(|v| v as i32, |v| v as i32)))?.into_dyn()
+        Some(TensorElementType::Float64) => {
+            Tensor::from_array((shape, values.floats(f64::from)))?.into_dyn()
         }
-        (Some(TensorElementType::Int8), values) => {
-            Tensor::from_array((shape, values.cast(|v| v as i8, |v| v as i8)))?.into_dyn()
+        Some(TensorElementType::Int64) => {
+            Tensor::from_array((shape, values.integers::<i64>()?))?.into_dyn()
         }
-        (Some(TensorElementType::Bool), values) => {
-            Tensor::from_array((shape, values.cast(|v| v != 0.0, |v| v != 0)))?.into_dyn()
+        Some(TensorElementType::Int32) => {
+            Tensor::from_array((shape, values.integers::<i32>()?))?.into_dyn()
         }
-        (Some(TensorElementType::Uint8), values) => {
-            Tensor::from_array((shape, values.cast(|v| v as u8, |v| v as u8)))?.into_dyn()
+        Some(TensorElementType::Int16) => {
+            Tensor::from_array((shape, values.integers::<i16>()?))?.into_dyn()
         }
-        (Some(TensorElementType::Int64), values) => {
-            Tensor::from_array((shape, values.cast(|v| v as i64, |v| v)))?.into_dyn()
+        Some(TensorElementType::Int8) => {
+            Tensor::from_array((shape, values.integers::<i8>()?))?.into_dyn()
         }
-        (_, values) => Tensor::from_array((shape, values.cast(|v| v, |v| v as f32)))?.into_dyn(),
+        Some(TensorElementType::Uint8) => {
+            Tensor::from_array((shape, values.integers::<u8>()?))?.into_dyn()
+        }
+        Some(TensorElementType::Bool) => {
+            let flags: Vec<bool> = values.integers::<i64>()?.iter().map(|&v| v != 0).collect();
+            Tensor::from_array((shape, flags))?.into_dyn()
+        }
+        // What else there is the runtime refuses, and says so.
+        _ => Tensor::from_array((shape, values.floats(|v| v)))?.into_dyn(),
     })
 }
 
 impl Values {
-    /// Every value by one of the two casts; bytes go through the integer one.
-    fn cast<T>(self, float: impl Fn(f32) -> T, integer: impl Fn(i64) -> T) -> Vec<T> {
+    /// Every value as a float of another width.
+    fn floats<T>(self, cast: impl Fn(f32) -> T) -> Vec<T> {
         match self {
-            Values::F32(values) => values.into_iter().map(float).collect(),
-            Values::I64(values) => values.into_iter().map(integer).collect(),
-            Values::U8(values) => values.into_iter().map(|v| integer(i64::from(v))).collect(),
+            Values::F32(values) => values.into_iter().map(cast).collect(),
+            Values::I64(values) => values.into_iter().map(|v| cast(v as f32)).collect(),
+            Values::U8(values) => values.into_iter().map(|v| cast(f32::from(v))).collect(),
+        }
+    }
+
+    /// Every value as an integer of another width; the pixels of a byte image come as whole floats.
+    fn integers<T: TryFrom<i64>>(self) -> Result<Vec<T>, String> {
+        let narrow = |v: i64| {
+            let narrowed = T::try_from(v).ok();
+            narrowed.ok_or_else(|| format!("the value {v} does not fit the model's input"))
+        };
+        match self {
+            Values::F32(values) => values.into_iter().map(|v| narrow(v as i64)).collect(),
+            Values::I64(values) => values.into_iter().map(narrow).collect(),
+            Values::U8(values) => values.into_iter().map(|v| narrow(v.into())).collect(),
         }
     }
 }

@@ -1,0 +1,195 @@
+//! The side whose embeddings were stored before, alone or beside the model that made them.
+
+use std::path::Path;
+
+use super::run::embed_onnx;
+use super::{
+    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, collect, cosine,
+    stored,
+};
+use crate::domain::{Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source};
+use crate::runtime::Runtime;
+
+/// Gallery items whose stored embedding is held against a fresh one.
+const STORED_SAMPLE: usize = 64;
+
+/// Cosine below which a stored and a fresh embedding of one item disagree.
+const STORED_COSINE: f64 = 0.999;
+
+/// The old side of `--old-embeddings`: gallery rows as stored, query rows from the model; a sample of the gallery is
+/// embedded again and must agree.
+///
+/// # Errors
+/// See [`EmbedError`].
+pub fn embed_with_stored(
+    probe: &Probe,
+    model: &Path,
+    stored_path: &Path,
+    options: &EmbedOptions<'_>,
+    runtime: Option<&Runtime>,
+    progress: &dyn Progress,
+) -> Result<Embedded, EmbedError> {
+    let stored = embed_stored_items(probe, stored_path, options, |item| item.role.is_gallery())?;
+    let with_input: Vec<usize> = (0..probe.items.len())
+        .filter(|&i| stored.embeddings.has(i) && probe.items[i].source != Source::Missing)
+        .collect();
+    let step = with_input.len().div_ceil(STORED_SAMPLE).max(1);
+    let sample: Vec<usize> = with_input.into_iter().step_by(step).collect();
+    let mut wanted = sample.clone();
+    wanted.extend(
+        probe
+            .queries()
+            .into_iter()
+            .filter(|&i| !stored.embeddings.has(i)),
+    );
+    if let Some(&gone) = wanted
+        .iter()
+        .find(|&&i| probe.items[i].source == Source::Missing)
+    {
+        let id = probe.items[gone].id.clone();
+        return Err(EmbedError::InputGone {
+            id,
+            side: options.side,
+        });
+    }
+    wanted.sort_unstable();
+    let mut fresh = embed_onnx(probe, model, options, runtime, progress, &wanted)?;
+    // Nothing was wanted of the model when the inputs are all gone and every embedding is stored.
+    if !wanted.is_empty() && fresh.embeddings.dim() != stored.embeddings.dim() {
+        return Err(EmbedError::Stored {
+            path: stored_path.into(),
+            expected: format!("{} dimensions, as the model gives", fresh.embeddings.dim()),
+            found: stored.embeddings.dim().to_string(),
+        });
+    }
+    let differing: Vec<String> = sample
+        .iter()
+        .filter(
+            |&&i| match (fresh.embeddings.get(i), stored.embeddings.get(i)) {
+                (Some(a), Some(b)) => cosine(a, b) < STORED_COSINE,
+                _ => false,
+            },
+        )
+        .map(|&i| probe.items[i].id.clone())
+        .collect();
+    if !differing.is_empty() {
+        fresh.findings.push(Finding {
+            code: FindingCode::StoredEmbeddingsDiffer,
+            severity: Severity::Warning,
+            message: format!(
+                "{} of {} sampled gallery items: the stored embedding is not what the old model gives today (cosine below {STORED_COSINE})",
+                differing.len(),
+                sample.len()
+            ),
+            items: differing.into_iter().take(NAMED).collect(),
+        });
+    }
+    let rows = probe.items.iter().enumerate().map(|(i, _)| {
+        stored
+            .embeddings
+            .get(i)
+            .or_else(|| fresh.embeddings.get(i))
+            .map(<[f32]>::to_vec)
+    });
+    fresh.embeddings = collect(
+        probe,
+        stored_path,
+        options,
+        rows.collect(),
+        stored.embeddings.dim(),
+    )?;
+    fresh.model.dim = stored.embeddings.dim();
+    fresh.model.preprocessing_key =
+        format!("{}+{}", fresh.model.preprocessing_key, stored.model.hash);
+    Ok(fresh)
+}
+/// Looks every item up in a stored file. The old side needs its queries and gallery, the new side its queries; a
+/// gallery item that the new side lacks has no row, and only new->old can be tested of it.
+///
+/// # Errors
+/// A file that is not as it should be, or that lacks items.
+pub fn embed_stored(
+    probe: &Probe,
+    path: &Path,
+    options: &EmbedOptions<'_>,
+) -> Result<Embedded, EmbedError> {
+    let mut embedded = embed_stored_items(probe, path, options, |item| {
+        options.side == Side::Old || item.role.is_query()
+    })?;
+    let is_absent = |&i: &usize| probe.items[i].role.is_gallery() && !embedded.embeddings.has(i);
+    let absent = probe.gallery().into_iter().filter(is_absent).count();
+    if absent > 0 {
+        embedded.findings.push(Finding::new(
+            FindingCode::InputsMissing,
+            Severity::Warning,
+            format!(
+                "{absent} gallery items have no stored embedding of the {} model",
+                options.side
+            ),
+        ));
+    }
+    Ok(embedded)
+}
+
+/// Stored embeddings of all items that have one; `required` items must.
+fn embed_stored_items(
+    probe: &Probe,
+    path: &Path,
+    options: &EmbedOptions<'_>,
+    required: impl Fn(&Item) -> bool,
+) -> Result<Embedded, EmbedError> {
+    let stored = stored::read(path)?;
+    let stored_dim = stored.rows.ncols();
+    let dim = options.model.dims.unwrap_or(stored_dim);
+    if dim > stored_dim {
+        return Err(EmbedError::Dims {
+            path: path.into(),
+            dims: dim,
+            dim: stored_dim,
+        });
+    }
+    let dims = options.model.dims.map(|dims| Setting {
+        key: format!("{}.dims", options.side),
+        value: dims.into(),
+        origin: Origin::File,
+    });
+    let mut absent = Vec::new();
+    let mut rows = vec![None; probe.items.len()];
+    for (row, item) in rows.iter_mut().zip(&probe.items) {
+        match stored.row_of_id.get(&item.id) {
+            Some(&index) => {
+                *row = Some(stored.rows.row(index).iter().take(dim).copied().collect());
+            }
+            None if item.identity.is_some() && required(item) => absent.push(item.id.clone()),
+            None => {}
+        }
+    }
+    if !absent.is_empty() {
+        let count = absent.len();
+        absent.truncate(NAMED);
+        return Err(EmbedError::NotStored {
+            path: path.into(),
+            count,
+            ids: absent,
+        });
+    }
+    Ok(Embedded {
+        embeddings: collect(probe, path, options, rows, dim)?,
+        input_digests: vec![None; probe.items.len()],
+        model: ModelInfo {
+            name: ModelSource::Stored(path.into()).name(),
+            kind: "stored".into(),
+            hash: stored.hash(),
+            preprocessing_key: format!("stored, {dim} dimensions"),
+            dim,
+            output: None,
+            provider: None,
+            runtime_version: None,
+        },
+        settings: dims.into_iter().collect(),
+        findings: Vec::new(),
+        bad_items: Vec::new(),
+        n_from_cache: 0,
+        n_embedded: 0,
+    })
+}
