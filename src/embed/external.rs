@@ -291,6 +291,7 @@ mod tests {
             .expect_err("missing")
             .to_string();
         assert!(error.contains("gone.bin"), "{error}");
+        assert!(error.contains("model.onnx: its external data"), "{error}");
     }
 
     #[test]

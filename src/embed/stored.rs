@@ -79,7 +79,11 @@ fn read_npy(path: &Path) -> Result<(Array2<f32>, Vec<String>), EmbedError> {
         return Err(wrong(path, "one array".into(), "several".into()));
     };
     let (&[n, dim], TensorData::F32(values)) = (tensor.shape.as_slice(), &tensor.data) else {
-        let found = format!("an array of shape {:?}", tensor.shape);
+        let kind = match tensor.data {
+            TensorData::F32(_) => "floats",
+            TensorData::I64(_) | TensorData::U8(_) => "integers",
+        };
+        let found = format!("{kind} of shape {:?}", tensor.shape);
         return Err(wrong(path, "floats of shape (rows, dim)".into(), found));
     };
     let rows = Array2::from_shape_vec((n, dim), values.clone())
