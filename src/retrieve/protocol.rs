@@ -170,3 +170,104 @@ impl Protocol {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Item, Modality, Role, Source};
+
+    /// (identity, camera, role); identity None is junk.
+    fn probe(items: &[(Option<u32>, Option<u32>, Role)]) -> Probe {
+        let names = || (0..9).map(|n| n.to_string()).collect();
+        Probe {
+            items: items
+                .iter()
+                .enumerate()
+                .map(|(index, &(identity, camera, role))| Item {
+                    id: index.to_string(),
+                    labels: identity.into_iter().collect(),
+                    identity,
+                    camera,
+                    role,
+                    source: Source::Missing,
+                    text: None,
+                    slices: Vec::new(),
+                })
+                .collect(),
+            labels: names(),
+            identities: names(),
+            cameras: names(),
+            slice_columns: Vec::new(),
+            modality: Modality::Stored,
+            origin: "made up".into(),
+            tensors: None,
+            findings: Vec::new(),
+        }
+    }
+
+    use Role::{Both, Gallery, Query};
+
+    #[test]
+    fn same_identity_and_camera_is_junk_other_cameras_and_identities_stay() {
+        let probe = probe(&[
+            (Some(1), Some(1), Query),
+            (Some(1), Some(1), Gallery),
+            (Some(1), Some(2), Gallery),
+            (Some(2), Some(1), Gallery),
+            (None, Some(3), Gallery),
+        ]);
+        let protocol = Protocol::new(&probe, &[None; 5]);
+        // Identity -1 (item 4) is not in the gallery at all.
+        assert_eq!(protocol.gallery(), [1, 2, 3]);
+        let query = &protocol.queries()[0];
+        assert_eq!(
+            (query.relevant.as_slice(), query.junk.as_slice()),
+            (&[1][..], &[0][..])
+        );
+        assert_eq!(protocol.same_camera_pairs(), 1);
+        assert!(protocol.is_junk(0, 1) && !protocol.is_junk(0, 3));
+    }
+
+    #[test]
+    fn the_query_itself_and_byte_identical_inputs_are_junk() {
+        let probe = probe(&[(Some(1), None, Both); 4]);
+        let digests = [Some([7; 32]), Some([7; 32]), Some([8; 32]), None];
+        let protocol = Protocol::new(&probe, &digests);
+        let query = &protocol.queries()[0];
+        assert_eq!(
+            (query.relevant.as_slice(), query.junk.as_slice()),
+            (&[2, 3][..], &[0, 1][..])
+        );
+        // 0 and 1 are each other's twin.
+        assert_eq!(protocol.identical_pairs(), 2);
+    }
+
+    #[test]
+    fn a_query_with_nothing_to_find_is_excluded_and_counted() {
+        let probe = probe(&[
+            (Some(1), None, Query),
+            (Some(2), None, Gallery),
+            (Some(3), None, Query),
+            (Some(3), None, Gallery),
+        ]);
+        let protocol = Protocol::new(&probe, &[None; 4]);
+        assert_eq!(
+            (protocol.query_items(), protocol.n_excluded()),
+            (vec![2], 1)
+        );
+    }
+
+    #[test]
+    fn any_shared_label_is_relevant() {
+        let mut probe = probe(&[
+            (Some(1), None, Query),
+            (Some(1), None, Gallery),
+            (Some(1), None, Gallery),
+        ]);
+        probe.items[0].labels = vec![1, 2];
+        probe.items[1].labels = vec![2, 3];
+        probe.items[2].labels = vec![3];
+        let protocol = Protocol::new(&probe, &[None; 3]);
+        assert_eq!(protocol.queries()[0].relevant, [0]);
+    }
+}

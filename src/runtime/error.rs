@@ -128,24 +128,20 @@ impl RuntimeError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             RuntimeError::NotThere { .. } => {
-                "give the library itself (libonnxruntime.so, libonnxruntime.dylib, onnxruntime.dll) or its folder".into()
+                "give the library itself (libonnxruntime.so, .dylib, onnxruntime.dll) or its folder".into()
             }
             RuntimeError::Load { .. } | RuntimeError::TooOld { .. } => format!(
                 "ONNX Runtime {OLDEST_VERSION} or newer, built for this machine, is needed; \
                  `compat-audit runtime install` gets {VERSION}"
             ),
             RuntimeError::OtherLoaded { .. } => "one process can use one library; start another".into(),
-            RuntimeError::Offline
-            | RuntimeError::NoPip { .. }
-            | RuntimeError::Pip { .. }
-            | RuntimeError::Platform { .. } => "one of three helps:\n\
-                 1. install Python 3 with pip and run again without --offline\n\
-                 2. name a library: --onnxruntime PATH, or ORT_DYLIB_PATH in the environment\n\
-                 3. run `compat-audit runtime install` on a connected machine and copy its cache folder here (--cache-dir)"
-                .into(),
+            RuntimeError::Offline => remedies("run again without --offline, with Python 3 and pip"),
+            RuntimeError::NoPip { .. } => remedies("install Python 3 with pip"),
+            RuntimeError::Pip { .. } => remedies("see that pip reaches its index (`pip config list`)"),
+            RuntimeError::Platform { .. } => remedies("build ONNX Runtime for this platform"),
             RuntimeError::Checksum { .. } | RuntimeError::Wheel { .. } => {
-                "the download is damaged or is not the published file: `python3 -m pip cache purge`, check pip's index, \
-                 and try again"
+                "the download is damaged or is not the published file: `pip cache purge`, check pip's index \
+                 (`pip config list`), and try again"
                     .into()
             }
             RuntimeError::Io { .. } => "--cache-dir names another folder".into(),
@@ -153,8 +149,8 @@ impl RuntimeError {
                 "the CPU build needs none of it: `compat-audit runtime install`".into()
             }
             RuntimeError::Device { device, .. } => format!(
-                "`compat-audit runtime install --gpu` gets a GPU build; {} and cuDNN 9 must be where the loader looks \
-                 (LD_LIBRARY_PATH); --device auto falls back to the CPU",
+                "`compat-audit runtime install --gpu` gets a GPU build; {} and cuDNN 9 must be where the loader \
+                 looks (LD_LIBRARY_PATH); --device auto falls back to the CPU",
                 match device {
                     Device::TensorRt(_) => "CUDA, TensorRT 10",
                     Device::Auto | Device::Cpu | Device::Cuda(_) => "CUDA",
@@ -164,6 +160,17 @@ impl RuntimeError {
         };
         Some(text)
     }
+}
+
+/// The three ways to a library, one a line.
+fn remedies(first: &str) -> String {
+    format!(
+        "one of three helps:\n\
+         1. {first}\n\
+         2. name a library: --onnxruntime PATH, or ORT_DYLIB_PATH in the environment\n\
+         3. run `compat-audit runtime install` on a connected machine of this kind and copy its cache folder \
+         here (--cache-dir)"
+    )
 }
 
 /// The runtime has one error code for most faults of a model, so its words decide.

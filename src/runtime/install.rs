@@ -436,7 +436,11 @@ mod tests {
              (/nowhere/python3: not found; /nowhere/python: not found)"
         );
         let hint = error.hint().expect("a hint");
-        for remedy in ["Python 3 with pip", "--onnxruntime PATH", "runtime install"] {
+        for remedy in [
+            "1. install Python 3 with pip",
+            "2. name a library",
+            "3. run `compat-audit runtime install`",
+        ] {
             assert!(hint.contains(remedy), "{hint}");
         }
     }
