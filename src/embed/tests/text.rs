@@ -105,9 +105,9 @@ fn a_query_takes_its_own_prefix_and_an_item_that_is_both_the_common_one() {
         ..ModelConfig::default()
     };
     let embedded = run_model(&probe, MODEL, &options(&config, None)).expect("embedded");
-    for item in 0..3 {
-        let expected = &rows[item].query_prefix_mean;
-        assert_close(&row(&embedded, item), expected, "prefix for all");
+    for (item, expected) in rows.iter().enumerate().take(3) {
+        let found = row(&embedded, item);
+        assert_close(&found, &expected.query_prefix_mean, "prefix for all");
     }
 }
 
