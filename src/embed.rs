@@ -25,8 +25,9 @@ use crate::domain::{Embeddings, Finding, FindingCode, Probe, Setting, Severity, 
 use crate::runtime::Runtime;
 
 use cache::Digest;
+use external::ModelFile;
 use resolve::Resolved;
-use session::OnnxModel;
+use session::{OnnxModel, TensorSpec};
 
 pub use error::EmbedError;
 pub use lookup::embed_with_stored;
@@ -143,8 +144,14 @@ pub struct ModelInfo {
     pub preprocessing_key: String,
     /// Dimensions of an embedding.
     pub dim: usize,
+    /// Inputs; empty for stored embeddings.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs; empty for stored embeddings.
+    pub outputs: Vec<TensorSpec>,
     /// Output in use.
     pub output: Option<String>,
+    /// Element type that most of the model's weights are stored in (`float32`, `int8`).
+    pub precision: Option<String>,
     /// Execution provider in use.
     pub provider: Option<String>,
     /// ONNX Runtime's version.
@@ -275,15 +282,14 @@ pub fn describe(
 
 /// A model that is ready to run over a probe.
 struct Opened {
-    /// [`ModelInfo::hash`].
-    hash: String,
+    file: ModelFile,
     model: OnnxModel,
     resolved: Resolved,
     /// ONNX Runtime's version.
     version: String,
 }
 
-/// Hashes first: that refuses external data outside the model's folder before the runtime would read it.
+/// Reads the file first: that refuses external data outside the model's folder before the runtime would read it.
 fn open(
     probe: &Probe,
     path: &Path,
@@ -291,11 +297,11 @@ fn open(
     runtime: Option<&Runtime>,
 ) -> Result<Opened, EmbedError> {
     let runtime = runtime.ok_or_else(|| EmbedError::NoRuntime { path: path.into() })?;
-    let hash = external::model_hash(path)?;
+    let file = external::read(path)?;
     let model = OnnxModel::open(runtime, path)?;
     let resolved = resolve::resolve(probe, path, &model, options)?;
     Ok(Opened {
-        hash,
+        file,
         model,
         resolved,
         version: runtime.version.clone(),

@@ -87,7 +87,7 @@ pub fn resolve(
             image::resolve(path, model, config, options, &mut record, &mut findings)?
         }
         Modality::Text | Modality::Tensor if use_text => text(path, model, config, &mut record)?,
-        _ => tensors(probe, path, model, config)?,
+        _ => tensors(probe, path, model, config, &mut record)?,
     };
     // The file is not looked at where the configuration overrules it: it may say what cannot be done here.
     let sidecar_pooling = match config.pooling {
@@ -304,6 +304,7 @@ fn tensors(
     path: &Path,
     model: &OnnxModel,
     config: &ModelConfig,
+    record: &mut Record,
 ) -> Result<Inputs, EmbedError> {
     let Some(file) = tensor_file(probe, config) else {
         check_filled(path, model, &[])?;
@@ -312,6 +313,13 @@ fn tensors(
     if model.inputs.is_empty() {
         return Err(EmbedError::NoInputs { path: path.into() });
     }
+    // The probe's own file is recorded without its origin: flag, audit.toml or the only one beside the manifest.
+    let origin = match config.tensors {
+        Some(_) => Origin::File,
+        None => Origin::Default,
+    };
+    let name = file.file_name().unwrap_or_default();
+    record.note("tensors", name.to_string_lossy(), origin);
     let tensors = Tensors::open(file)?;
     let last_row = probe.items.iter().filter_map(|item| match item.source {
         Source::TensorRow(row) => Some(row),

@@ -6,6 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::cache::{Cache, Digest, Record};
+use super::external::ModelFile;
 use super::items::{self, Prepared};
 use super::resolve::{Inputs, Resolved};
 use super::session::OnnxModel;
@@ -39,7 +40,7 @@ pub fn embed_onnx(
     wanted: &[usize],
 ) -> Result<Embedded, EmbedError> {
     let Opened {
-        hash,
+        file: ModelFile { hash, precision },
         model,
         resolved,
         version,
@@ -116,7 +117,10 @@ pub fn embed_onnx(
             hash,
             preprocessing_key: resolved.preprocessing_key.clone(),
             dim,
+            inputs: run.model.inputs.clone(),
+            outputs: run.model.outputs.clone(),
             output: Some(resolved.output.clone()),
+            precision: precision.map(str::to_owned),
             provider: Some(run.model.provider.clone()),
             runtime_version: Some(version),
         },

@@ -383,6 +383,48 @@ fn items_without_input() {
 }
 
 #[test]
+fn a_model_tells_what_it_is() {
+    let mut probe = emoji();
+    probe.items.truncate(2);
+    let config = ModelConfig::default();
+    let info = |name: &str| {
+        let embedded = run_model(&probe, name, &options(&config, None)).expect("embedded");
+        embedded.model
+    };
+    let model = info("emoji/old.onnx");
+    assert_eq!(
+        (model.name.as_str(), model.kind.as_str(), model.dim),
+        ("old.onnx", "onnx", 64)
+    );
+    assert_eq!(model.inputs[0].to_string(), "image float32[?, 3, 32, 32]");
+    assert_eq!(model.outputs[0].to_string(), "embedding float32[?, 64]");
+    assert_eq!(model.precision.as_deref(), Some("float32"));
+    assert_eq!(model.provider.as_deref(), Some("CPUExecutionProvider"));
+    assert_eq!(
+        info("emoji/old_int8.onnx").precision.as_deref(),
+        Some("int8")
+    );
+}
+
+#[test]
+fn paths_need_not_be_ascii() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("modèle 東京");
+    std::fs::create_dir(&home).expect("created");
+    for name in ["model.onnx", "weights.bin"] {
+        let from = fixture("data/tiny_models/external_a").join(name);
+        std::fs::copy(from, home.join(name)).expect("copied");
+    }
+    let x = f32s("x", &[1, 4], &[1.0, 2.0, 3.0, 4.0]);
+    let probe = tensor_probe(&home, 1, &[x]);
+    let config = ModelConfig::default();
+    let source = ModelSource::Onnx(home.join("model.onnx"));
+    let options = options(&config, Some(&home));
+    let embedded = embed(&probe, &source, &options, Some(runtime()), &NoProgress);
+    assert_eq!(row(&embedded.expect("embedded"), 0), [1.0, 2.0, 6.0, 12.0]);
+}
+
+#[test]
 fn a_models_kind_is_its_ending() {
     let message = |name: &str| {
         let error = ModelSource::from_path(&fixture("data").join(name)).expect_err("refused");

@@ -240,6 +240,11 @@ fn a_models_own_tensors() {
         row(&doubled, 2),
         X[8..].iter().map(|v| 2.0 * v).collect::<Vec<_>>()
     );
+    let tensors = setting(&doubled.settings, "old.tensors");
+    assert_eq!(
+        (&tensors.value, tensors.origin),
+        (&"own.npz".into(), Origin::File)
+    );
     // One model over two sets of inputs is not the same model twice.
     assert_eq!(plain.model.hash, doubled.model.hash);
     assert_ne!(
@@ -269,6 +274,18 @@ fn rows_of_other_arrays_are_not_the_same_content() {
     // The same bytes under exchanged names.
     assert_eq!(row(&run([1, 1], [4, 5]), 0)[..2], [2.0, 9.0]);
     assert_eq!(run([1, 1], [4, 5]).n_embedded, 0);
+    // The same bytes once as token types, once as positions.
+    let run = |name: &'static str| {
+        let arrays = [
+            i32s("attention_mask", &[1, 2], &[1, 1]),
+            i32s("input_ids", &[1, 2], &[3, 4]),
+            i32s(name, &[1, 2], &[1, 1]),
+        ];
+        let probe = tensor_probe(folder.path(), 1, &arrays);
+        run_model(&probe, "tiny_models/sums.onnx", &options).expect("embedded")
+    };
+    assert_eq!(row(&run("token_type_ids"), 0), [7.0, 2.0, 2.0, 1.0]);
+    assert_eq!(row(&run("position_ids"), 0), [7.0, 2.0, 0.0, 2.0]);
 }
 
 #[test]

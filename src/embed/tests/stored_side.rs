@@ -81,6 +81,17 @@ fn equal_rows_under_other_ids_are_another_model() {
     let a = hash("a", &["item0", "item1", "item2"], &values);
     let exchanged = hash("b", &["item1", "item0", "item2"], &values);
     assert_ne!(a, exchanged);
+    let renamed = hash(
+        "d",
+        &["item0", "item1", "item2", "z"],
+        &[values.as_slice(), &[7.0, 8.0]].concat(),
+    );
+    let otherwise = hash(
+        "e",
+        &["item0", "item1", "item2", "zz"],
+        &[values.as_slice(), &[7.0, 8.0]].concat(),
+    );
+    assert_ne!(renamed, otherwise);
     let moved = [3.0, 4.0, 1.0, 2.0, 5.0, 6.0];
     assert_eq!(a, hash("c", &["item1", "item0", "item2"], &moved));
 }
