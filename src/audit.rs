@@ -129,7 +129,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     clock.lap("structure");
 
     let (a, b) = (&old.embeddings, &new.embeddings);
-    let digests = &input_digests(&old, &new);
+    let digests = input_digests(&old, &new);
     let retrieval = retrieve::retrieve(&probe, digests, a, b, config.similarity, config.seed)?;
     let comparable = a.dim() == b.dim();
     let credible = comparable
@@ -287,13 +287,15 @@ fn embed_side(
     Ok(embedded)
 }
 
-/// Hashes of the decoded inputs, from whichever model read them.
-fn input_digests(old: &Embedded, new: &Embedded) -> Vec<Option<[u8; 32]>> {
-    old.input_digests
-        .iter()
-        .zip(&new.input_digests)
-        .map(|(old, new)| old.or(*new))
-        .collect()
+/// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different
+/// pixels, so theirs are not mixed.
+fn input_digests<'a>(old: &'a Embedded, new: &'a Embedded) -> &'a [Option<[u8; 32]>] {
+    let known = |side: &Embedded| side.input_digests.iter().flatten().count();
+    if known(new) > known(old) {
+        &new.input_digests
+    } else {
+        &old.input_digests
+    }
 }
 
 /// Leaves out the items that either model could not read, everywhere.

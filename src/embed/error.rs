@@ -75,35 +75,6 @@ pub enum EmbedError {
         /// What it says.
         found: String,
     },
-    /// Resize and crop do not lead to the size that the model fixes.
-    #[error(
-        "{}: the model takes {input}, but size and crop lead to {} x {} (height x width)",
-        path.display(), found.0, found.1
-    )]
-    SizeMismatch {
-        /// The model.
-        path: PathBuf,
-        /// Its input.
-        input: Box<TensorSpec>,
-        /// (height, width)
-        found: (u32, u32),
-    },
-    /// A model without inputs gives every item the same embedding.
-    #[error("{}: the model takes no input", path.display())]
-    NoInputs {
-        /// The model.
-        path: PathBuf,
-    },
-    /// An array of another type than the model's input.
-    #[error("{}: the model's input {input} cannot be filled from {found}", path.display())]
-    InputType {
-        /// The model.
-        path: PathBuf,
-        /// The input.
-        input: Box<TensorSpec>,
-        /// What the array holds.
-        found: &'static str,
-    },
     /// A model's own tensor file has fewer rows than the probe.
     #[error("{}: expected {expected} rows, one an item, found {found}", path.display())]
     TensorRows {
@@ -113,6 +84,12 @@ pub enum EmbedError {
         expected: usize,
         /// Rows.
         found: usize,
+    },
+    /// A model without inputs gives every item the same embedding.
+    #[error("{}: the model takes no input", path.display())]
+    NoInputs {
+        /// The model.
+        path: PathBuf,
     },
     /// Inputs that nothing can fill.
     #[error(
@@ -148,6 +125,16 @@ pub enum EmbedError {
         /// Its input.
         input: TensorSpec,
     },
+    /// A configured layout, size or crop that the model's input rules out, whatever the image.
+    #[error("{}: {configured} does not fit the model's input {input}", path.display())]
+    InputFixed {
+        /// The model.
+        path: PathBuf,
+        /// Its input.
+        input: Box<TensorSpec>,
+        /// What is configured, in words.
+        configured: String,
+    },
     /// The configured output is not there, or none is configured and there are several.
     #[error("{}: {}; the model gives {}", path.display(), wanted_output(wanted), specs(outputs))]
     Output {
@@ -170,6 +157,21 @@ pub enum EmbedError {
         output: String,
         /// What came out.
         shape: Vec<usize>,
+    },
+    /// Batches of one model differ in their last axis: it is no embedding's.
+    #[error(
+        "{}: output `{output}` has {expected} dimensions for one batch and {found} for another; expected the same for every item",
+        path.display()
+    )]
+    DimsVary {
+        /// The model.
+        path: PathBuf,
+        /// The output.
+        output: String,
+        /// Dimensions that came out first.
+        expected: usize,
+        /// Dimensions that came out later.
+        found: usize,
     },
     /// Truncation to more dimensions than there are.
     #[error("{}: dims = {dims}, but the embedding has {dim} dimensions", path.display())]
@@ -194,6 +196,19 @@ pub enum EmbedError {
         path: PathBuf,
         /// The crate's words.
         cause: String,
+    },
+    /// Truncation that leaves no room for the text.
+    #[error(
+        "{}: max_length = {max_length}, and {special} of these are special tokens; nothing is left for the text",
+        path.display()
+    )]
+    MaxLength {
+        /// tokenizer.json
+        path: PathBuf,
+        /// As configured, or as tokenizer.json says.
+        max_length: usize,
+        /// Special tokens of every text.
+        special: usize,
     },
     /// An item's input is gone.
     #[error("item `{id}` has no input, and the {side} model must embed it")]
@@ -220,6 +235,16 @@ pub enum EmbedError {
         path: PathBuf,
         /// The runtime's words.
         cause: String,
+    },
+    /// A value that the input's element type cannot hold.
+    #[error("{}: the input {input} cannot hold the value {value}", path.display())]
+    ValueType {
+        /// The model.
+        path: PathBuf,
+        /// The input.
+        input: Box<TensorSpec>,
+        /// The value found.
+        value: f64,
     },
     /// Embeddings that no metric can use.
     #[error("{}: {count} embeddings are {what}: {}", path.display(), list(ids))]
@@ -277,16 +302,10 @@ impl EmbedError {
             EmbedError::Sidecar { .. } => {
                 "set pooling for this model in audit.toml: it wins over the file"
             }
-            EmbedError::SizeMismatch { .. } => {
-                "leave size and crop out of audit.toml, or set them to what the model takes"
-            }
-            EmbedError::NoInputs { .. } => "export it with its inputs",
-            EmbedError::InputType { .. } => {
-                "store the array as the model takes it; only the width of integers and floats is changed"
-            }
             EmbedError::TensorRows { .. } => {
                 "rows stand in the manifest's order, one an item, for each model"
             }
+            EmbedError::NoInputs { .. } => "export it with its inputs",
             EmbedError::InputMissing { .. } => {
                 "name the arrays of --tensors as the model names its inputs, or give a tokenizer for text"
             }
@@ -296,15 +315,22 @@ impl EmbedError {
             EmbedError::SizeUnknown { .. } => {
                 "set size = 224 (or [height, width]) for this model in audit.toml"
             }
+            EmbedError::InputFixed { .. } => {
+                "the model fixes its input: change layout, size or crop in audit.toml (or the preprocessor_config.json beside the model), or leave them out"
+            }
             EmbedError::Output { .. } => "set output = \"name\" for this model in audit.toml",
             EmbedError::OutputShape { .. } => {
                 "set pooling = \"mean\" or \"cls\", or choose another output, in audit.toml"
+            }
+            EmbedError::DimsVary { .. } => {
+                "choose the output that holds the embedding: set output = \"name\" for this model in audit.toml"
             }
             EmbedError::Dims { .. } => "lower dims in audit.toml",
             EmbedError::NoTokenizer { .. } => {
                 "put tokenizer.json beside the model, or set tokenizer in audit.toml"
             }
             EmbedError::Tokenizer { .. } => "the file must be a Hugging Face tokenizer.json",
+            EmbedError::MaxLength { .. } => "raise max_length in audit.toml",
             EmbedError::InputGone { .. } => {
                 "give its stored embedding: --old-embeddings FILE, or stored embeddings as OLD"
             }
@@ -313,6 +339,9 @@ impl EmbedError {
             }
             EmbedError::Run { .. } => {
                 "check the inputs' shapes against the model; --dry-run shows both"
+            }
+            EmbedError::ValueType { .. } => {
+                "check the array given for it (or scale, mean and std of a model of bytes) against the input's type"
             }
             EmbedError::Unusable { .. } => {
                 "check the model's precision and these items; a search engine cannot use them either"

@@ -44,7 +44,7 @@ pub fn content(
         }
         (Inputs::Text { .. }, _) => prefixed(item, options)?.into_bytes(),
         (Inputs::Tensors(tensors), Source::TensorRow(row)) => {
-            return Ok(tensor_digest(tensors, *row, specs));
+            return Ok(row_digest(tensors, *row, specs));
         }
         _ => return Err("the item's input is of another kind than the model's".into()),
     };
@@ -98,7 +98,7 @@ pub fn prepare(
         }
         (Inputs::Tensors(tensors), Source::TensorRow(row)) => Ok(Prepared {
             row: Row::Tensor(*row),
-            input: tensor_digest(tensors, *row, specs),
+            input: row_digest(tensors, *row, specs),
             sixteen_bit: false,
         }),
         _ => Err("the item's input is of another kind than the model's".into()),
@@ -116,23 +116,28 @@ fn prefixed(item: &Item, options: &EmbedOptions<'_>) -> Result<String, String> {
     Ok(format!("{}{text}", prefix.unwrap_or_default()))
 }
 
-/// BLAKE3 over what the model takes of a row: each array's input name, type, shape and values.
-fn tensor_digest(tensors: &Tensors, row: usize, specs: &[TensorSpec]) -> Digest {
+fn row_digest(tensors: &Tensors, row: usize, specs: &[TensorSpec]) -> Digest {
     let mut hasher = blake3::Hasher::new();
+    hash_row(tensors, row, specs, &mut hasher);
+    *hasher.finalize().as_bytes()
+}
+
+/// Adds what the model takes of a row: each input's name, its array's type, shape and values, so that equal bytes of
+/// another shape or of another input differ.
+pub fn hash_row(tensors: &Tensors, row: usize, specs: &[TensorSpec], hasher: &mut blake3::Hasher) {
     for spec in specs {
         let Some(tensor) = array_of(tensors, spec, specs) else {
             continue;
         };
-        let kind = match tensor.row(row) {
+        let dtype = match tensor.row(row) {
             TensorRow::F32(_) => "f32",
             TensorRow::I64(_) => "i64",
             TensorRow::U8(_) => "u8",
         };
-        let head = format!("{}\0{kind}{:?}", spec.name, tensor.row_shape());
+        let head = format!("{:?} {dtype} {:?}\n", spec.name, tensor.row_shape());
         hasher.update(head.as_bytes());
         hasher.update(&tensor.row_bytes(row));
     }
-    *hasher.finalize().as_bytes()
 }
 
 /// The array of an input: by its name, or the one array of a `.npy` for the only input.

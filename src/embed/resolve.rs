@@ -13,7 +13,7 @@ use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
 use super::{EmbedError, EmbedOptions};
 use crate::config::{ModelConfig, Pooling};
 use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source};
-use crate::probe::tensors::{TensorData, Tensors};
+use crate::probe::tensors::Tensors;
 
 /// Items a batch when nothing is configured.
 const BATCH_SIZE: usize = 32;
@@ -58,9 +58,10 @@ pub struct Resolved {
     pub settings: Vec<Setting>,
     /// What was noticed.
     pub findings: Vec<Finding>,
-    /// BLAKE3, hex, of all that changes what one item's input becomes.
+    /// BLAKE3, hex, of all but an item that changes its embedding.
     pub cache_key: String,
-    /// BLAKE3, hex, of that and of the tensor file, which is an input and preprocessing in one.
+    /// [`Self::cache_key`] and, where inputs come ready-made, what they hold: two sides with equal ones and one model
+    /// give equal embeddings. BLAKE3, hex.
     pub preprocessing_key: String,
 }
 
@@ -145,16 +146,19 @@ pub fn resolve(
         }
         Inputs::Tensors(_) => json!("tensors"),
     };
-    let cache_key = hex(what.to_string().as_bytes());
-    let preprocessing_key = match (&inputs, tensor_file(probe, config)) {
-        (Inputs::Tensors(_), Some(file)) => {
-            let bytes = std::fs::read(file).map_err(|source| EmbedError::Read {
-                path: file.into(),
-                source,
-            })?;
-            hex(format!("{cache_key}{}", hex(&bytes)).as_bytes())
+    let cache_key = blake3::hash(what.to_string().as_bytes())
+        .to_hex()
+        .to_string();
+    let preprocessing_key = match &inputs {
+        Inputs::Image { .. } | Inputs::Text { .. } => cache_key.clone(),
+        Inputs::Tensors(tensors) => {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(cache_key.as_bytes());
+            for row in 0..tensors.n_rows() {
+                super::items::hash_row(tensors, row, &model.inputs, &mut hasher);
+            }
+            hasher.finalize().to_hex().to_string()
         }
-        _ => cache_key.clone(),
     };
     Ok(Resolved {
         inputs,
@@ -167,10 +171,6 @@ pub fn resolve(
         cache_key,
         preprocessing_key,
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_hex().to_string()
 }
 
 /// Settings of one side as they are decided.
@@ -344,19 +344,6 @@ fn tensors(
         offered.extend(["token_type_ids", "position_ids"].map(str::to_owned));
     }
     check_filled(path, model, &offered)?;
-    for input in &model.inputs {
-        let array = super::items::array_of(&tensors, input, &model.inputs);
-        let Some(TensorData::F32(_)) = array.map(|array| &array.data) else {
-            continue;
-        };
-        if !input.is_float() {
-            return Err(EmbedError::InputType {
-                path: path.into(),
-                input: Box::new(input.clone()),
-                found: "an array of floats",
-            });
-        }
-    }
     Ok(Inputs::Tensors(tensors))
 }
 

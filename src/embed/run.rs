@@ -73,6 +73,7 @@ pub fn embed_onnx(
         bad_items: Vec::new(),
         n_from_cache: 0,
         n_embedded: 0,
+        dim: None,
     };
     let contents = run.contents(wanted);
     run.embed_missing(&contents, progress)?;
@@ -143,6 +144,8 @@ struct Run<'a> {
     bad_items: Vec<BadItem>,
     n_from_cache: usize,
     n_embedded: usize,
+    /// Dimensions of the embeddings so far.
+    dim: Option<usize>,
 }
 
 impl Run<'_> {
@@ -317,6 +320,17 @@ impl Run<'_> {
             self.path,
         )?;
         embeddings.truncate(n);
+        for embedding in &embeddings {
+            let expected = *self.dim.get_or_insert(embedding.len());
+            if embedding.len() != expected {
+                return Err(EmbedError::DimsVary {
+                    path: self.path.into(),
+                    output: self.resolved.output.clone(),
+                    expected,
+                    found: embedding.len(),
+                });
+            }
+        }
         Ok(embeddings)
     }
 

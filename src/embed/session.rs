@@ -140,6 +140,15 @@ impl OnnxModel {
                 .iter()
                 .find(|outlet| outlet.name() == input.name)
                 .and_then(|outlet| outlet.dtype().tensor_type());
+            if let Some(value) = wanted.and_then(|wanted| input.values.misfit(wanted)) {
+                let of_name = |spec: &&TensorSpec| spec.name == input.name;
+                let filled = self.inputs.iter().find(of_name).cloned();
+                return Err(EmbedError::ValueType {
+                    path: self.path.clone(),
+                    input: Box::new(filled.expect("only the model's inputs are filled")),
+                    value,
+                });
+            }
             let name = input.name.clone();
             let value = tensor(input, wanted).map_err(|error| failed(&self.path, &error))?;
             values.push((name, value.into()));
@@ -154,62 +163,60 @@ impl OnnxModel {
 }
 
 /// The batch as the element type that the model wants.
-fn tensor(
-    input: BatchInput,
-    wanted: Option<TensorElementType>,
-) -> Result<DynValue, Box<dyn std::error::Error>> {
+fn tensor(input: BatchInput, wanted: Option<TensorElementType>) -> ort::Result<DynValue> {
     let BatchInput { shape, values, .. } = input;
-    Ok(match wanted {
-        Some(TensorElementType::Float16) => {
-            Tensor::from_array((shape, values.floats(f16::from_f32)))?.into_dyn()
+    Ok(match (wanted, values) {
+        (Some(TensorElementType::Float16), values) => Tensor::from_array((
+            shape,
+            values.cast(f16::from_f32, |v| f16::from_f32(v as f32)),
+        ))?
+        .into_dyn(),
+        (Some(TensorElementType::Float64), values) => {
+            Tensor::from_array((shape, values.cast(f64::from, |v| v as f64)))?.into_dyn()
         }
-        Some(TensorElementType::Float64) => {
-            Tensor::from_array((shape, values.floats(f64::from)))?.into_dyn()
+        (Some(TensorElementType::Int32), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as i32, |v| v as i32)))?.into_dyn()
         }
-        Some(TensorElementType::Int64) => {
-            Tensor::from_array((shape, values.integers::<i64>()?))?.into_dyn()
+        (Some(TensorElementType::Int8), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as i8, |v| v as i8)))?.into_dyn()
         }
-        Some(TensorElementType::Int32) => {
-            Tensor::from_array((shape, values.integers::<i32>()?))?.into_dyn()
+        (Some(TensorElementType::Bool), values) => {
+            Tensor::from_array((shape, values.cast(|v| v != 0.0, |v| v != 0)))?.into_dyn()
         }
-        Some(TensorElementType::Int16) => {
-            Tensor::from_array((shape, values.integers::<i16>()?))?.into_dyn()
+        (Some(TensorElementType::Uint8), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as u8, |v| v as u8)))?.into_dyn()
         }
-        Some(TensorElementType::Int8) => {
-            Tensor::from_array((shape, values.integers::<i8>()?))?.into_dyn()
+        (Some(TensorElementType::Int64), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as i64, |v| v)))?.into_dyn()
         }
-        Some(TensorElementType::Uint8) => {
-            Tensor::from_array((shape, values.integers::<u8>()?))?.into_dyn()
-        }
-        Some(TensorElementType::Bool) => {
-            let flags: Vec<bool> = values.integers::<i64>()?.iter().map(|&v| v != 0).collect();
-            Tensor::from_array((shape, flags))?.into_dyn()
-        }
-        // What else there is the runtime refuses, and says so.
-        _ => Tensor::from_array((shape, values.floats(|v| v)))?.into_dyn(),
+        (_, values) => Tensor::from_array((shape, values.cast(|v| v, |v| v as f32)))?.into_dyn(),
     })
 }
 
 impl Values {
-    /// Every value as a float of another width.
-    fn floats<T>(self, cast: impl Fn(f32) -> T) -> Vec<T> {
+    /// The first value that an integer type would change: a fraction, or one out of its range.
+    fn misfit(&self, wanted: TensorElementType) -> Option<f64> {
+        let (low, high) = match wanted {
+            TensorElementType::Uint8 => (0.0, f64::from(u8::MAX)),
+            TensorElementType::Int8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
+            TensorElementType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
+            TensorElementType::Int64 => (i64::MIN as f64, i64::MAX as f64),
+            _ => return None,
+        };
+        let fits = |value: f64| value.fract() == 0.0 && (low..=high).contains(&value);
         match self {
-            Values::F32(values) => values.into_iter().map(cast).collect(),
-            Values::I64(values) => values.into_iter().map(|v| cast(v as f32)).collect(),
-            Values::U8(values) => values.into_iter().map(|v| cast(f32::from(v))).collect(),
+            Values::F32(values) => values.iter().map(|&v| f64::from(v)).find(|&v| !fits(v)),
+            Values::I64(values) => values.iter().map(|&v| v as f64).find(|&v| !fits(v)),
+            Values::U8(values) => values.iter().map(|&v| f64::from(v)).find(|&v| !fits(v)),
         }
     }
 
-    /// Every value as an integer of another width; the pixels of a byte image come as whole floats.
-    fn integers<T: TryFrom<i64>>(self) -> Result<Vec<T>, String> {
-        let narrow = |v: i64| {
-            let narrowed = T::try_from(v).ok();
-            narrowed.ok_or_else(|| format!("the value {v} does not fit the model's input"))
-        };
+    /// Every value by one of the two casts; bytes go through the integer one.
+    fn cast<T>(self, float: impl Fn(f32) -> T, integer: impl Fn(i64) -> T) -> Vec<T> {
         match self {
-            Values::F32(values) => values.into_iter().map(|v| narrow(v as i64)).collect(),
-            Values::I64(values) => values.into_iter().map(narrow).collect(),
-            Values::U8(values) => values.into_iter().map(|v| narrow(v.into())).collect(),
+            Values::F32(values) => values.into_iter().map(float).collect(),
+            Values::I64(values) => values.into_iter().map(integer).collect(),
+            Values::U8(values) => values.into_iter().map(|v| integer(i64::from(v))).collect(),
         }
     }
 }
@@ -230,4 +237,28 @@ fn extract(value: &DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
             (dims(shape), values.to_vec())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integer_types_refuse_what_they_would_change() {
+        use TensorElementType::{Float16, Int8, Int32, Int64, Uint8};
+        let floats = Values::F32(vec![3.0, 0.5]);
+        for integer in [Uint8, Int8, Int32, Int64] {
+            assert_eq!(floats.misfit(integer), Some(0.5), "{integer:?}");
+        }
+        assert_eq!(floats.misfit(Float16), None);
+        assert_eq!(
+            Values::F32(vec![f32::NAN]).misfit(Int64).map(f64::is_nan),
+            Some(true)
+        );
+        let wide = Values::I64(vec![0, 255, 1 << 31]);
+        assert_eq!(wide.misfit(Uint8), Some(2_147_483_648.0));
+        assert_eq!(wide.misfit(Int32), Some(2_147_483_648.0));
+        assert_eq!(wide.misfit(Int64), None);
+        assert_eq!(Values::U8(vec![127, 128]).misfit(Int8), Some(128.0));
+    }
 }

@@ -42,7 +42,7 @@ impl Stored {
 pub fn read(path: &Path) -> Result<Stored, EmbedError> {
     let (rows, ids) = if path
         .extension()
-        .is_some_and(|extension| extension == "parquet")
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
     {
         read_parquet(path)?
     } else {

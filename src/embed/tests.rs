@@ -1,4 +1,5 @@
-//! The stage on real files: the fixtures' models, Python's numbers for them, and what real models do.
+//! The stage from inside: counts, bits, settings, findings and errors. `tests/it/embedding` holds it against Python and
+//! through the command line.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -97,6 +98,17 @@ fn text_probe(texts: &[&str]) -> Probe {
     probe_of(sources.collect(), Modality::Text)
 }
 
+/// Images of 8 x 8 in one colour each.
+fn color_probe(folder: &Path, colors: &[[u8; 3]]) -> Probe {
+    let sources = colors.iter().enumerate().map(|(i, &color)| {
+        let path = folder.join(format!("{i}.png"));
+        let picture = image::RgbImage::from_pixel(8, 8, image::Rgb(color));
+        picture.save(&path).expect("written");
+        Source::Image(path)
+    });
+    probe_of(sources.collect(), Modality::Image)
+}
+
 /// A probe of tensor rows; `arrays` are written to a .npz beside.
 fn tensor_probe(folder: &Path, n: usize, arrays: &[Array]) -> Probe {
     let mut probe = probe_of((0..n).map(Source::TensorRow).collect(), Modality::Tensor);
@@ -187,35 +199,6 @@ impl Progress for Heard {
 }
 
 #[test]
-fn emoji_rows_are_those_of_pillow_and_onnxruntime() {
-    #[derive(Deserialize)]
-    struct Golden {
-        rows: std::collections::BTreeMap<String, std::collections::BTreeMap<String, Vec<f64>>>,
-    }
-    let golden: Golden = golden("emoji_rows.json");
-    let mut probe = emoji();
-    let wanted = &golden.rows["old"];
-    let keep: Vec<bool> = probe
-        .items
-        .iter()
-        .map(|item| wanted.contains_key(&item.id))
-        .collect();
-    probe.retain(&keep);
-    assert_eq!(probe.items.len(), wanted.len());
-    assert_eq!(golden.rows.len(), 3);
-    let config = ModelConfig::default();
-    for (model, rows) in &golden.rows {
-        let model = format!("emoji/{model}.onnx");
-        let embedded = run_model(&probe, &model, &options(&config, None)).expect("embedded");
-        for (i, item) in probe.items.iter().enumerate() {
-            assert_close(&row(&embedded, i), &rows[&item.id], &item.id);
-        }
-        let codes: Vec<FindingCode> = embedded.findings.iter().map(|f| f.code).collect();
-        assert_eq!(codes, [FindingCode::PreprocessingAssumed]);
-    }
-}
-
-#[test]
 fn a_second_run_embeds_nothing_and_gives_the_same_bits() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut probe = emoji();
@@ -292,29 +275,6 @@ fn the_cache_tells_preprocessing_apart() {
         assert_eq!(other.model.hash, plain.model.hash);
         assert_eq!(run(&config).n_embedded, 0);
     }
-}
-
-#[test]
-fn models_that_differ_only_in_external_data_share_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let x = f32s("x", &[2, 4], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
-    let probe = tensor_probe(folder.path(), 2, &[x]);
-    let config = ModelConfig::default();
-    let options = options(&config, Some(folder.path()));
-    let run = |model: &str| run_model(&probe, model, &options).expect("embedded");
-    let file = |name: &str| std::fs::read(fixture("data").join(name)).expect("there");
-    let models = [
-        "tiny_models/external_a/model.onnx",
-        "tiny_models/external_b/model.onnx",
-    ];
-    assert_eq!(file(models[0]), file(models[1]));
-    let [a, b] = models.map(run);
-    assert_eq!((a.n_embedded, b.n_embedded), (2, 2));
-    assert_ne!(a.model.hash, b.model.hash);
-    assert_eq!(row(&a, 0), [1.0, 2.0, 6.0, 12.0]);
-    assert_eq!(row(&b, 0), [1.0, -2.0, -6.0, 12.0]);
-    assert_eq!(run(models[0]).embeddings, a.embeddings);
-    assert_eq!(run(models[1]).embeddings, b.embeddings);
 }
 
 #[test]
@@ -407,24 +367,6 @@ fn a_model_tells_what_it_is() {
 }
 
 #[test]
-fn paths_need_not_be_ascii() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let home = folder.path().join("modèle 東京");
-    std::fs::create_dir(&home).expect("created");
-    for name in ["model.onnx", "weights.bin"] {
-        let from = fixture("data/tiny_models/external_a").join(name);
-        std::fs::copy(from, home.join(name)).expect("copied");
-    }
-    let x = f32s("x", &[1, 4], &[1.0, 2.0, 3.0, 4.0]);
-    let probe = tensor_probe(&home, 1, &[x]);
-    let config = ModelConfig::default();
-    let source = ModelSource::Onnx(home.join("model.onnx"));
-    let options = options(&config, Some(&home));
-    let embedded = embed(&probe, &source, &options, Some(runtime()), &NoProgress);
-    assert_eq!(row(&embedded.expect("embedded"), 0), [1.0, 2.0, 6.0, 12.0]);
-}
-
-#[test]
 fn a_models_kind_is_its_ending() {
     let message = |name: &str| {
         let error = ModelSource::from_path(&fixture("data").join(name)).expect_err("refused");
@@ -432,4 +374,25 @@ fn a_models_kind_is_its_ending() {
     };
     assert!(message("NOTICE.md").ends_with("NOTICE.md: expected .onnx, .npy or .parquet"));
     assert!(message("emoji/gone.onnx").contains("gone.onnx"));
+}
+
+#[test]
+fn a_models_folder_need_not_be_ascii() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("modèle 東京");
+    std::fs::create_dir(&home).expect("created");
+    let from = "odd_models/external_a";
+    for name in ["model.onnx", "weights.bin"] {
+        let from = fixture("data").join(from).join(name);
+        std::fs::copy(from, home.join(name)).expect("copied");
+    }
+    let probe = color_probe(&home, &[[1, 2, 3], [200, 100, 0]]);
+    let config = ModelConfig::default();
+    let options = options(&config, Some(&home));
+    let source = ModelSource::Onnx(home.join("model.onnx"));
+    let moved = embed(&probe, &source, &options, Some(runtime()), &NoProgress).expect("embedded");
+    let there = run_model(&probe, &format!("{from}/model.onnx"), &options).expect("embedded");
+    assert_eq!(moved.embeddings, there.embeddings);
+    // The content is the same, so is what is kept of it.
+    assert_eq!((moved.n_embedded, there.n_embedded), (2, 0));
 }

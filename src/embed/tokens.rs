@@ -67,19 +67,17 @@ impl Tokens {
     /// # Errors
     /// A length that the special tokens alone fill.
     pub fn truncate(&mut self, max_length: usize) -> Result<(), EmbedError> {
-        let wrong = |cause: String| EmbedError::Tokenizer {
-            path: self.path.clone(),
-            cause,
-        };
         let special = self
             .tokenizer
             .get_post_processor()
             .map_or(0, |processor| processor.added_tokens(false));
         // The crate's own check subtracts without looking.
         if max_length <= special {
-            return Err(wrong(format!(
-                "max_length is {max_length}, but every text has {special} special tokens"
-            )));
+            return Err(EmbedError::MaxLength {
+                path: self.path.clone(),
+                max_length,
+                special,
+            });
         }
         let truncation = TruncationParams {
             max_length,
@@ -87,7 +85,10 @@ impl Tokens {
         };
         self.tokenizer
             .with_truncation(Some(truncation))
-            .map_err(|error| wrong(error.to_string()))?;
+            .map_err(|error| EmbedError::Tokenizer {
+                path: self.path.clone(),
+                cause: error.to_string(),
+            })?;
         self.max_length = max_length;
         Ok(())
     }
@@ -105,5 +106,70 @@ impl Tokens {
                     cause: error.to_string(),
                 })?;
         Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    fn fixtures() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+    }
+
+    #[derive(Deserialize)]
+    struct Golden {
+        max_length: usize,
+        pad_id: i64,
+        texts: Vec<String>,
+        ids: Vec<Vec<i64>>,
+        ids_of_at_most_12: Vec<Vec<i64>>,
+    }
+
+    /// Python's `tokenizers` 0.23.3, see fixtures/generate/tiny_text.py.
+    #[test]
+    fn ids_are_those_of_pythons_tokenizers() {
+        let golden = std::fs::read_to_string(fixtures().join("golden/tiny_text.json"));
+        let golden: Golden =
+            serde_json::from_str(&golden.expect("the golden file")).expect("its shape");
+        let file = fixtures().join("data/tiny_text/tokenizer.json");
+        for (max_length, expected) in [
+            (None, &golden.ids),
+            (Some(golden.max_length), &golden.ids),
+            (Some(12), &golden.ids_of_at_most_12),
+        ] {
+            let mut tokens = Tokens::read(&file).expect("a tokenizer");
+            max_length
+                .map_or(Ok(()), |n| tokens.truncate(n))
+                .expect("room");
+            assert_eq!(tokens.pad_id, golden.pad_id);
+            for (text, expected) in golden.texts.iter().zip(expected) {
+                assert_eq!(tokens.encode(text).expect("ids"), *expected, "{text}");
+            }
+        }
+        let longest = golden.ids.iter().map(Vec::len).max();
+        assert_eq!(longest, Some(golden.max_length), "one text is truncated");
+    }
+
+    #[test]
+    fn truncation_leaves_room_for_the_text() {
+        let file = fixtures().join("data/tiny_text/tokenizer.json");
+        let mut tokens = Tokens::read(&file).expect("a tokenizer");
+        let error = tokens.truncate(2).expect_err("refused");
+        assert!(error.to_string().contains("max_length = 2"), "{error}");
+        tokens.truncate(3).expect("room");
+        assert_eq!(tokens.max_length, 3);
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_refused_with_its_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokenizer.json");
+        std::fs::write(&file, r#"{"model": "none"}"#).expect("written");
+        let error = Tokens::read(&file).err().expect("refused");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        assert!(error.hint().expect("a hint").contains("tokenizer.json"));
     }
 }

@@ -3,6 +3,7 @@
 mod architecture;
 mod cases;
 mod cli;
+mod embedding;
 mod golden;
 mod properties;
 mod run;

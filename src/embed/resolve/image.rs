@@ -53,11 +53,17 @@ pub fn resolve(
         Origin::Model
     };
     record.note("layout", layout, layout_origin);
-    let (height, width) = if layout == Layout::Nchw {
-        (b, c)
-    } else {
-        (a, b)
+    let (channels, height, width) = match layout {
+        Layout::Nchw => (a, b, c),
+        Layout::Nhwc => (c, a, b),
     };
+    if channels > 0 && channels != 3 {
+        return Err(EmbedError::InputFixed {
+            path: path.into(),
+            input: Box::new(input.clone()),
+            configured: format!("layout {layout:?} with 3 channels").to_lowercase(),
+        });
+    }
     let from_shape =
         (height > 0 && width > 0).then_some(Size::HeightWidth([height as u32, width as u32]));
 
@@ -164,7 +170,7 @@ pub fn resolve(
     })
 }
 
-/// The input's (height, width): fixed by the model, else what crop or size lead to.
+/// The input's (height, width): fixed by the model, else what crop or size lead to. Where both say it, they must agree.
 fn input_size(
     path: &Path,
     input: &TensorSpec,
@@ -176,11 +182,15 @@ fn input_size(
     });
     let prepared = preprocess.crop.or(exact).map(Size::height_width);
     match (from_shape.map(Size::height_width), prepared) {
-        (Some(fixed), Some(found)) if fixed != found => Err(EmbedError::SizeMismatch {
-            path: path.into(),
-            input: Box::new(input.clone()),
-            found,
-        }),
+        (Some(fixed), Some((height, width))) if fixed != (height, width) => {
+            Err(EmbedError::InputFixed {
+                path: path.into(),
+                input: Box::new(input.clone()),
+                configured: format!(
+                    "an image of {height} x {width} (height x width) after size and crop"
+                ),
+            })
+        }
         (fixed, prepared) => fixed.or(prepared).ok_or_else(|| EmbedError::SizeUnknown {
             path: path.into(),
             input: input.clone(),

@@ -161,7 +161,7 @@ fn ids_and_rows_must_match() {
     assert!(message(&path).contains("[4]"));
 }
 
-/// The old side with stored gallery embeddings beside the identity model.
+/// The old side with stored gallery embeddings beside the model that gives back what it takes.
 fn beside(stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
     let folder = tempfile::tempdir().expect("a folder");
     let x = f32s(
@@ -185,7 +185,7 @@ fn beside(stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
         dims: Some(2),
         ..ModelConfig::default()
     };
-    let model = fixture("data/tiny_models/identity.onnx");
+    let model = fixture("data/odd_models/vectors.onnx");
     embed_with_stored(
         &probe,
         &model,
