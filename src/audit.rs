@@ -45,7 +45,7 @@ pub enum AuditError {
         /// Which model.
         side: Side,
         /// What happened.
-        source: EmbedError,
+        source: Box<EmbedError>,
     },
     /// `--strict` and the preprocessing was assumed.
     #[error(
@@ -220,10 +220,17 @@ pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Previe
     let describe = |side: Side| {
         let (source, options) = side_options(side, config, around)?;
         embed::describe(&probe, &source, &options, runtime.as_ref())
-            .map_err(|source| AuditError::Embed { side, source })
+            .map_err(|source| embed_failed(side, source))
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
+}
+
+fn embed_failed(side: Side, source: EmbedError) -> AuditError {
+    AuditError::Embed {
+        side,
+        source: Box::new(source),
+    }
 }
 
 fn side_options<'a>(
@@ -235,8 +242,7 @@ fn side_options<'a>(
         Side::Old => (&config.old, &config.old_model),
         Side::New => (&config.new, &config.new_model),
     };
-    let source =
-        ModelSource::from_path(path).map_err(|source| AuditError::Embed { side, source })?;
+    let source = ModelSource::from_path(path).map_err(|source| embed_failed(side, source))?;
     let options = EmbedOptions {
         side,
         model,
@@ -269,7 +275,7 @@ fn embed_side(
     around: &Surroundings<'_>,
 ) -> Result<Embedded, AuditError> {
     let (source, options) = side_options(side, config, around)?;
-    let wrapped = |source| AuditError::Embed { side, source };
+    let wrapped = |source| embed_failed(side, source);
     let embedded = match (&source, &config.old_embeddings) {
         (ModelSource::Onnx(model), Some(stored)) if side == Side::Old => {
             embed::embed_with_stored(probe, model, stored, &options, runtime, around.progress)

@@ -1,18 +1,18 @@
 //! Stage 2: a probe and a model become embeddings.
 //!
 //! [`embed`] either runs a model over the items (`run`, after `resolve` has decided how its inputs are made) or
-//! looks the items up in a stored file (`lookup`).
+//! looks the items up in a stored file (`stored_side`).
 
 mod cache;
 mod error;
 mod external;
 mod items;
-mod lookup;
 pub mod preprocess;
 mod resolve;
 mod run;
 pub mod session;
 mod stored;
+mod stored_side;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ use resolve::Resolved;
 use session::{OnnxModel, TensorSpec};
 
 pub use error::EmbedError;
-pub use lookup::embed_with_stored;
+pub use stored_side::embed_with_stored;
 
 /// Item ids named in an error or a finding.
 const NAMED: usize = 5;
@@ -215,7 +215,7 @@ pub fn embed(
     progress: &dyn Progress,
 ) -> Result<Embedded, EmbedError> {
     match source {
-        ModelSource::Stored(path) => lookup::embed_stored(probe, path, options),
+        ModelSource::Stored(path) => stored_side::embed(probe, path, options),
         ModelSource::Onnx(path) => {
             let mut wanted = Vec::new();
             let mut missing = 0;
@@ -234,7 +234,7 @@ pub fn embed(
                     });
                 }
             }
-            let mut embedded = run::embed_onnx(probe, path, options, runtime, progress, &wanted)?;
+            let mut embedded = run::embed(probe, path, options, runtime, progress, &wanted)?;
             if missing > 0 {
                 embedded.findings.push(Finding::new(
                     FindingCode::InputsMissing,

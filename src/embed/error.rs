@@ -101,7 +101,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// The input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
         /// What is there.
         offered: Vec<String>,
     },
@@ -123,7 +123,7 @@ pub enum EmbedError {
         /// The model.
         path: PathBuf,
         /// Its input.
-        input: TensorSpec,
+        input: Box<TensorSpec>,
     },
     /// A configured layout, size or crop that the model's input rules out, whatever the image.
     #[error("{}: {configured} does not fit the model's input {input}", path.display())]

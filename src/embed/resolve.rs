@@ -355,7 +355,7 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
     {
         Some(input) => Err(EmbedError::InputMissing {
             path: path.into(),
-            input: input.clone(),
+            input: Box::new(input.clone()),
             offered: offered.to_vec(),
         }),
         None => Ok(()),

@@ -31,7 +31,7 @@ const DECODED_TOGETHER: usize = 32;
 ///
 /// # Errors
 /// A model that cannot be opened or run, too many unreadable items, embeddings that no metric can use.
-pub fn embed_onnx(
+pub fn embed(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,

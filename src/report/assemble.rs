@@ -340,12 +340,17 @@ impl<'a> Tables<'a> {
         }
     }
 
-    fn measures(&self, values: impl Fn(Measure) -> Vec<f64>) -> Vec<MeasureRow> {
+    fn measures(
+        &self,
+        values: impl Fn(Measure) -> Vec<f64>,
+        optimistic: impl Fn(Measure) -> Vec<f64>,
+    ) -> Vec<MeasureRow> {
         Measure::ALL
             .into_iter()
             .map(|measure| MeasureRow {
                 measure: measure.to_string(),
                 estimate: self.intervals.mean(&values(measure), &self.identities),
+                optimistic: mean(&optimistic(measure)),
             })
             .collect()
     }
@@ -357,7 +362,10 @@ impl<'a> Tables<'a> {
                 let evaluation = self.evaluation(pairing)?;
                 Some(PairingSection {
                     pairing: pairing.to_string(),
-                    measures: self.measures(|measure| evaluation.per_query(measure)),
+                    measures: self.measures(
+                        |measure| evaluation.per_query(measure),
+                        |measure| evaluation.per_query_optimistic(measure),
+                    ),
                     verification: self
                         .stages
                         .retrieval
@@ -384,9 +392,15 @@ impl<'a> Tables<'a> {
             flips,
         ) = (evidence.change?, evidence.flips.as_ref()?);
         Some(CompatibilitySection {
-            change: self.measures(|measure| {
-                difference(&new_old.per_query(measure), &old_old.per_query(measure))
-            }),
+            change: self.measures(
+                |measure| difference(&new_old.per_query(measure), &old_old.per_query(measure)),
+                |measure| {
+                    difference(
+                        &new_old.per_query_optimistic(measure),
+                        &old_old.per_query_optimistic(measure),
+                    )
+                },
+            ),
             change_optimistic: optimistic.value,
             change_identity_weighted: identity_weighted,
             update_gain: evidence.gain,
@@ -672,6 +686,11 @@ impl<'a> Tables<'a> {
             })
             .collect()
     }
+}
+
+/// Mean of a non-empty slice.
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Whether every embedding of a model is the same vector.

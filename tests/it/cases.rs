@@ -30,6 +30,9 @@ struct Expect {
     measures: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
+/// Most that ties move a mean here: a query of the 335 per tie, .003.
+const TIES: f64 = 0.0031;
+
 /// truth.json is rounded to 4 decimals.
 const TRUTH: f64 = 0.5e-4 + 1e-12;
 
@@ -82,7 +85,13 @@ fn check(name: &str) {
     );
     for (pairing, measures) in &expect.measures {
         for (measure, truth) in measures {
-            let found = audit.measure(pairing, measure);
+            // truth.json was made by sorting, which counts ties as the sort left them: in the query's favour on these
+            // probes. Here they count against it, so the report's number is never above.
+            let (counted, found) = audit.measure_and_optimistic(pairing, measure);
+            assert!(
+                counted <= found && found - counted < TIES,
+                "{name}: {pairing} {measure}: {counted}, {found}"
+            );
             assert!(
                 (found - truth).abs() <= TRUTH,
                 "{name}: {pairing} {measure}: {found}, truth {truth}"

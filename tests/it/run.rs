@@ -69,21 +69,29 @@ impl Audit {
             .expect("a verdict")
     }
 
-    /// A measure's point estimate.
+    /// A measure's point estimate, ties against the query.
     pub fn measure(&self, pairing: &str, measure: &str) -> f64 {
+        self.measure_and_optimistic(pairing, measure).0
+    }
+
+    /// A measure's point estimate, and the same with ties in the query's favour.
+    pub fn measure_and_optimistic(&self, pairing: &str, measure: &str) -> (f64, f64) {
         let pairings = self.report["pairings"].as_array().expect("pairings");
         let pairing = pairings
             .iter()
             .find(|section| section["pairing"] == pairing)
             .unwrap_or_else(|| panic!("no {pairing}"));
-        pairing["measures"]
+        let row = pairing["measures"]
             .as_array()
             .expect("measures")
             .iter()
             .find(|row| row["measure"] == measure)
-            .unwrap_or_else(|| panic!("no {measure}"))["estimate"]["value"]
-            .as_f64()
-            .expect("a number")
+            .unwrap_or_else(|| panic!("no {measure}"));
+        let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+        (
+            number(&row["estimate"]["value"]),
+            number(&row["optimistic"]),
+        )
     }
 
     /// A check by its code.

@@ -193,7 +193,7 @@ fn input_size(
         }
         (fixed, prepared) => fixed.or(prepared).ok_or_else(|| EmbedError::SizeUnknown {
             path: path.into(),
-            input: input.clone(),
+            input: Box::new(input.clone()),
         }),
     }
 }

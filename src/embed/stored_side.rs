@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::run::embed_onnx;
 use super::{
     EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, collect, cosine,
-    stored,
+    run, stored,
 };
 use crate::domain::{Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source};
 use crate::runtime::Runtime;
@@ -53,7 +52,7 @@ pub fn embed_with_stored(
         });
     }
     wanted.sort_unstable();
-    let mut fresh = embed_onnx(probe, model, options, runtime, progress, &wanted)?;
+    let mut fresh = run::embed(probe, model, options, runtime, progress, &wanted)?;
     // Nothing was wanted of the model when the inputs are all gone and every embedding is stored.
     if !wanted.is_empty() && fresh.embeddings.dim() != stored.embeddings.dim() {
         return Err(EmbedError::Stored {
@@ -108,7 +107,7 @@ pub fn embed_with_stored(
 ///
 /// # Errors
 /// A file that is not as it should be, or that lacks items.
-pub fn embed_stored(
+pub fn embed(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,

@@ -1,0 +1,116 @@
+//! Why a report cannot be rendered, written or read.
+
+use std::path::PathBuf;
+
+/// Why a report cannot be rendered, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A number that JSON cannot hold stands where the report promises one.
+    #[error("report field `{field}`: expected a finite number, found NaN or an infinity")]
+    NotFinite {
+        /// Name of the field.
+        field: String,
+    },
+    /// The text is no report.
+    #[error("{}: expected a compat-audit report.json, found {found}", path.display())]
+    NotAReport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, with line and column.
+        found: String,
+    },
+    /// The report was written by another version.
+    #[error("{}: expected schema_version {expected}, found {found}", path.display())]
+    SchemaVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version this build reads.
+        expected: u32,
+        /// The version in the file.
+        found: String,
+    },
+    /// The output path is taken by a file.
+    #[error("{}: expected a folder or nothing, found a file", path.display())]
+    OutIsFile {
+        /// The output path.
+        path: PathBuf,
+    },
+    /// The output folder holds something else than a report.
+    #[error(
+        "{}: expected an empty folder or an earlier report, found `{found}` and no report.json of ours",
+        path.display()
+    )]
+    OutNotOurs {
+        /// The output folder.
+        path: PathBuf,
+        /// The first entry, by name.
+        found: String,
+    },
+    /// The file system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part could not be rendered; a bug, not the user's fault.
+    #[error("cannot render {part}: {source}")]
+    Render {
+        /// `report.html`, a figure's name, `items.parquet`.
+        part: &'static str,
+        /// The renderer's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl ReportError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFinite { .. } | Self::Render { .. } => {
+                "this is a bug of compat-audit: please report it with the command line".into()
+            }
+            Self::NotAReport { .. } => {
+                "give the report.json that an audit wrote; if it was edited, run the audit again"
+                    .into()
+            }
+            Self::SchemaVersion { .. } => {
+                "render it with the version of compat-audit that wrote it, or run the audit again"
+                    .into()
+            }
+            Self::OutIsFile { .. } | Self::OutNotOurs { .. } => {
+                "choose another folder with --out, or remove this one yourself".into()
+            }
+            Self::Io { .. } => {
+                "check the permissions and the free space, or choose another folder with --out"
+                    .into()
+            }
+        })
+    }
+
+    /// Shorthand for [`ReportError::Io`].
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// Shorthand for [`ReportError::Render`].
+    pub(crate) fn render<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        part: &'static str,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Render {
+            part,
+            source: source.into(),
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! A drawing as data, and its two renderings: SVG and PNG.
+//!
+//! Figures place shapes in pixels of a page; this file alone talks to plotters' backends.
+
+use std::sync::LazyLock;
+
+use image::ImageEncoder;
+use image::codecs::png::PngEncoder;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color as _, FontFamily, register_font};
+
+use crate::report::ReportError;
+
+/// A colour, as in the style sheet of the page, which turns each of them into its dark twin.
+pub type Color = (u8, u8, u8);
+
+/// Pixels of the raster a page pixel; averaged down, so that edges and glyph positions are smooth.
+const OVERSAMPLING: u32 = 4;
+
+/// Line height of the font over its em: what the rasteriser calls the size (Inter: (2728 + 680) / 2816).
+const RASTER_EM: f64 = 3408.0 / 2816.0;
+
+/// What plotters divides the size by to get the em of an SVG text.
+const SVG_EM: f64 = 1.24;
+
+/// Half the height of an `x` over the em (Inter: 1536 / 2816 / 2): plotters centres SVG text on it.
+const SVG_HALF_X: f64 = 0.273;
+
+/// The generic family, so that an SVG shows in a font of the reader; in a PNG it is the bundled one.
+const FAMILY: FontFamily<'static> = FontFamily::SansSerif;
+
+static FONTS: LazyLock<bool> = LazyLock::new(|| {
+    let fonts: [(FontStyle, &'static [u8]); 2] = [
+        (
+            FontStyle::Normal,
+            include_bytes!("../fonts/Inter-Regular.otf"),
+        ),
+        (FontStyle::Bold, include_bytes!("../fonts/Inter-Bold.otf")),
+    ];
+    fonts
+        .into_iter()
+        .all(|(style, bytes)| register_font(FAMILY.as_str(), style, bytes).is_ok())
+});
+
+/// Which point of a text its position is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    /// Its left end.
+    Start,
+    /// Its middle.
+    Middle,
+    /// Its right end.
+    End,
+}
+
+/// How a text looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Type {
+    /// The em in page pixels.
+    pub size: f64,
+    /// Bold or regular.
+    pub bold: bool,
+    /// Colour.
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Shape {
+    Polygon {
+        points: Vec<(f64, f64)>,
+        color: Color,
+    },
+    Rect {
+        from: (f64, f64),
+        to: (f64, f64),
+        color: Color,
+    },
+    Line {
+        points: Vec<(f64, f64)>,
+        width: f64,
+        color: Color,
+    },
+    Circle {
+        center: (f64, f64),
+        radius: f64,
+        color: Color,
+    },
+    Text {
+        at: (f64, f64),
+        text: String,
+        look: Type,
+        anchor: Anchor,
+    },
+}
+
+/// Shapes on a white page, later ones over earlier ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawing {
+    width: u32,
+    height: u32,
+    /// What it shows, in words, for readers who cannot see it.
+    pub description: String,
+    shapes: Vec<Shape>,
+}
+
+impl Drawing {
+    /// An empty page; sizes in page pixels.
+    pub fn new(width: u32, height: u32, description: impl Into<String>) -> Self {
+        Self {
+            width,
+            height,
+            description: description.into(),
+            shapes: Vec::new(),
+        }
+    }
+
+    /// Height in page pixels.
+    pub fn height(&self) -> f64 {
+        f64::from(self.height)
+    }
+
+    /// A filled rectangle.
+    pub fn rect(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), color: Color) {
+        self.shapes.push(Shape::Rect {
+            from: (x, y),
+            to: (x + width, y + height),
+            color,
+        });
+    }
+
+    /// A filled polygon.
+    pub fn polygon(&mut self, points: Vec<(f64, f64)>, color: Color) {
+        self.shapes.push(Shape::Polygon { points, color });
+    }
+
+    /// A line through the points.
+    pub fn line(&mut self, points: &[(f64, f64)], width: f64, color: Color) {
+        self.shapes.push(Shape::Line {
+            points: points.to_vec(),
+            width,
+            color,
+        });
+    }
+
+    /// A vertical dashed line.
+    pub fn dashed(&mut self, x: f64, (top, bottom): (f64, f64), color: Color) {
+        let mut y = top;
+        while y < bottom {
+            self.line(&[(x, y), (x, (y + 4.0).min(bottom))], 2.0, color);
+            y += 7.0;
+        }
+    }
+
+    /// A filled circle.
+    pub fn circle(&mut self, center: (f64, f64), radius: f64, color: Color) {
+        self.shapes.push(Shape::Circle {
+            center,
+            radius,
+            color,
+        });
+    }
+
+    /// A line of text; `at` is on its baseline.
+    pub fn text(&mut self, at: (f64, f64), text: impl Into<String>, look: Type, anchor: Anchor) {
+        self.shapes.push(Shape::Text {
+            at,
+            text: text.into(),
+            look,
+            anchor,
+        });
+    }
+
+    /// Puts another drawing on this one, its top left corner at `(x, y)`.
+    pub fn place(&mut self, other: Drawing, (x, y): (f64, f64)) {
+        let moved = |(px, py): (f64, f64)| (px + x, py + y);
+        self.shapes
+            .extend(other.shapes.into_iter().map(|shape| match shape {
+                Shape::Polygon { points, color } => Shape::Polygon {
+                    points: points.into_iter().map(moved).collect(),
+                    color,
+                },
+                Shape::Rect { from, to, color } => Shape::Rect {
+                    from: moved(from),
+                    to: moved(to),
+                    color,
+                },
+                Shape::Line {
+                    points,
+                    width,
+                    color,
+                } => Shape::Line {
+                    points: points.into_iter().map(moved).collect(),
+                    width,
+                    color,
+                },
+                Shape::Circle {
+                    center,
+                    radius,
+                    color,
+                } => Shape::Circle {
+                    center: moved(center),
+                    radius,
+                    color,
+                },
+                Shape::Text {
+                    at,
+                    text,
+                    look,
+                    anchor,
+                } => Shape::Text {
+                    at: moved(at),
+                    text,
+                    look,
+                    anchor,
+                },
+            }));
+    }
+
+    /// The drawing as an SVG document.
+    ///
+    /// # Errors
+    /// [`ReportError::Render`] when the font cannot be read.
+    pub fn svg(&self) -> Result<String, ReportError> {
+        let mut svg = String::new();
+        {
+            let area =
+                SVGBackend::with_string(&mut svg, (self.width, self.height)).into_drawing_area();
+            self.draw(
+                &area,
+                1.0,
+                SVG_EM,
+                |baseline, em| baseline - SVG_HALF_X * em,
+                VPos::Center,
+            )
+            .map_err(|error| failed(&error))?;
+        }
+        Ok(svg)
+    }
+
+    /// The drawing as a PNG with `density` pixels a page pixel, 1, 2 or 4.
+    ///
+    /// # Errors
+    /// [`ReportError::Render`] when the font cannot be read or the picture not be encoded.
+    pub fn png(&self, density: u32) -> Result<Vec<u8>, ReportError> {
+        let (wide, high) = (self.width * OVERSAMPLING, self.height * OVERSAMPLING);
+        let mut raster = vec![255; 3 * wide as usize * high as usize];
+        {
+            let area = BitMapBackend::with_buffer(&mut raster, (wide, high)).into_drawing_area();
+            // plotters puts the baseline half a size under the top.
+            let top = |baseline: f64, em: f64| baseline - RASTER_EM * em / 2.0;
+            self.draw(&area, f64::from(OVERSAMPLING), RASTER_EM, top, VPos::Top)
+                .map_err(|error| failed(&error))?;
+        }
+        let step = OVERSAMPLING / density;
+        let pixels = averaged(&raster, wide as usize, step as usize);
+        let mut png = Vec::new();
+        PngEncoder::new(&mut png)
+            .write_image(
+                &pixels,
+                wide / step,
+                high / step,
+                image::ExtendedColorType::Rgb8,
+            )
+            .map_err(ReportError::render("a figure's PNG"))?;
+        Ok(png)
+    }
+
+    /// Replays the shapes; `text_y` turns a baseline and an em into where plotters wants the text.
+    fn draw<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        scale: f64,
+        size_of_em: f64,
+        text_y: impl Fn(f64, f64) -> f64,
+        vertical: VPos,
+    ) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+        // A missing font would leave the texts out of a PNG without an error: see the test.
+        debug_assert!(*FONTS, "the bundled fonts are fonts");
+        LazyLock::force(&FONTS);
+        let at = |(x, y): (f64, f64)| ((x * scale).round() as i32, (y * scale).round() as i32);
+        let rgb = |(r, g, b): Color| RGBColor(r, g, b);
+        area.fill(&WHITE)?;
+        for shape in &self.shapes {
+            match shape {
+                Shape::Rect { from, to, color } => {
+                    let corners = [at(*from), at(*to)];
+                    area.draw(&Rectangle::new(corners, rgb(*color).filled()))?;
+                }
+                Shape::Polygon { points, color } => {
+                    let points: Vec<_> = points.iter().copied().map(at).collect();
+                    area.draw(&Polygon::new(points, rgb(*color).filled()))?;
+                }
+                Shape::Line {
+                    points,
+                    width,
+                    color,
+                } => {
+                    let points: Vec<_> = points.iter().copied().map(at).collect();
+                    let width = (width * scale).round().max(1.0) as u32;
+                    area.draw(&PathElement::new(points, rgb(*color).stroke_width(width)))?;
+                }
+                Shape::Circle {
+                    center,
+                    radius,
+                    color,
+                } => {
+                    area.draw(&Circle::new(
+                        at(*center),
+                        (radius * scale).round() as i32,
+                        rgb(*color).filled(),
+                    ))?;
+                }
+                Shape::Text {
+                    at: (x, baseline),
+                    text,
+                    look,
+                    anchor,
+                } => {
+                    let horizontal = match anchor {
+                        Anchor::Start => HPos::Left,
+                        Anchor::Middle => HPos::Center,
+                        Anchor::End => HPos::Right,
+                    };
+                    let style = font(look, scale, size_of_em)
+                        .color(&rgb(look.color))
+                        .pos(Pos::new(horizontal, vertical));
+                    area.draw(&Text::new(
+                        text.as_str(),
+                        at((*x, text_y(*baseline, look.size))),
+                        style,
+                    ))?;
+                }
+            }
+        }
+        area.present()
+    }
+}
+
+fn font(look: &Type, scale: f64, size_of_em: f64) -> FontDesc<'static> {
+    let style = if look.bold {
+        FontStyle::Bold
+    } else {
+        FontStyle::Normal
+    };
+    let size = look.size * size_of_em * scale;
+    // In a raster an even size: plotters rounds each glyph's height with half of it, towards zero.
+    let size = if scale > 1.0 {
+        2.0 * (size / 2.0).round()
+    } else {
+        size
+    };
+    FontDesc::new(FAMILY, size, style)
+}
+
+/// Width of a text in page pixels, in the bundled font.
+pub fn text_width(text: &str, look: &Type) -> f64 {
+    LazyLock::force(&FONTS);
+    // Measured large: plotters gives whole pixels.
+    let scale = f64::from(OVERSAMPLING);
+    font(look, scale, RASTER_EM)
+        .box_size(text)
+        .map_or(0.0, |(width, _)| f64::from(width) / scale)
+}
+
+/// The text, cut with an ellipsis to be at most `width` page pixels wide.
+pub fn fitted(text: &str, look: &Type, width: f64) -> String {
+    if text_width(text, look) <= width {
+        return text.to_owned();
+    }
+    let mut kept: Vec<char> = text.chars().collect();
+    loop {
+        kept.pop();
+        let cut: String = kept.iter().collect::<String>().trim_end().to_owned() + "…";
+        if kept.is_empty() || text_width(&cut, look) <= width {
+            return cut;
+        }
+    }
+}
+
+/// The text in lines of at most `width` page pixels, at most `most` of them, the last one cut with an ellipsis.
+pub fn wrapped(text: &str, look: &Type, width: f64, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut words = text.split_whitespace().peekable();
+    while let Some(word) = words.next() {
+        let longer = lines.last().map(|line| format!("{line} {word}"));
+        match longer {
+            Some(longer) if text_width(&longer, look) <= width => {
+                *lines.last_mut().expect("it was just read") = longer;
+            }
+            Some(longer) if lines.len() == most => {
+                let rest: Vec<_> = words.collect();
+                let whole = format!("{longer} {}", rest.join(" "));
+                *lines.last_mut().expect("it was just read") =
+                    fitted(whole.trim_end(), look, width);
+                break;
+            }
+            _ => lines.push(fitted(word, look, width)),
+        }
+    }
+    lines
+}
+
+fn failed<E: std::error::Error + Send + Sync>(error: &DrawingAreaErrorKind<E>) -> ReportError {
+    ReportError::render("a figure")(error.to_string())
+}
+
+/// Mean over blocks of `step` by `step` pixels; `raster` has shape (height, width, 3).
+fn averaged(raster: &[u8], width: usize, step: usize) -> Vec<u8> {
+    let (columns, rows) = (width / step, raster.len() / 3 / width / step);
+    let mut pixels = Vec::with_capacity(3 * columns * rows);
+    let n = (step * step) as u32;
+    for row in 0..rows {
+        for column in 0..columns {
+            for channel in 0..3 {
+                let mut sum = 0;
+                for y in row * step..(row + 1) * step {
+                    for x in column * step..(column + 1) * step {
+                        sum += u32::from(raster[3 * (y * width + x) + channel]);
+                    }
+                }
+                pixels.push(((sum + n / 2) / n) as u8);
+            }
+        }
+    }
+    pixels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOK: Type = Type {
+        size: 20.0,
+        bold: false,
+        color: (0, 0, 0),
+    };
+
+    fn dark_pixels(drawing: &Drawing, density: u32) -> usize {
+        let png = drawing.png(density).unwrap();
+        let image = image::load_from_memory(&png).unwrap().to_luma8();
+        image.pixels().filter(|pixel| pixel.0[0] < 128).count()
+    }
+
+    #[test]
+    fn text_leaves_pixels_in_both_weights() {
+        assert!(*FONTS);
+        for text in ["mAP 0.5465", "→", "−", "≥", "±", "✓", "✗", "–", "…"] {
+            let ink = |bold| {
+                let mut drawing = Drawing::new(200, 40, "");
+                drawing.text((10.0, 30.0), text, Type { bold, ..LOOK }, Anchor::Start);
+                dark_pixels(&drawing, 1)
+            };
+            assert!(ink(false) > 5, "{text}: {}", ink(false));
+            assert!(
+                ink(true) >= ink(false),
+                "{text}: {} {}",
+                ink(true),
+                ink(false)
+            );
+        }
+    }
+
+    #[test]
+    fn a_baseline_lies_where_it_was_put() {
+        let mut drawing = Drawing::new(60, 60, "");
+        drawing.text((5.0, 40.0), "HHH", LOOK, Anchor::Start);
+        let png = drawing.png(1).unwrap();
+        let image = image::load_from_memory(&png).unwrap().to_luma8();
+        let inked: Vec<u32> = image
+            .enumerate_pixels()
+            .filter(|(_, _, p)| p.0[0] < 128)
+            .map(|(_, y, _)| y)
+            .collect();
+        let (top, bottom) = (*inked.iter().min().unwrap(), *inked.iter().max().unwrap());
+        // Capitals are 2048 / 2816 of an em high.
+        assert!((38..=40).contains(&bottom), "{bottom}");
+        assert!((24..=27).contains(&top), "{top}");
+    }
+
+    #[test]
+    fn a_rectangle_covers_its_pixels_and_no_others() {
+        let mut drawing = Drawing::new(20, 20, "");
+        drawing.rect((5.0, 5.0), (10.0, 4.0), (0, 0, 0));
+        assert_eq!(dark_pixels(&drawing, 1), 40);
+        assert_eq!(dark_pixels(&drawing, 2), 160);
+        assert!(
+            drawing
+                .svg()
+                .unwrap()
+                .contains(r#"<rect x="5" y="5" width="10" height="4""#)
+        );
+    }
+
+    #[test]
+    fn hostile_text_is_escaped_in_the_svg() {
+        let mut drawing = Drawing::new(20, 20, "");
+        drawing.text(
+            (0.0, 10.0),
+            "</text><script>alert(1)</script>",
+            LOOK,
+            Anchor::Start,
+        );
+        assert!(!drawing.svg().unwrap().contains("<script"));
+    }
+
+    #[test]
+    fn texts_are_cut_and_wrapped_to_a_width() {
+        let text = "one two three four five six seven eight nine ten";
+        assert_eq!(fitted("short", &LOOK, 200.0), "short");
+        let cut = fitted(text, &LOOK, 200.0);
+        assert!(
+            cut.ends_with('…') && text_width(&cut, &LOOK) <= 200.0,
+            "{cut}"
+        );
+        let lines = wrapped(text, &LOOK, 200.0, 2);
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].ends_with('…'));
+        assert!(lines.iter().all(|line| text_width(line, &LOOK) <= 200.0));
+        assert_eq!(wrapped(text, &LOOK, 200.0, 9).join(" "), text);
+        assert_eq!(wrapped("", &LOOK, 200.0, 2), Vec::<String>::new());
+    }
+}

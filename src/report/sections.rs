@@ -1,0 +1,459 @@
+//! What the report holds: data only, every number unrounded and with its interval.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{Estimate, Finding, Setting};
+use crate::judge::{Check, Verdict};
+
+/// Version of the JSON's shape; raised when a field changes meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Everything the audit found. Same inputs give the same bytes outside `run`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The answer and why.
+    pub verdict: VerdictSection,
+    /// The checks, in the order of the verdict's table.
+    pub checks: Vec<Check>,
+    /// What was noticed beside the checks.
+    pub findings: Vec<Finding>,
+    /// The old model.
+    pub old: ModelSection,
+    /// The new model.
+    pub new: ModelSection,
+    /// The probe and its counts.
+    pub probe: ProbeSection,
+    /// Can this probe judge, and how fine.
+    pub assay: AssaySection,
+    /// One section a pairing that exists, in the order old->old, new->old, new->new, old->new.
+    pub pairings: Vec<PairingSection>,
+    /// new against old; `None` when the dimensions differ.
+    pub compatibility: Option<CompatibilitySection>,
+    /// W = M(new->new) - M(old->old); `None` when new->new was not tested.
+    pub upgrade_worth: Option<Estimate>,
+    /// Sub-clusters, consensus and credibility of the old space.
+    pub structure: StructureSection,
+    /// The worst negative flips, worst first, at most 24.
+    pub worst_flips: Vec<FlipExample>,
+    /// The policy as it was used.
+    pub policy: crate::config::Policy,
+    /// Every setting with its origin.
+    pub settings: Vec<Setting>,
+    /// What changes from run to run.
+    pub run: RunSection,
+}
+
+/// The answer and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerdictSection {
+    /// The answer.
+    pub verdict: Verdict,
+    /// The line of the verdict's table that matched, 2 to 9 (`docs/METRICS.md`).
+    pub rule: u8,
+    /// One sentence in words for a reader who stops here.
+    pub reason: String,
+    /// What could not be tested, one sentence each; shown first.
+    pub not_tested: Vec<String>,
+    /// D > 0 proven (the empirical criterion of BCT, Shen et al. 2020).
+    pub bct_compatible: bool,
+    /// Whether old->old gains nothing proven from the upgrade (W not proven > 0); `None` when not tested.
+    pub gain_proven: Option<bool>,
+    /// What to do next, one sentence each.
+    pub next_steps: Vec<String>,
+}
+
+/// One model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelSection {
+    /// File name.
+    pub name: String,
+    /// `onnx` or `stored`.
+    pub kind: String,
+    /// BLAKE3 over the file and its external data, hex.
+    pub hash: String,
+    /// BLAKE3 of the resolved preprocessing, hex.
+    pub preprocessing: String,
+    /// Dimensions of an embedding.
+    pub dim: usize,
+    /// Name of the output used, when an ONNX model.
+    pub output: Option<String>,
+    /// Execution provider in use, when an ONNX model.
+    pub provider: Option<String>,
+    /// ONNX Runtime's version, when an ONNX model.
+    pub runtime_version: Option<String>,
+}
+
+/// The probe and its counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeSection {
+    /// Manifest or folder, as given.
+    pub origin: String,
+    /// `image`, `text`, `tensor` or `stored`.
+    pub modality: String,
+    /// All items read.
+    pub items: usize,
+    /// Queries that were evaluated.
+    pub queries: usize,
+    /// Identities of the evaluated queries.
+    pub query_identities: usize,
+    /// Queries left out because no relevant gallery item is left.
+    pub queries_excluded: usize,
+    /// Gallery items, junk excluded.
+    pub gallery: usize,
+    /// Identities of all items.
+    pub identities: usize,
+    /// Cameras (0: no camera column).
+    pub cameras: usize,
+    /// Items of identity -1.
+    pub junk: usize,
+    /// Gallery items of an identity that no query has.
+    pub distractors: usize,
+    /// Query-gallery pairs removed because the inputs are byte-identical.
+    pub identical_pairs: usize,
+    /// Query-gallery pairs removed because identity and camera agree.
+    pub same_camera_pairs: usize,
+    /// Items that could not be read and were left out (`--max-bad-items`): id and cause.
+    pub bad_items: Vec<BadItemRow>,
+}
+
+/// An item that could not be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BadItemRow {
+    /// Item id.
+    pub id: String,
+    /// The error.
+    pub error: String,
+}
+
+/// Assay sensitivity: can this probe tell a working model from shuffled labels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssaySection {
+    /// Whether the probe can judge.
+    pub can_judge: bool,
+    /// Mean primary measure of old->old over the label permutations.
+    pub shuffled: f64,
+    /// Permutations.
+    pub permutations: usize,
+    /// (1 + #{permuted >= observed}) / (1 + permutations).
+    pub p_value: f64,
+    /// Largest margin this probe could judge: .2 * (lower bound of old->old - shuffled).
+    pub largest_margin: f64,
+    /// Loss of the primary measure that would be found with the policy's power; `None` without new->old.
+    pub resolvable_margin: Option<f64>,
+    /// Share of identities that could collapse unseen: 1 - .05^(1/identities).
+    pub blind_share: f64,
+}
+
+/// One pairing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairingSection {
+    /// `query->gallery`.
+    pub pairing: String,
+    /// Measures with intervals; the primary one first.
+    pub measures: Vec<MeasureRow>,
+    /// Verification over all pairs, when there are enough of them.
+    pub verification: Option<VerificationSection>,
+}
+
+/// One measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasureRow {
+    /// `mAP`, `CMC@1`, ...
+    pub measure: String,
+    /// The number.
+    pub estimate: Estimate,
+    /// The number with ties counted in the query's favour instead of against it.
+    pub optimistic: f64,
+}
+
+/// Verification over all non-junk query-gallery pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerificationSection {
+    /// Matching pairs.
+    pub matches: u64,
+    /// Non-matching pairs.
+    pub non_matches: u64,
+    /// Area under the ROC curve, ties one half.
+    pub auroc: f64,
+    /// Equal error rate.
+    pub eer: f64,
+    /// True-accept rates at the false-accept rates that the number of pairs supports.
+    pub operating_points: Vec<OperatingPoint>,
+}
+
+/// One threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OperatingPoint {
+    /// False-accept rate asked for.
+    pub far: f64,
+    /// Smallest observed score with FAR <= `far`.
+    pub threshold: f64,
+    /// True-accept rate at the threshold.
+    pub tar: f64,
+    /// FAR reached at the threshold.
+    pub observed_far: f64,
+}
+
+/// What the new queries do to the old gallery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompatibilitySection {
+    /// new->old minus old->old for every measure, the primary first (D).
+    pub change: Vec<MeasureRow>,
+    /// D with ties counted in the new model's favour instead of against it.
+    pub change_optimistic: f64,
+    /// Mean over identities of each identity's mean change (sensitivity to large identities).
+    pub change_identity_weighted: f64,
+    /// Update gain; `None` means undefined (the denominator's interval contains 0) or not tested.
+    pub update_gain: Option<Estimate>,
+    /// CMC@1 flips.
+    pub flips: FlipSection,
+    /// Top-k overlap of the old->old and new->old rankings.
+    pub overlap: Vec<OverlapRow>,
+    /// Cosine of each item's old and new embedding: minimum, quartiles, maximum, mean.
+    pub alignment: Option<Quantiles>,
+    /// FAR and FRR of new->old (and new->new) at the old->old thresholds.
+    pub threshold_transfer: Vec<ThresholdTransferRow>,
+}
+
+/// CMC@1 right or wrong, counted over queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlipSection {
+    /// Right under both old->old and new->old.
+    pub right_right: usize,
+    /// Right under old->old, wrong under new->old (negative flip).
+    pub right_wrong: usize,
+    /// Wrong under old->old, right under new->old (positive flip).
+    pub wrong_right: usize,
+    /// Wrong under both.
+    pub wrong_wrong: usize,
+    /// Share of negative flips.
+    pub negative: Estimate,
+    /// Share of positive flips.
+    pub positive: Estimate,
+    /// Share of excess flips; `None` when new->new was not tested.
+    pub excess: Option<Estimate>,
+    /// p-value of the cluster sign-flip test of asymmetry.
+    pub asymmetry_p: f64,
+}
+
+/// Top-k overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OverlapRow {
+    /// k (cut to the gallery's size).
+    pub k: usize,
+    /// Mean share of common items in the top k.
+    pub overlap: f64,
+}
+
+/// Five-number summary and mean.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Smallest.
+    pub min: f64,
+    /// 25 %.
+    pub lower_quartile: f64,
+    /// 50 %.
+    pub median: f64,
+    /// 75 %.
+    pub upper_quartile: f64,
+    /// Largest.
+    pub max: f64,
+    /// Mean.
+    pub mean: f64,
+}
+
+/// What a hard-wired threshold would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ThresholdTransferRow {
+    /// False-accept rate the threshold was set for under old->old.
+    pub far: f64,
+    /// The old->old threshold.
+    pub threshold: f64,
+    /// `new->old` or `new->new`.
+    pub pairing: String,
+    /// False-accept rate there.
+    pub observed_far: f64,
+    /// False-reject rate there.
+    pub observed_frr: f64,
+}
+
+/// Sub-clusters, consensus and credibility.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StructureSection {
+    /// Number of sub-clusters.
+    pub n_subclusters: usize,
+    /// Identities with more than one.
+    pub n_split_identities: usize,
+    /// Bootstrap adjusted Rand index of the split identities.
+    pub stability: Option<f64>,
+    /// The sub-clusters with queries, worst change first, at most 50.
+    pub subclusters: Vec<SubClusterRow>,
+    /// Consensus over the queries; `None` when the dimensions differ.
+    pub consensus: Option<ConsensusSection>,
+    /// Credibility of the old gallery.
+    pub credibility: CredibilitySection,
+}
+
+/// One sub-cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubClusterRow {
+    /// `identity` or `identity/2`.
+    pub name: String,
+    /// Gallery items.
+    pub size: usize,
+    /// Mean of 1 - cosine to the centroid.
+    pub radius: f64,
+    /// Nearest sub-cluster of another identity and its cosine.
+    pub nearest_rival: Option<(String, f64)>,
+    /// Queries assigned to it.
+    pub queries: usize,
+    /// Mean primary measure, old->old.
+    pub old_old: Option<f64>,
+    /// Mean primary measure, new->old.
+    pub new_old: Option<f64>,
+}
+
+/// Means over queries of the consensus in both spaces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConsensusSection {
+    /// Neighbourhood probability mass on the own identity, old queries.
+    pub mass_old: f64,
+    /// The same, new queries.
+    pub mass_new: f64,
+    /// NCCL's L = sum_j w_ij ln P(j|i), old queries.
+    pub nccl_old: f64,
+    /// The same, new queries.
+    pub nccl_new: f64,
+    /// Mean KL(p_oo || p_no) over sub-cluster prototypes, nats.
+    pub kl: f64,
+    /// Share of queries whose arg-max identity is kept.
+    pub argmax_kept: f64,
+    /// Temperature.
+    pub temperature: f64,
+}
+
+/// Credibility of old gallery embeddings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CredibilitySection {
+    /// Gallery items with a score.
+    pub assessable: usize,
+    /// An identity's only items.
+    pub not_assessable: usize,
+    /// Temperature of the posterior (minimises the leave-one-out negative log-likelihood).
+    pub temperature: f64,
+    /// Items below it are called not credible.
+    pub cutoff: f64,
+    /// Items below the cut-off.
+    pub below_cutoff: usize,
+    /// Histogram of the combined score, ten bins over [0, 1].
+    pub histogram: Vec<usize>,
+    /// The primary D without the gallery items below the cut-off; `None` when not tested.
+    pub change_without_least_credible: Option<Estimate>,
+    /// Share of negative flips whose lost hit is below the cut-off.
+    pub flips_on_least_credible: Option<f64>,
+    /// The least credible items, least first, at most 24.
+    pub least_credible: Vec<CredibilityRow>,
+}
+
+/// One gallery item's credibility, each score in [0, 1], high is credible.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CredibilityRow {
+    /// What to show.
+    pub item: ItemView,
+    /// 1 - H(p)/ln K.
+    pub entropy: Option<f64>,
+    /// Own-identity posterior.
+    pub posterior: Option<f64>,
+    /// Similarity-weighted share of nearest neighbours of the same identity.
+    pub consensus: Option<f64>,
+    /// Combined score.
+    pub combined: f64,
+}
+
+/// How a reader recognises an item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ItemView {
+    /// Item id.
+    pub id: String,
+    /// Identity name.
+    pub identity: String,
+    /// Image path as read (for the thumbnail), when the item is an image.
+    pub image: Option<std::path::PathBuf>,
+    /// The text, when the item has one.
+    pub text: Option<String>,
+}
+
+/// A query that the old model answers and the new one, on the old gallery, does not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlipExample {
+    /// The query.
+    pub query: ItemView,
+    /// Rank of the first relevant item, old->old (1).
+    pub old_rank: u64,
+    /// Rank of the first relevant item, new->old.
+    pub new_rank: u64,
+    /// Whether new->new finds it: then skipping the backfill is at fault.
+    pub excess: Option<bool>,
+    /// Top hits of old->old, best first, at most 3.
+    pub old_hits: Vec<HitView>,
+    /// Top hits of new->old, best first, at most 3.
+    pub new_hits: Vec<HitView>,
+}
+
+/// One hit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HitView {
+    /// The gallery item.
+    pub item: ItemView,
+    /// Its score.
+    pub score: f32,
+    /// Whether it is relevant.
+    pub relevant: bool,
+}
+
+/// What changes from run to run; the only part of the JSON that may.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSection {
+    /// compat-audit's version.
+    pub tool_version: String,
+    /// Start, seconds since the Unix epoch.
+    pub started_unix: u64,
+    /// Wall seconds a stage, in order.
+    pub stage_seconds: Vec<(String, f64)>,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Threads.
+    pub threads: usize,
+    /// Path of the ONNX Runtime library.
+    pub runtime_library: Option<String>,
+    /// Embeddings read from the cache and computed, old then new.
+    pub from_cache: [usize; 2],
+    /// See `from_cache`.
+    pub embedded: [usize; 2],
+}
+
+/// One row of `items.parquet`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemRow {
+    /// Item id.
+    pub id: String,
+    /// Identity name, `-1` for junk.
+    pub identity: String,
+    /// Camera name.
+    pub camera: Option<String>,
+    /// `query`, `gallery` or `both`.
+    pub role: crate::domain::Role,
+    /// Sub-cluster name.
+    pub subcluster: Option<String>,
+    /// Combined credibility (gallery items).
+    pub credibility: Option<f64>,
+    /// Rank of the first relevant item a pairing, in the order of [`crate::domain::Pairing::ALL`]; `None` when not a
+    /// query, excluded or not tested.
+    pub first_rank: [Option<u64>; 4],
+    /// Average precision a pairing, same order.
+    pub average_precision: [Option<f64>; 4],
+    /// `negative`, `positive`, `excess` or none.
+    pub flip: Option<&'static str>,
+}

@@ -1,0 +1,125 @@
+//! items.parquet: one row an item.
+
+use polars::prelude::{Column, DataFrame, ParquetCompression, ParquetWriter, PolarsResult};
+
+use super::{ItemRow, ReportError};
+use crate::domain::{Pairing, Role};
+
+/// Renders the rows as a Parquet file, in their order.
+///
+/// Columns: `id`, `identity`, `camera`, `role`, `subcluster` (text), `credibility` (f64), then for each pairing
+/// `first_rank:query->gallery` (u64) and `ap:query->gallery` (f64), then `flip` (text). Missing values are null.
+///
+/// # Errors
+/// [`ReportError::Render`] when polars cannot write it.
+pub fn items_parquet(items: &[ItemRow]) -> Result<Vec<u8>, ReportError> {
+    write(items).map_err(ReportError::render("items.parquet"))
+}
+
+fn write(items: &[ItemRow]) -> PolarsResult<Vec<u8>> {
+    let text = |name: &str, value: fn(&ItemRow) -> Option<&str>| {
+        Column::new(name.into(), items.iter().map(value).collect::<Vec<_>>())
+    };
+    let mut columns = vec![
+        text("id", |item| Some(&item.id)),
+        text("identity", |item| Some(&item.identity)),
+        text("camera", |item| item.camera.as_deref()),
+        text("role", |item| {
+            Some(match item.role {
+                Role::Query => "query",
+                Role::Gallery => "gallery",
+                Role::Both => "both",
+            })
+        }),
+        text("subcluster", |item| item.subcluster.as_deref()),
+    ];
+    let credibility: Vec<_> = items.iter().map(|item| item.credibility).collect();
+    columns.push(Column::new("credibility".into(), credibility));
+    for (index, pairing) in Pairing::ALL.iter().enumerate() {
+        let ranks: Vec<_> = items.iter().map(|item| item.first_rank[index]).collect();
+        columns.push(Column::new(format!("first_rank:{pairing}").into(), ranks));
+        let precisions: Vec<_> = items
+            .iter()
+            .map(|item| item.average_precision[index])
+            .collect();
+        columns.push(Column::new(format!("ap:{pairing}").into(), precisions));
+    }
+    columns.push(text("flip", |item| item.flip));
+
+    let mut bytes = Vec::new();
+    // One thread: the same rows must give the same bytes.
+    ParquetWriter::new(&mut bytes)
+        .with_compression(ParquetCompression::Snappy)
+        .set_parallel(false)
+        .finish(&mut DataFrame::new(items.len(), columns)?)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use polars::prelude::{ParquetReader, SerReader};
+
+    use super::super::sample;
+    use super::*;
+
+    fn read(bytes: Vec<u8>) -> DataFrame {
+        ParquetReader::new(std::io::Cursor::new(bytes))
+            .finish()
+            .unwrap()
+    }
+
+    #[test]
+    fn rows_come_back_as_they_were() {
+        let items = sample::items();
+        let table = read(items_parquet(&items).unwrap());
+        assert_eq!(table.height(), items.len());
+        let names: Vec<_> = table
+            .get_column_names()
+            .iter()
+            .map(|name| name.to_string())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "id",
+                "identity",
+                "camera",
+                "role",
+                "subcluster",
+                "credibility",
+                "first_rank:old->old",
+                "ap:old->old",
+                "first_rank:new->old",
+                "ap:new->old",
+                "first_rank:new->new",
+                "ap:new->new",
+                "first_rank:old->new",
+                "ap:old->new",
+                "flip",
+            ]
+        );
+        let ids = table.column("id").unwrap().str().unwrap();
+        let ranks = table.column("first_rank:new->old").unwrap().u64().unwrap();
+        let flips = table.column("flip").unwrap().str().unwrap();
+        for (row, item) in items.iter().enumerate() {
+            assert_eq!(ids.get(row), Some(item.id.as_str()));
+            assert_eq!(ranks.get(row), item.first_rank[1]);
+            assert_eq!(flips.get(row), item.flip);
+        }
+    }
+
+    #[test]
+    fn no_rows_are_an_empty_table_with_all_columns() {
+        let table = read(items_parquet(&[]).unwrap());
+        assert_eq!((table.height(), table.width()), (0, 15));
+    }
+
+    #[test]
+    fn the_same_rows_give_the_same_bytes() {
+        let items = sample::items();
+        assert_eq!(
+            items_parquet(&items).unwrap(),
+            items_parquet(&items).unwrap()
+        );
+    }
+}

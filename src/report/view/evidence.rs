@@ -1,0 +1,496 @@
+//! The middle of the report: pairings, flips, sub-clusters, consensus, credibility, thresholds, agreement.
+
+use super::format::{change, count, count_of, counted, interval, measure, percent, shortened};
+use super::{
+    Bar, Cell, Credibility, CredibilityCard, FlipCard, Flips, HitCard, ItemCard, Table, Tone,
+};
+use crate::domain::Estimate;
+use crate::report::thumbnails::Thumbnails;
+use crate::report::{AuditReport, HitView, ItemView, MeasureRow, SubClusterRow};
+
+/// Characters of an item's text that are shown.
+const TEXT_SHOWN: usize = 160;
+
+/// Sub-clusters in the figure.
+const BARS: usize = 12;
+
+/// What a pairing stands for in production.
+fn meaning(pairing: &str) -> &'static str {
+    match pairing {
+        "old->old" => "today",
+        "new->old" => "backfill skipped",
+        "new->new" => "full backfill",
+        "old->new" => "old clients or rollback",
+        _ => "",
+    }
+}
+
+pub fn pairing_bars(report: &AuditReport) -> Vec<Bar> {
+    let bar = |section: &crate::report::PairingSection| {
+        let estimate = section.measures.first()?.estimate;
+        Some(Bar {
+            label: section.pairing.clone(),
+            note: meaning(&section.pairing).into(),
+            value_text: measure(estimate.value),
+            interval_text: interval(&estimate, measure),
+            value: estimate.value,
+            ends: Some((estimate.lower, estimate.upper)),
+        })
+    };
+    report.pairings.iter().filter_map(bar).collect()
+}
+
+fn estimate_cell(estimate: &Estimate, number: fn(f64) -> String) -> Cell {
+    Cell::number(number(estimate.value)).note(interval(estimate, number))
+}
+
+/// A change's tone says only what its interval proves.
+fn change_tone(estimate: &Estimate) -> Tone {
+    if estimate.lower > 0.0 {
+        Tone::Good
+    } else if estimate.upper < 0.0 {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    }
+}
+
+/// Measures down, pairings across.
+pub fn pairings(report: &AuditReport) -> Table {
+    let mut table = Table::new(["measure"]);
+    for section in &report.pairings {
+        table.head.push(format!(
+            "{} ({})",
+            section.pairing,
+            meaning(&section.pairing)
+        ));
+    }
+    let first = report
+        .pairings
+        .first()
+        .map_or(&[][..], |section| &section.measures);
+    for row in first {
+        let mut cells = vec![Cell::text(&row.measure)];
+        for section in &report.pairings {
+            let found = section
+                .measures
+                .iter()
+                .find(|other| other.measure == row.measure);
+            cells.push(found.map_or_else(
+                || Cell::number("-"),
+                |row| estimate_cell(&row.estimate, measure),
+            ));
+        }
+        table.rows.push(cells);
+    }
+    table
+}
+
+pub fn verification(report: &AuditReport) -> Option<Table> {
+    let mut table = Table::new([
+        "pairing",
+        "AUROC",
+        "EER",
+        "TAR at FAR",
+        "matching pairs",
+        "non-matching pairs",
+    ]);
+    for section in &report.pairings {
+        let Some(verification) = &section.verification else {
+            continue;
+        };
+        let points: Vec<_> = verification
+            .operating_points
+            .iter()
+            .map(|point| format!("{} at {:e}", percent(point.tar), point.far))
+            .collect();
+        table.rows.push(vec![
+            Cell::text(&section.pairing),
+            Cell::number(measure(verification.auroc)),
+            Cell::number(percent(verification.eer)),
+            Cell::text(points.join("; ")),
+            Cell::number(count(verification.matches)),
+            Cell::number(count(verification.non_matches)),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+pub fn changes(report: &AuditReport) -> Option<Table> {
+    let mut table = Table::new(["change", "value", "reads"]);
+    let mut row = |name: &str, cell: Cell, reads: &str| {
+        table
+            .rows
+            .push(vec![Cell::text(name), cell, Cell::text(reads)]);
+    };
+    let signed = |estimate: &Estimate| estimate_cell(estimate, change).tone(change_tone(estimate));
+    if let Some(worth) = &report.upgrade_worth {
+        row(
+            "W, mAP",
+            signed(worth),
+            "new->new minus old->old: what a full backfill buys",
+        );
+    }
+    if let Some(compatibility) = &report.compatibility {
+        for (
+            index,
+            MeasureRow {
+                measure, estimate, ..
+            },
+        ) in compatibility.change.iter().enumerate()
+        {
+            let reads = if index == 0 {
+                "new->old minus old->old: what skipping the backfill does"
+            } else {
+                ""
+            };
+            row(&format!("D, {measure}"), signed(estimate), reads);
+        }
+        row(
+            "D, mAP, ties favour the query",
+            Cell::number(change(compatibility.change_optimistic)),
+            "differs from D only where scores tie",
+        );
+        row(
+            "D, mAP, identities weighted equally",
+            Cell::number(change(compatibility.change_identity_weighted)),
+            "shows whether large identities carry D",
+        );
+        row(
+            "G, update gain",
+            compatibility.update_gain.as_ref().map_or_else(
+                || Cell::number("undefined"),
+                |gain| estimate_cell(gain, change),
+            ),
+            "D / W: the share of the upgrade that skipping the backfill keeps; undefined where W may be 0",
+        );
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+pub fn flips(report: &AuditReport) -> Option<Flips> {
+    let flips = &report.compatibility.as_ref()?.flips;
+    let total = flips.right_right + flips.right_wrong + flips.wrong_right + flips.wrong_wrong;
+    let cell = |n: usize| Cell::number(count_of(n, total));
+    let mut contingency = Table::new(["top hit, queries", "new->old right", "new->old wrong"]);
+    contingency.rows = vec![
+        vec![
+            Cell::text("old->old right"),
+            cell(flips.right_right),
+            cell(flips.right_wrong)
+                .note("negative flips")
+                .tone(Tone::Bad),
+        ],
+        vec![
+            Cell::text("old->old wrong"),
+            cell(flips.wrong_right)
+                .note("positive flips")
+                .tone(Tone::Good),
+            cell(flips.wrong_wrong),
+        ],
+    ];
+    let mut rates = Table::new(["flips at CMC@1", "share of queries", "reads"]);
+    let mut row = |name: &str, estimate: Option<&Estimate>, reads: &str| {
+        let share = estimate.map_or_else(
+            || Cell::number("not tested"),
+            |estimate| estimate_cell(estimate, percent),
+        );
+        rates
+            .rows
+            .push(vec![Cell::text(name), share, Cell::text(reads)]);
+    };
+    row(
+        "negative",
+        Some(&flips.negative),
+        "right today, wrong when the backfill is skipped",
+    );
+    row(
+        "excess",
+        flips.excess.as_ref(),
+        "of these, right after a full backfill: the fault of skipping",
+    );
+    row(
+        "positive",
+        Some(&flips.positive),
+        "wrong today, right when the backfill is skipped",
+    );
+    Some(Flips {
+        contingency,
+        rates,
+        asymmetry: format!(
+            "Negative against positive flips: p = {:.3} (cluster sign-flip test, n = {}).",
+            flips.asymmetry_p,
+            counted(total, "query", "queries")
+        ),
+    })
+}
+
+fn item_card(item: &ItemView, thumbnails: &mut Thumbnails) -> ItemCard {
+    let thumbnail = item
+        .image
+        .as_deref()
+        .and_then(|path| thumbnails.data_uri(path));
+    ItemCard {
+        id: item.id.clone(),
+        identity: item.identity.clone(),
+        placeholder: item.image.is_some() && thumbnail.is_none(),
+        thumbnail,
+        text: item.text.as_deref().map(|text| shortened(text, TEXT_SHOWN)),
+    }
+}
+
+pub fn worst_flips(report: &AuditReport, thumbnails: &mut Thumbnails) -> Vec<FlipCard> {
+    let mut cards = Vec::new();
+    for flip in &report.worst_flips {
+        let mut hits = |hits: &[HitView]| -> Vec<HitCard> {
+            hits.iter()
+                .map(|hit| HitCard {
+                    item: item_card(&hit.item, thumbnails),
+                    score: format!("{:.3}", hit.score),
+                    word: if hit.relevant { "relevant" } else { "wrong" },
+                    mark: if hit.relevant { "✓" } else { "✗" },
+                    tone: if hit.relevant { Tone::Good } else { Tone::Bad },
+                })
+                .collect()
+        };
+        let (old_hits, new_hits) = (hits(&flip.old_hits), hits(&flip.new_hits));
+        cards.push(FlipCard {
+            query: item_card(&flip.query, thumbnails),
+            ranks: format!(
+                "first relevant: rank {} -> {}",
+                count(flip.old_rank),
+                count(flip.new_rank)
+            ),
+            blame: match flip.excess {
+                Some(true) => "excess flip: new->new finds it",
+                Some(false) => "new->new misses it too",
+                None => "new->new not tested",
+            },
+            old_hits,
+            new_hits,
+        });
+    }
+    cards
+}
+
+pub fn subclusters_note(report: &AuditReport) -> String {
+    let structure = &report.structure;
+    let stability = structure.stability.map_or_else(
+        || "no identity is split, so stability does not apply".to_owned(),
+        |ari| format!("stability {ari:.2} (bootstrap adjusted Rand index)"),
+    );
+    format!(
+        "{} in the old gallery; {} split into more than one; {stability}.",
+        counted(structure.n_subclusters, "sub-cluster", "sub-clusters"),
+        counted(
+            structure.n_split_identities,
+            "identity is",
+            "identities are"
+        ),
+    )
+}
+
+fn subcluster_change(row: &SubClusterRow) -> Option<f64> {
+    Some(row.new_old? - row.old_old?)
+}
+
+pub fn subclusters(report: &AuditReport) -> Table {
+    let mut table = Table::new([
+        "sub-cluster",
+        "change, mAP",
+        "old->old",
+        "new->old",
+        "queries",
+        "gallery items",
+        "radius",
+        "nearest rival (cosine)",
+    ]);
+    let optional = |value: Option<f64>, number: fn(f64) -> String| {
+        Cell::number(value.map_or_else(|| "-".into(), number))
+    };
+    for row in &report.structure.subclusters {
+        table.rows.push(vec![
+            Cell::text(&row.name),
+            optional(subcluster_change(row), change),
+            optional(row.old_old, measure),
+            optional(row.new_old, measure),
+            Cell::number(count(row.queries)),
+            Cell::number(count(row.size)),
+            Cell::number(format!("{:.3}", row.radius)),
+            Cell::text(row.nearest_rival.as_ref().map_or_else(
+                || "-".to_owned(),
+                |(name, cosine)| format!("{name} ({cosine:.3})"),
+            )),
+        ]);
+    }
+    table
+}
+
+/// The first rows: the report's order is worst change first.
+pub fn subcluster_bars(report: &AuditReport) -> Vec<Bar> {
+    let bar = |row: &SubClusterRow| {
+        let value = subcluster_change(row)?;
+        Some(Bar {
+            label: row.name.clone(),
+            note: format!("n = {}", count(row.queries)),
+            value_text: change(value),
+            interval_text: String::new(),
+            value,
+            ends: None,
+        })
+    };
+    report
+        .structure
+        .subclusters
+        .iter()
+        .filter_map(bar)
+        .take(BARS)
+        .collect()
+}
+
+pub fn consensus(report: &AuditReport) -> Option<Table> {
+    let consensus = report.structure.consensus.as_ref()?;
+    let mut table = Table::new([
+        "consensus, mean over queries",
+        "old queries",
+        "new queries",
+        "change",
+    ]);
+    let mut row = |name: &str, old: f64, new: f64| {
+        table.rows.push(vec![
+            Cell::text(name),
+            Cell::number(measure(old)),
+            Cell::number(measure(new)),
+            Cell::number(change(new - old)),
+        ]);
+    };
+    row(
+        "neighbourhood mass on the own identity",
+        consensus.mass_old,
+        consensus.mass_new,
+    );
+    row(
+        "NCCL objective L, nats",
+        consensus.nccl_old,
+        consensus.nccl_new,
+    );
+    let mut only = |name: String, value: String| {
+        table.rows.push(vec![
+            Cell::text(name),
+            Cell::text(""),
+            Cell::number(value),
+            Cell::text(""),
+        ]);
+    };
+    only(
+        "KL(old || new) over sub-cluster prototypes, nats".into(),
+        measure(consensus.kl),
+    );
+    only(
+        "arg-max identity kept".into(),
+        percent(consensus.argmax_kept),
+    );
+    only("temperature".into(), measure(consensus.temperature));
+    Some(table)
+}
+
+pub fn credibility(report: &AuditReport, thumbnails: &mut Thumbnails) -> Credibility {
+    let section = &report.structure.credibility;
+    let mut notes = vec![format!(
+        "{} of {} assessable gallery items lie below the cut-off {:.2}; {} not assessable (an identity's only item).",
+        count_of(section.below_cutoff, section.assessable),
+        count(section.assessable),
+        section.cutoff,
+        counted(section.not_assessable, "item is", "items are"),
+    )];
+    if let Some(without) = &section.change_without_least_credible {
+        let with = report
+            .compatibility
+            .as_ref()
+            .and_then(|compatibility| compatibility.change.first())
+            .map_or_else(String::new, |row| {
+                format!(" (with them {})", change(row.estimate.value))
+            });
+        notes.push(format!(
+            "D without the items below the cut-off: {} {}{with}.",
+            change(without.value),
+            interval(without, change),
+        ));
+    }
+    if let Some(share) = section.flips_on_least_credible {
+        notes.push(format!(
+            "{} of the negative flips lost a hit that lies below the cut-off.",
+            percent(share)
+        ));
+    }
+    let score = |name: &str, value: Option<f64>| {
+        format!(
+            "{name} {}",
+            value.map_or_else(|| "-".into(), |v| format!("{v:.2}"))
+        )
+    };
+    let least = section
+        .least_credible
+        .iter()
+        .map(|row| CredibilityCard {
+            item: item_card(&row.item, thumbnails),
+            combined: format!("{:.2}", row.combined),
+            scores: [
+                score("entropy", row.entropy),
+                score("posterior", row.posterior),
+                score("consensus", row.consensus),
+            ]
+            .join(", "),
+        })
+        .collect();
+    Credibility {
+        notes,
+        histogram: section.histogram.clone(),
+        cutoff: section.cutoff,
+        cutoff_text: format!("cut-off {:.2}", section.cutoff),
+        least,
+    }
+}
+
+pub fn threshold_transfer(report: &AuditReport) -> Option<Table> {
+    let rows = &report.compatibility.as_ref()?.threshold_transfer;
+    let mut table = Table::new([
+        "threshold of old->old, at FAR",
+        "used on",
+        "FAR there",
+        "FRR there",
+    ]);
+    table.rows = rows
+        .iter()
+        .map(|row| {
+            vec![
+                Cell::text(format!("{:.4} ({:e})", row.threshold, row.far)),
+                Cell::text(&row.pairing),
+                Cell::number(format!("{:.2e}", row.observed_far)),
+                Cell::number(percent(row.observed_frr)),
+            ]
+        })
+        .collect();
+    (!table.rows.is_empty()).then_some(table)
+}
+
+pub fn agreement(report: &AuditReport) -> Option<Table> {
+    let compatibility = report.compatibility.as_ref()?;
+    let mut table = Table::new(["agreement of old and new", "value"]);
+    for row in &compatibility.overlap {
+        table.rows.push(vec![
+            Cell::text(format!("top-{} overlap of old->old and new->old", row.k)),
+            Cell::number(percent(row.overlap)),
+        ]);
+    }
+    if let Some(cosine) = &compatibility.alignment {
+        table.rows.push(vec![
+            Cell::text("cosine of an item's old and new embedding, mean"),
+            Cell::number(format!("{:.3}", cosine.mean)).note(format!(
+                "min {:.3}, quartiles {:.3} / {:.3} / {:.3}, max {:.3}",
+                cosine.min, cosine.lower_quartile, cosine.median, cosine.upper_quartile, cosine.max
+            )),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}

@@ -1,0 +1,260 @@
+//! The top of the report: the answer, why, what was not tested, the number that decides, the checks.
+
+use super::format::{change, count, counted, interval, measure, percent, plain};
+use super::{CheckLine, Decision, Fact, FindingLine, Headline, Tone};
+use crate::domain::{Finding, FindingCode, IntervalMethod, Severity};
+use crate::judge::verdict::code_name;
+use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
+use crate::report::AuditReport;
+
+pub fn headline(report: &AuditReport) -> Headline {
+    let section = &report.verdict;
+    let (words, meaning, tone) = match section.verdict {
+        Verdict::SkipBackfill => (
+            "Skip the backfill",
+            "New queries may search the old gallery as it is.",
+            Tone::Good,
+        ),
+        Verdict::FullBackfill => (
+            "Full backfill first",
+            "New queries must not search the old gallery; re-embed all of it first.",
+            Tone::Bad,
+        ),
+        Verdict::DoNotUpgrade => (
+            "Do not upgrade",
+            "Even on a re-embedded gallery the new model is worse than what runs today.",
+            Tone::Bad,
+        ),
+        Verdict::Inconclusive => (
+            "Inconclusive",
+            "This probe can't tell. Do not skip the backfill on this evidence.",
+            Tone::Unsure,
+        ),
+    };
+    let mut tags = Vec::new();
+    if section.bct_compatible {
+        tags.push("BCT-compatible (D > 0 proven)".to_owned());
+    }
+    match section.gain_proven {
+        Some(true) => tags.push("gain of a full backfill proven (W > 0)".to_owned()),
+        Some(false) => tags.push("no gain of a full backfill proven (W > 0 not proven)".to_owned()),
+        None => {}
+    }
+    Headline {
+        code: section.verdict.to_string(),
+        words,
+        meaning,
+        tone,
+        reason: section.reason.clone(),
+        rule: format!("rule {} of the verdict table", section.rule),
+        tags,
+    }
+}
+
+/// Findings that a reader must know before believing the verdict.
+pub fn cautions(report: &AuditReport) -> Vec<String> {
+    report
+        .findings
+        .iter()
+        .filter(|finding| is_caution(finding))
+        .map(|finding| format!("{}: {}", finding_code(finding), finding.message))
+        .collect()
+}
+
+fn is_caution(finding: &Finding) -> bool {
+    finding.code == FindingCode::PreprocessingAssumed
+}
+
+pub fn decision(report: &AuditReport) -> Option<Decision> {
+    let check = report
+        .checks
+        .iter()
+        .find(|check| check.code == CheckCode::CrossTestChange)?;
+    let (estimate, limit) = (check.estimate?, check.limit?);
+    let (state, _, tone) = state(check.state);
+    let sentence = match check.state {
+        CheckState::Pass => {
+            "The whole interval lies above the margin: no worse than today, within the margin."
+        }
+        CheckState::Fail => {
+            "The whole interval lies below the margin: the loss is proven to exceed it."
+        }
+        CheckState::Unsettled => "Neither a loss beyond the margin nor its absence is proven.",
+        CheckState::NotTested => "Not tested.",
+    };
+    Some(Decision {
+        name: "D = mAP(new->old) - mAP(old->old)".into(),
+        value_text: change(estimate.value),
+        interval_text: interval(&estimate, change),
+        interval_note: format!(
+            "{} % interval, {}; n = {}, {}",
+            plain(100.0 * estimate.level),
+            method(estimate.method),
+            counted(report.probe.queries, "query", "queries"),
+            counted(report.probe.query_identities, "identity", "identities"),
+        ),
+        limit_text: format!("margin {}", plain(limit)),
+        state,
+        sentence: sentence.into(),
+        tone,
+        value: estimate.value,
+        lower: estimate.lower,
+        upper: estimate.upper,
+        limit,
+    })
+}
+
+pub fn counts(report: &AuditReport) -> Vec<Fact> {
+    let probe = &report.probe;
+    let mut facts = vec![
+        Fact::new("queries", count(probe.queries)),
+        Fact::new("query identities", count(probe.query_identities)),
+        Fact::new("gallery items", count(probe.gallery)),
+        Fact::new("negative flips", "not tested"),
+    ];
+    if let Some(compatibility) = &report.compatibility {
+        let flips = &compatibility.flips;
+        facts[3].value = format!(
+            "{} ({})",
+            count(flips.right_wrong),
+            percent(flips.negative.value)
+        );
+    }
+    facts
+}
+
+/// How fine this probe can judge.
+pub fn assay(report: &AuditReport) -> Vec<String> {
+    let assay = &report.assay;
+    let mut lines = vec![
+        format!(
+            "Labels shuffled {} times, old->old mAP is {} on average (p = {:.3}): {}.",
+            count(assay.permutations),
+            measure(assay.shuffled),
+            assay.p_value,
+            if assay.can_judge {
+                "the probe can judge"
+            } else {
+                "the probe can't judge"
+            }
+        ),
+        format!(
+            "Largest margin that this probe could judge: {}.",
+            measure(assay.largest_margin.max(0.0))
+        ),
+    ];
+    if let Some(resolvable) = assay.resolvable_margin {
+        lines.push(format!(
+            "Resolvable margin: a loss of {} mAP would be found with power .8 (one-sided {}).",
+            measure(resolvable),
+            plain(report.policy.alpha)
+        ));
+    }
+    lines.push(format!(
+        "Blind share: damage to {} of the identities or fewer can stay unseen by any method.",
+        percent(assay.blind_share)
+    ));
+    lines
+}
+
+pub fn check(check: &Check) -> CheckLine {
+    let (state, mark, tone) = state(check.state);
+    let number: fn(f64) -> String = match check.code {
+        CheckCode::UpgradeWorth | CheckCode::CrossTestChange => change,
+        CheckCode::ExcessFlips | CheckCode::NegativeFlips => percent,
+        CheckCode::AssaySensitivity => measure,
+        CheckCode::Dimensions | CheckCode::QueryIdentities => plain,
+    };
+    let relation = match (check.code, check.safe_side) {
+        (CheckCode::Dimensions, _) => "=",
+        (CheckCode::AssaySensitivity | CheckCode::QueryIdentities, _) => "≥",
+        (_, SafeSide::Above) => ">",
+        (_, SafeSide::Below) => "<",
+    };
+    let limit_number: fn(f64) -> String = match check.code {
+        CheckCode::ExcessFlips | CheckCode::NegativeFlips => percent,
+        _ => plain,
+    };
+    let value = check
+        .estimate
+        .map(|estimate| estimate.value)
+        .or(check.value);
+    let mut detail = Vec::new();
+    if check.estimate.is_none() {
+        detail.push(check.message.clone());
+    }
+    detail.extend(check.settles.clone());
+    CheckLine {
+        code: code_name(check.code),
+        name: match check.code {
+            CheckCode::AssaySensitivity => "Probe can judge: largest margin",
+            CheckCode::QueryIdentities => "Query identities",
+            CheckCode::Dimensions => "Dimensions, new model",
+            CheckCode::UpgradeWorth => "W = mAP(new->new) - mAP(old->old)",
+            CheckCode::CrossTestChange => "D = mAP(new->old) - mAP(old->old)",
+            CheckCode::ExcessFlips => "Excess flips (right old->old and new->new, wrong new->old)",
+            CheckCode::NegativeFlips => "Negative flips (right old->old, wrong new->old)",
+        },
+        value: value.map_or_else(|| "-".to_owned(), number),
+        interval: check
+            .estimate
+            .map_or_else(String::new, |estimate| interval(&estimate, number)),
+        limit: check.limit.map_or_else(
+            || "-".to_owned(),
+            |limit| format!("{relation} {}", limit_number(limit)),
+        ),
+        state,
+        mark,
+        tone: if check.severity == CheckSeverity::Warn && tone == Tone::Bad {
+            Tone::Unsure
+        } else {
+            tone
+        },
+        severity: match check.severity {
+            CheckSeverity::Gate => "gate",
+            CheckSeverity::Warn => "warn",
+        },
+        detail: detail.join("; "),
+    }
+}
+
+pub fn finding(finding: &Finding) -> FindingLine {
+    let (severity, tone) = match finding.severity {
+        Severity::Warning => ("warning", Tone::Unsure),
+        Severity::Info => ("info", Tone::Plain),
+    };
+    FindingLine {
+        code: finding_code(finding),
+        severity,
+        tone,
+        message: finding.message.clone(),
+        items: finding.items.join(", "),
+        said_first: is_caution(finding),
+    }
+}
+
+/// The code as it stands in the JSON.
+fn finding_code(finding: &Finding) -> String {
+    serde_json::to_value(finding.code)
+        .ok()
+        .and_then(|code| Some(code.as_str()?.to_owned()))
+        .expect("a finding's code is a JSON string")
+}
+
+/// Word, mark and tone.
+fn state(state: CheckState) -> (&'static str, &'static str, Tone) {
+    match state {
+        CheckState::Pass => ("pass", "✓", Tone::Good),
+        CheckState::Fail => ("fail", "✗", Tone::Bad),
+        CheckState::Unsettled => ("unsettled", "?", Tone::Unsure),
+        CheckState::NotTested => ("not tested", "–", Tone::Plain),
+    }
+}
+
+fn method(method: IntervalMethod) -> &'static str {
+    match method {
+        IntervalMethod::BcaByIdentity => "BCa bootstrap by identity",
+        IntervalMethod::LinearisedT => "linearised t by identity",
+        IntervalMethod::KornGraubard => "Korn-Graubard",
+    }
+}
