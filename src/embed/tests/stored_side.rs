@@ -88,7 +88,7 @@ fn equal_rows_under_other_ids_are_another_model() {
     );
     let otherwise = hash(
         "e",
-        &["item0", "item1", "item2", "zz"],
+        &["item0", "item1", "item2", "w"],
         &[values.as_slice(), &[7.0, 8.0]].concat(),
     );
     assert_ne!(renamed, otherwise);

@@ -213,6 +213,8 @@ fn a_pooling_that_is_not_known_is_refused_unless_overruled() {
             || found.contains("mean_tokens and max_tokens"),
         "{found}"
     );
+    let exchanged = r#"{"pooling_mode_max_tokens": true, "pooling_mode_mean_tokens": true}"#;
+    assert!(message(exchanged, &plain).contains("max_tokens and mean_tokens"));
     let last = r#"{"pooling_mode_lasttoken": true, "pooling_mode_mean_tokens": false}"#;
     assert!(message(last, &plain).contains("found lasttoken"));
     assert!(message("[]", &plain).contains("1_Pooling/config.json"));
