@@ -176,7 +176,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "N", help_heading = "Judging")]
     pub seed: Option<u64>,
 
-    /// Folder of the report (default: reports/<old>-vs-<new>)
+    /// Folder of the report (default: reports/OLD-vs-NEW)
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Show inputs, outputs, preprocessing and counts; run nothing
@@ -203,7 +203,7 @@ pub struct RuntimeArgs {
     /// ONNX Runtime's library
     #[arg(long, value_name = "PATH", help_heading = "Running")]
     pub onnxruntime: Option<PathBuf>,
-    /// auto, cpu, cuda[:N] or tensorrt[:N]
+    /// auto, cpu, cuda, cuda:N, tensorrt or tensorrt:N
     #[arg(
         long,
         value_name = "DEVICE",

@@ -1,7 +1,7 @@
 //! Stage 6: the audit report (the JSON) and its renderings.
 //!
 //! [`AuditReport`] is data: every number with its interval, unrounded. [`view`] rounds and words it once;
-//! renderers turn it into text or bytes and never recompute a verdict; one place ([`write`]) touches files.
+//! renderers turn it into text or bytes and never recompute a verdict; one place ([`write()`]) touches files.
 
 pub mod assemble;
 pub mod figures;

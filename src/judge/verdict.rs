@@ -73,7 +73,15 @@ pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
         (
             7,
             Verdict::FullBackfill,
-            format!("Mean quality holds, but {}.{no_gain}", check.message),
+            format!(
+                "The mean loss is {}, but one gate fails: {}.{no_gain}",
+                if state(CheckCode::CrossTestChange) == CheckState::Pass {
+                    "within the margin"
+                } else {
+                    "not settled"
+                },
+                check.message
+            ),
         )
     } else if let Some(check) = gates().find(|check| check.state == CheckState::Unsettled) {
         let settles = check

@@ -3,13 +3,17 @@
 mod card;
 mod charts;
 mod drawing;
+mod lettering;
 
 pub use card::card;
 pub use charts::{credibility, decision, pairings, subclusters};
 pub use drawing::Drawing;
 
 use super::view::{Tone, View};
-use drawing::{Color, Type};
+use lettering::Type;
+
+/// A colour, as in the style sheet of the page, which turns each of them into its dark twin.
+pub type Color = (u8, u8, u8);
 
 /// Width of a figure on a page and in `figures/`.
 pub const WIDE: u32 = 720;

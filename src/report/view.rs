@@ -7,6 +7,7 @@ pub mod format;
 
 mod evidence;
 mod provenance;
+mod structure;
 mod top;
 
 use serde::Serialize;
@@ -388,11 +389,11 @@ impl View {
             changes: evidence::changes(report),
             flips: evidence::flips(report),
             worst_flips: evidence::worst_flips(report, thumbnails),
-            subclusters_note: evidence::subclusters_note(report),
-            subclusters: evidence::subclusters(report),
-            subcluster_bars: evidence::subcluster_bars(report),
-            consensus: evidence::consensus(report),
-            credibility: evidence::credibility(report, thumbnails),
+            subclusters_note: structure::subclusters_note(report),
+            subclusters: structure::subclusters(report),
+            subcluster_bars: structure::subcluster_bars(report),
+            consensus: structure::consensus(report),
+            credibility: structure::credibility(report, thumbnails),
             threshold_transfer: evidence::threshold_transfer(report),
             agreement: evidence::agreement(report),
             models: provenance::models(report),

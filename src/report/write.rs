@@ -73,7 +73,7 @@ pub fn write(report: &AuditReport, items: &[ItemRow], out: &Path) -> Result<(), 
 /// them as they are.
 ///
 /// # Errors
-/// As [`json::from_json`] and [`write`].
+/// As [`json::from_json`] and [`write()`].
 pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
     let out = if out == Path::new("") {
         Path::new(".")

@@ -30,7 +30,7 @@ pub struct ScoreOverflow {
     pub gallery: usize,
 }
 
-/// Gallery embeddings laid out for the kernel: panels of [`LANES`] items, dimension-major inside.
+/// Gallery embeddings laid out for the kernel: panels of 32 items, dimension-major inside.
 pub struct PackedGallery {
     items: Vec<usize>,
     dim: usize,

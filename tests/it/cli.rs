@@ -90,15 +90,68 @@ fn unknown_config_keys_are_refused_with_a_suggestion() {
 
 #[test]
 fn strict_refuses_assumed_preprocessing() {
-    let text = refused(&[
-        &path("emoji/old.onnx"),
-        &path("emoji/old_int8.onnx"),
-        &path("emoji"),
-        "--strict",
-    ]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let nothing = folder.path().join("nothing.toml");
+    std::fs::write(&nothing, "").expect("written");
+    let nothing = nothing.to_str().expect("UTF-8");
+    let (old, new, probe) = (
+        path("emoji/old.onnx"),
+        path("emoji/old_int8.onnx"),
+        path("emoji"),
+    );
+    let text = refused(&[&old, &new, &probe, "--strict", "--config", nothing]);
     assert!(
         text.contains("old model") && text.contains("preprocessing"),
         "{text}"
+    );
+    let audit = Audit::run(
+        old.as_ref(),
+        new.as_ref(),
+        probe.as_ref(),
+        &["--config", nothing],
+    );
+    assert!(audit.findings().contains(&"preprocessing-assumed"));
+    // The data's own audit.toml says it.
+    let audit = Audit::run(old.as_ref(), new.as_ref(), probe.as_ref(), &["--strict"]);
+    assert!(!audit.findings().contains(&"preprocessing-assumed"));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_exits_130_and_leaves_nothing_half_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("report");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
+        .args([
+            path("emoji/old.onnx"),
+            path("emoji/new_bct_near.onnx"),
+            path("emoji"),
+        ])
+        .args([
+            "--no-cache",
+            "--threads",
+            "1",
+            "--out",
+            out.to_str().expect("UTF-8"),
+        ])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    // Long enough to be inside the audit, short enough not to be done: embedding alone takes over a second.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let pid = child.id().to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .expect("kill");
+    assert!(killed.success());
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("readable").count(),
+        0,
+        "nothing is left"
     );
 }
 

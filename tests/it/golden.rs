@@ -9,7 +9,7 @@ use ndarray::Array2;
 use serde::Deserialize;
 
 use crate::properties::probe_of;
-use crate::run::root;
+use crate::run::{Audit, data, root};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -35,6 +35,34 @@ fn matrix(rows: &[Vec<f32>]) -> Embeddings {
     let flat: Vec<f32> = rows.iter().flatten().copied().collect();
     let rows = Array2::from_shape_vec((rows.len(), rows[0].len()), flat).expect("a rectangle");
     Embeddings::dense(rows, false).expect("finite")
+}
+
+/// The report's numbers and those with ties in the query's favour, against numpy on the same models.
+#[test]
+fn both_tie_rules_agree_with_numpy() {
+    let path = root().join("fixtures/golden/emoji_ties.json");
+    let golden: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).expect("the file")).expect("JSON");
+    let mut compared = 0;
+    for (model, pairings) in golden["models"].as_object().expect("models") {
+        let new = data(&format!("emoji/{model}.onnx"));
+        let audit = Audit::run(&data("emoji/old.onnx"), &new, &data("emoji"), &[]);
+        for (pairing, rules) in pairings.as_object().expect("pairings") {
+            for measure in ["mAP", "CMC@1"] {
+                let (against, favour) = audit.measure_and_optimistic(pairing, measure);
+                for (rule, found) in [("against", against), ("favour", favour)] {
+                    let expected = rules[rule][measure].as_f64().expect("a number");
+                    // f32 scores could swap two that differ by less than their rounding; on these none do.
+                    assert!(
+                        (found - expected).abs() < 1e-9,
+                        "{model} {pairing} {measure} {rule}: {found} {expected}"
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(compared, 4 * 4 * 2 * 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! report.png: the report on one card, for a chat or a pull request.
 
-use super::drawing::{Anchor, Drawing, fitted, wrapped};
+use super::drawing::{Anchor, Drawing};
+use super::lettering::{fitted, wrapped};
 use super::{
     INK, MUTED, NEW, OLD, PANEL, RULE, UNSURE_PALE, badge, bold, charts, regular, tone_color,
 };

@@ -1,6 +1,7 @@
 //! The four charts. Each draws what the view says and nothing it does not say.
 
-use super::drawing::{Anchor, Drawing, fitted, text_width};
+use super::drawing::{Anchor, Drawing};
+use super::lettering::{fitted, text_width};
 use super::{BAD, BAD_PALE, INK, MUTED, NEW, OLD, RULE, bold, regular, tone_color};
 use crate::report::view::{Bar, View, format};
 

@@ -38,6 +38,15 @@ pub fn plain(value: f64) -> String {
     })
 }
 
+/// A p-value after its sign: `= 0.302`, `< 0.001`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 {
+        "< 0.001".into()
+    } else {
+        format!("= {p:.3}")
+    }
+}
+
 /// Both ends of an interval in brackets.
 pub fn interval(estimate: &Estimate, number: fn(f64) -> String) -> String {
     format!("[{}, {}]", number(estimate.lower), number(estimate.upper))
@@ -147,6 +156,8 @@ mod tests {
             (change(-0.00001), "+0.0000"),
             (change(f64::NEG_INFINITY), "-inf"),
             (percent(0.01493), "1.49 %"),
+            (p_value(0.302), "= 0.302"),
+            (p_value(0.000_2), "< 0.001"),
             (plain(-0.01), "-0.01"),
             (plain(0.05), "0.05"),
             (plain(20.0), "20"),

@@ -1,6 +1,6 @@
 //! The top of the report: the answer, why, what was not tested, the number that decides, the checks.
 
-use super::format::{change, count, counted, interval, measure, percent, plain};
+use super::format::{change, count, counted, interval, measure, p_value, percent, plain};
 use super::{CheckLine, Decision, Fact, FindingLine, Headline, Tone};
 use crate::domain::{Finding, FindingCode, IntervalMethod, Severity};
 use crate::judge::verdict::code_name;
@@ -128,10 +128,10 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
     let assay = &report.assay;
     let mut lines = vec![
         format!(
-            "Labels shuffled {} times, old->old mAP is {} on average (p = {:.3}): {}.",
+            "Labels shuffled {} times, old->old mAP is {} on average (p {}): {}.",
             count(assay.permutations),
             measure(assay.shuffled),
-            assay.p_value,
+            p_value(assay.p_value),
             if assay.can_judge {
                 "the probe can judge"
             } else {
