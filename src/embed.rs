@@ -1,4 +1,7 @@
 //! Stage 2: a probe and a model become embeddings.
+//!
+//! [`embed`] either runs a model over the items (`run`, after `resolve` has decided how its inputs are made) or
+//! looks the items up in a stored file (`stored_side`).
 
 mod cache;
 mod error;
@@ -22,8 +25,9 @@ use crate::domain::{Embeddings, Finding, FindingCode, Probe, Setting, Severity, 
 use crate::runtime::Runtime;
 
 use cache::Digest;
+use external::ModelFile;
 use resolve::Resolved;
-use session::OnnxModel;
+use session::{OnnxModel, TensorSpec};
 
 pub use error::EmbedError;
 pub use stored_side::embed_with_stored;
@@ -140,8 +144,14 @@ pub struct ModelInfo {
     pub preprocessing_key: String,
     /// Dimensions of an embedding.
     pub dim: usize,
+    /// Inputs; empty for stored embeddings.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs; empty for stored embeddings.
+    pub outputs: Vec<TensorSpec>,
     /// Output in use.
     pub output: Option<String>,
+    /// Element type that most of the model's weights are stored in (`float32`, `int8`).
+    pub precision: Option<String>,
     /// Execution provider in use.
     pub provider: Option<String>,
     /// ONNX Runtime's version.
@@ -258,7 +268,9 @@ pub fn describe(
             findings: Vec::new(),
         });
     };
-    let (model, resolved) = open(probe, path, options, runtime)?;
+    let Opened {
+        model, resolved, ..
+    } = open(probe, path, options, runtime)?;
     Ok(ModelDescription {
         name: source.name(),
         inputs: model.inputs.iter().map(ToString::to_string).collect(),
@@ -268,19 +280,37 @@ pub fn describe(
     })
 }
 
+/// A model that is ready to run over a probe.
+struct Opened {
+    file: ModelFile,
+    model: OnnxModel,
+    resolved: Resolved,
+    /// ONNX Runtime's version.
+    version: String,
+}
+
+/// Reads the file first: that refuses external data outside the model's folder before the runtime would read it.
 fn open(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
     runtime: Option<&Runtime>,
-) -> Result<(OnnxModel, Resolved), EmbedError> {
+) -> Result<Opened, EmbedError> {
     let runtime = runtime.ok_or_else(|| EmbedError::NoRuntime { path: path.into() })?;
+    let file = external::read(path)?;
     let model = OnnxModel::open(runtime, path)?;
     let resolved = resolve::resolve(probe, path, &model, options)?;
-    Ok((model, resolved))
+    Ok(Opened {
+        file,
+        model,
+        resolved,
+        version: runtime.version.clone(),
+    })
 }
-
-/// Checked embeddings from one optional row an item.
+/// Checked embeddings from one optional row an item, L2-normalised for cosine.
+///
+/// # Errors
+/// [`EmbedError::Unusable`]: values that are not finite; for cosine, rows of zeros.
 fn collect(
     probe: &Probe,
     path: &Path,
@@ -349,3 +379,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,7 +120,7 @@ fn parse(bytes: &[u8]) -> Option<(Option<bool>, BTreeMap<Digest, Record>)> {
     let (count, rest) = rest.split_first_chunk::<8>()?;
     let dim = u32::from_le_bytes(*dim) as usize;
     let size = 32 + 32 + 1 + 4 * dim;
-    if rest.len() as u64 != u64::from_le_bytes(*count) * size as u64 {
+    if Some(rest.len() as u64) != u64::from_le_bytes(*count).checked_mul(size as u64) {
         return None;
     }
     let mut records = BTreeMap::new();

@@ -55,6 +55,42 @@ pub enum EmbedError {
         /// As the model names it.
         location: String,
     },
+    /// External data that is not there.
+    #[error("{}: its external data {} cannot be read: {source}", path.display(), file.display())]
+    ExternalRead {
+        /// The model.
+        path: PathBuf,
+        /// The external-data file.
+        file: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file beside the model says what cannot be done, or cannot be understood.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Sidecar {
+        /// The file.
+        path: PathBuf,
+        /// What is understood.
+        expected: &'static str,
+        /// What it says.
+        found: String,
+    },
+    /// A model's own tensor file has fewer rows than the probe.
+    #[error("{}: expected {expected} rows, one an item, found {found}", path.display())]
+    TensorRows {
+        /// The tensor file.
+        path: PathBuf,
+        /// Items.
+        expected: usize,
+        /// Rows.
+        found: usize,
+    },
+    /// A model without inputs gives every item the same embedding.
+    #[error("{}: the model takes no input", path.display())]
+    NoInputs {
+        /// The model.
+        path: PathBuf,
+    },
     /// Inputs that nothing can fill.
     #[error(
         "{}: nothing fills the model's input {input}; the probe offers {}",
@@ -183,14 +219,14 @@ pub enum EmbedError {
         side: crate::domain::Side,
     },
     /// Too many unreadable items.
-    #[error("{count} items cannot be read ({allowed} tolerated); the first: {first}")]
+    #[error("{count} items cannot be read ({allowed} tolerated): {}", first.join("; "))]
     BadItems {
         /// How many.
         count: usize,
         /// How many may be.
         allowed: usize,
-        /// The first one's error.
-        first: String,
+        /// Ids and errors of the first few.
+        first: Vec<String>,
     },
     /// The model failed while running.
     #[error("{}: the model failed: {cause}", path.display())]
@@ -260,6 +296,16 @@ impl EmbedError {
                 "export the model to ONNX again; a partial download looks like this"
             }
             EmbedError::ExternalOutside { .. } => "keep a model's external data beside it",
+            EmbedError::ExternalRead { .. } => {
+                "the file belongs to the model: copy it into the model's folder under this very name"
+            }
+            EmbedError::Sidecar { .. } => {
+                "set pooling for this model in audit.toml: it wins over the file"
+            }
+            EmbedError::TensorRows { .. } => {
+                "rows stand in the manifest's order, one an item, for each model"
+            }
+            EmbedError::NoInputs { .. } => "export it with its inputs",
             EmbedError::InputMissing { .. } => {
                 "name the arrays of --tensors as the model names its inputs, or give a tokenizer for text"
             }

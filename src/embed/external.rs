@@ -1,6 +1,8 @@
-//! The content hash of a model: its file and every external-data file that it names.
+//! What the model file says by itself: its content hash with every external-data file that it names, and the
+//! precision of its weights.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
@@ -67,6 +69,10 @@ struct SparseTensorProto {
 
 #[derive(Clone, PartialEq, Message)]
 struct TensorProto {
+    #[prost(int64, repeated, tag = "1")]
+    dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    data_type: i32,
     #[prost(message, repeated, tag = "13")]
     external_data: Vec<StringStringEntryProto>,
 }
@@ -79,11 +85,38 @@ struct StringStringEntryProto {
     value: String,
 }
 
-/// BLAKE3, hex, over the model's bytes and, by name, each external-data file's name, length and bytes.
-///
+/// TensorProto.DataType of what weights are stored in, and its usual name. Not among them are the wide integers: those
+/// are shapes and indices.
+const PRECISIONS: [(i32, &str); 12] = [
+    (1, "float32"),
+    (2, "uint8"),
+    (3, "int8"),
+    (10, "float16"),
+    (11, "float64"),
+    (16, "bfloat16"),
+    (17, "float8"),
+    (18, "float8"),
+    (19, "float8"),
+    (20, "float8"),
+    (21, "uint4"),
+    (22, "int4"),
+];
+
+/// What is read off a model's file, and the files it names, without running it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// BLAKE3, hex, over the model's bytes and, by name, each external-data file's name and bytes; every part is
+    /// preceded by its length, so no two models give the same stream.
+    pub hash: String,
+    /// Element type that most weights are stored in; `None` for a model without weights.
+    pub precision: Option<&'static str>,
+}
+
+/// Reads a model's file and its external data.
+//////
 /// # Errors
 /// An unreadable file, no ONNX model, external data outside the model's folder.
-pub fn model_hash(path: &Path) -> Result<String, EmbedError> {
+pub fn read(path: &Path) -> Result<ModelFile, EmbedError> {
     let bytes = std::fs::read(path).map_err(|source| EmbedError::Read {
         path: path.into(),
         source,
@@ -98,31 +131,38 @@ pub fn model_hash(path: &Path) -> Result<String, EmbedError> {
             cause: "it holds no graph".into(),
         });
     }
-    let mut locations = BTreeSet::new();
-    model
-        .graph
-        .iter()
-        .for_each(|graph| of_graph(graph, &mut locations));
+    let mut seen = Seen::default();
+    model.graph.iter().for_each(|graph| seen.graph(graph));
     model
         .functions
         .iter()
-        .for_each(|function| of_nodes(&function.node, &mut locations));
+        .for_each(|function| seen.nodes(&function.node));
     let mut hasher = blake3::Hasher::new();
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(&bytes);
-    for location in locations {
-        let file = inside(path, &location)?;
-        let failed = |source| EmbedError::Read {
-            path: file.clone(),
-            source,
-        };
-        // Weights are gigabytes for some models, so they are not held in memory.
-        let external = File::open(&file).map_err(failed)?;
-        let length = external.metadata().map_err(failed)?.len();
+    for location in &seen.locations {
+        let file = inside(path, location)?;
+        hasher.update(&(location.len() as u64).to_le_bytes());
         hasher.update(location.as_bytes());
-        hasher.update(&length.to_le_bytes());
-        hasher.update_reader(external).map_err(failed)?;
+        // Gigabytes of weights are not held in memory.
+        add_file(&mut hasher, &file).map_err(|source| EmbedError::ExternalRead {
+            path: path.into(),
+            file,
+            source,
+        })?;
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(ModelFile {
+        hash: hasher.finalize().to_hex().to_string(),
+        precision: seen.precision(),
+    })
+}
+
+/// Length, then bytes.
+fn add_file(hasher: &mut blake3::Hasher, path: &Path) -> std::io::Result<()> {
+    let file = File::open(path)?;
+    hasher.update(&file.metadata()?.len().to_le_bytes());
+    hasher.update_reader(file)?;
+    Ok(())
 }
 
 /// The file that a location names, refused when it leaves the model's folder, by its name or through a link.
@@ -142,11 +182,13 @@ fn inside(model: &Path, location: &str) -> Result<PathBuf, EmbedError> {
         _ => Path::new("."),
     };
     let file = folder.join(location);
-    let real = |path: &Path| {
-        path.canonicalize().map_err(|source| EmbedError::Read {
-            path: path.into(),
-            source,
-        })
+    let real = |file: &Path| {
+        file.canonicalize()
+            .map_err(|source| EmbedError::ExternalRead {
+                path: model.into(),
+                file: file.into(),
+                source,
+            })
     };
     if real(&file)?.starts_with(real(folder)?) {
         Ok(file)
@@ -155,52 +197,62 @@ fn inside(model: &Path, location: &str) -> Result<PathBuf, EmbedError> {
     }
 }
 
-fn of_graph(graph: &GraphProto, locations: &mut BTreeSet<String>) {
-    graph
-        .initializer
-        .iter()
-        .for_each(|tensor| of_tensor(tensor, locations));
-    graph
-        .sparse_initializer
-        .iter()
-        .for_each(|sparse| of_sparse(sparse, locations));
-    of_nodes(&graph.node, locations);
+/// What a walk over all tensors of a model has seen.
+#[derive(Default)]
+struct Seen {
+    /// External-data files, as the model names them.
+    locations: BTreeSet<String>,
+    /// Values by data type.
+    values: BTreeMap<i32, u64>,
 }
 
-fn of_sparse(sparse: &SparseTensorProto, locations: &mut BTreeSet<String>) {
-    sparse
-        .values
-        .iter()
-        .chain(&sparse.indices)
-        .for_each(|tensor| of_tensor(tensor, locations));
-}
-
-fn of_nodes(nodes: &[NodeProto], locations: &mut BTreeSet<String>) {
-    for attribute in nodes.iter().flat_map(|node| &node.attribute) {
-        attribute
-            .t
-            .iter()
-            .chain(&attribute.tensors)
-            .for_each(|tensor| of_tensor(tensor, locations));
-        attribute
-            .sparse_tensor
-            .iter()
-            .chain(&attribute.sparse_tensors)
-            .for_each(|sparse| of_sparse(sparse, locations));
-        attribute
-            .g
-            .iter()
-            .chain(&attribute.graphs)
-            .for_each(|graph| of_graph(graph, locations));
+impl Seen {
+    fn graph(&mut self, graph: &GraphProto) {
+        graph.initializer.iter().for_each(|t| self.tensor(t));
+        graph.sparse_initializer.iter().for_each(|s| self.sparse(s));
+        self.nodes(&graph.node);
     }
-}
 
-fn of_tensor(tensor: &TensorProto, locations: &mut BTreeSet<String>) {
-    let location = tensor
-        .external_data
-        .iter()
-        .find(|entry| entry.key == "location");
-    locations.extend(location.map(|entry| entry.value.clone()));
+    fn nodes(&mut self, nodes: &[NodeProto]) {
+        for attribute in nodes.iter().flat_map(|node| &node.attribute) {
+            let tensors = attribute.t.iter().chain(&attribute.tensors);
+            tensors.for_each(|t| self.tensor(t));
+            let sparse = attribute
+                .sparse_tensor
+                .iter()
+                .chain(&attribute.sparse_tensors);
+            sparse.for_each(|s| self.sparse(s));
+            let graphs = attribute.g.iter().chain(&attribute.graphs);
+            graphs.for_each(|g| self.graph(g));
+        }
+    }
+
+    fn sparse(&mut self, sparse: &SparseTensorProto) {
+        let tensors = sparse.values.iter().chain(&sparse.indices);
+        tensors.for_each(|t| self.tensor(t));
+    }
+
+    fn tensor(&mut self, tensor: &TensorProto) {
+        let size = tensor.dims.iter().fold(1_u64, |size, &axis| {
+            size.saturating_mul(axis.max(0).unsigned_abs())
+        });
+        let values = self.values.entry(tensor.data_type).or_default();
+        *values = values.saturating_add(size);
+        let location = tensor
+            .external_data
+            .iter()
+            .find(|entry| entry.key == "location");
+        self.locations
+            .extend(location.map(|entry| entry.value.clone()));
+    }
+
+    /// The type with the most values; of equals the one that ONNX counts first.
+    fn precision(&self) -> Option<&'static str> {
+        let counted = PRECISIONS
+            .iter()
+            .filter_map(|&(code, name)| Some((*self.values.get(&code)?, Reverse(code), name)));
+        counted.max().map(|(_, _, name)| name)
+    }
 }
 
 #[cfg(test)]
@@ -214,6 +266,7 @@ mod tests {
         };
         let tensor = TensorProto {
             external_data: vec![entry],
+            ..TensorProto::default()
         };
         // Inside a subgraph of a node, where a shallow look would miss it.
         let inner = GraphProto {
@@ -246,10 +299,32 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = model(folder.path(), "weights.bin");
         std::fs::write(folder.path().join("weights.bin"), b"one").expect("written");
-        let first = model_hash(&path).expect("hashed");
-        assert_eq!(first, model_hash(&path).expect("hashed"));
+        let first = read(&path).expect("hashed");
+        assert_eq!(first, read(&path).expect("hashed"));
         std::fs::write(folder.path().join("weights.bin"), b"two").expect("written");
-        assert_ne!(first, model_hash(&path).expect("hashed"));
+        assert_ne!(first, read(&path).expect("hashed"));
+    }
+
+    #[test]
+    fn precision_is_that_of_most_weights() {
+        let tensor = |data_type, dims: &[i64]| TensorProto {
+            dims: dims.to_vec(),
+            data_type,
+            ..TensorProto::default()
+        };
+        // 6 floats, 8 bytes, and more indices than either.
+        let graph = GraphProto {
+            initializer: vec![tensor(1, &[2, 3]), tensor(3, &[8]), tensor(7, &[100])],
+            ..GraphProto::default()
+        };
+        let mut seen = Seen::default();
+        assert_eq!(seen.precision(), None);
+        seen.graph(&graph);
+        assert_eq!(seen.precision(), Some("int8"));
+        // A scalar has no axes and one value; equal counts go to the type that ONNX counts first.
+        seen.tensor(&tensor(1, &[]));
+        seen.tensor(&tensor(1, &[1]));
+        assert_eq!(seen.precision(), Some("float32"));
     }
 
     #[test]
@@ -257,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         for location in ["../weights.bin", "/etc/hostname", "a/../../b"] {
             let path = model(folder.path(), location);
-            let error = model_hash(&path).expect_err("outside");
+            let error = read(&path).expect_err("outside");
             assert!(
                 matches!(error, EmbedError::ExternalOutside { .. }),
                 "{location}: {error}"
@@ -268,7 +343,7 @@ mod tests {
             std::os::unix::fs::symlink("/etc", folder.path().join("link")).expect("linked");
             let path = model(folder.path(), "link/hostname");
             assert!(matches!(
-                model_hash(&path),
+                read(&path),
                 Err(EmbedError::ExternalOutside { .. })
             ));
         }
@@ -277,10 +352,11 @@ mod tests {
     #[test]
     fn missing_external_data_names_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = model_hash(&model(folder.path(), "gone.bin"))
+        let error = read(&model(folder.path(), "gone.bin"))
             .expect_err("missing")
             .to_string();
         assert!(error.contains("gone.bin"), "{error}");
+        assert!(error.contains("model.onnx: its external data"), "{error}");
     }
 
     #[test]
@@ -288,10 +364,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.onnx");
         std::fs::write(&path, "<html>not found</html>").expect("written");
-        let error = model_hash(&path).expect_err("no model").to_string();
+        let error = read(&path).expect_err("no model").to_string();
         assert!(error.contains("not an ONNX model"), "{error}");
         std::fs::write(&path, b"").expect("written");
-        let error = model_hash(&path).expect_err("empty").to_string();
+        let error = read(&path).expect_err("empty").to_string();
         assert!(error.contains("no graph"), "{error}");
     }
 }

@@ -36,13 +36,16 @@ pub fn content(
     item: &Item,
     resolved: &Resolved,
     options: &EmbedOptions<'_>,
+    specs: &[TensorSpec],
 ) -> Result<Digest, String> {
     let bytes = match (&resolved.inputs, &item.source) {
         (Inputs::Image { .. }, Source::Image(path)) => {
             std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?
         }
-        (Inputs::Text(_), _) => prefixed(item, options)?.into_bytes(),
-        (Inputs::Tensors(tensors), Source::TensorRow(row)) => return Ok(row_digest(tensors, *row)),
+        (Inputs::Text { .. }, _) => prefixed(item, options)?.into_bytes(),
+        (Inputs::Tensors(tensors), Source::TensorRow(row)) => {
+            return Ok(row_digest(tensors, *row, specs));
+        }
         _ => return Err("the item's input is of another kind than the model's".into()),
     };
     Ok(*blake3::hash(&bytes).as_bytes())
@@ -53,6 +56,7 @@ pub fn prepare(
     item: &Item,
     resolved: &Resolved,
     options: &EmbedOptions<'_>,
+    specs: &[TensorSpec],
 ) -> Result<Prepared, String> {
     match (&resolved.inputs, &item.source) {
         (
@@ -82,7 +86,7 @@ pub fn prepare(
                 sixteen_bit: image.sixteen_bit,
             })
         }
-        (Inputs::Text(tokens), _) => {
+        (Inputs::Text { tokens, .. }, _) => {
             let text = prefixed(item, options)?;
             let ids = tokens.encode(&text).map_err(|error| error.to_string())?;
             let bare = item.text().unwrap_or_default();
@@ -94,7 +98,7 @@ pub fn prepare(
         }
         (Inputs::Tensors(tensors), Source::TensorRow(row)) => Ok(Prepared {
             row: Row::Tensor(*row),
-            input: row_digest(tensors, *row),
+            input: row_digest(tensors, *row, specs),
             sixteen_bit: false,
         }),
         _ => Err("the item's input is of another kind than the model's".into()),
@@ -112,17 +116,17 @@ fn prefixed(item: &Item, options: &EmbedOptions<'_>) -> Result<String, String> {
     Ok(format!("{}{text}", prefix.unwrap_or_default()))
 }
 
-fn row_digest(tensors: &Tensors, row: usize) -> Digest {
+fn row_digest(tensors: &Tensors, row: usize, specs: &[TensorSpec]) -> Digest {
     let mut hasher = blake3::Hasher::new();
-    hash_row(tensors, row, &mut hasher);
+    hash_row(tensors, row, specs, &mut hasher);
     *hasher.finalize().as_bytes()
 }
 
-/// Adds one row of every array: its name, type and shape, then its values, so that equal bytes of another shape or of
-/// another array differ.
-pub fn hash_row(tensors: &Tensors, row: usize, hasher: &mut blake3::Hasher) {
-    for name in tensors.names() {
-        let Some(tensor) = tensors.get(name) else {
+/// Adds what the model takes of a row: each input's name, its array's type, shape and values, so that equal bytes of
+/// another shape or of another input differ.
+pub fn hash_row(tensors: &Tensors, row: usize, specs: &[TensorSpec], hasher: &mut blake3::Hasher) {
+    for spec in specs {
+        let Some(tensor) = array_of(tensors, spec, specs) else {
             continue;
         };
         let dtype = match tensor.row(row) {
@@ -130,9 +134,21 @@ pub fn hash_row(tensors: &Tensors, row: usize, hasher: &mut blake3::Hasher) {
             TensorRow::I64(_) => "i64",
             TensorRow::U8(_) => "u8",
         };
-        hasher.update(format!("{name:?} {dtype} {:?}\n", tensor.row_shape()).as_bytes());
+        let head = format!("{:?} {dtype} {:?}\n", spec.name, tensor.row_shape());
+        hasher.update(head.as_bytes());
         hasher.update(&tensor.row_bytes(row));
     }
+}
+
+/// The array of an input: by its name, or the one array of a `.npy` for the only input.
+pub fn array_of<'a>(
+    tensors: &'a Tensors,
+    spec: &TensorSpec,
+    specs: &[TensorSpec],
+) -> Option<&'a Tensor> {
+    tensors
+        .get(&spec.name)
+        .or_else(|| tensors.get("").filter(|_| specs.len() == 1))
 }
 
 /// Runs the rows as one batch and returns one embedding a row, after pooling and truncation.
@@ -165,12 +181,18 @@ pub fn run(
             .chunks_exact(sequence * dim)
             .enumerate()
             .map(|(i, item)| {
+                // A mask of another length (a model that merges tokens) cannot say which ones count.
                 let weights = mask
                     .as_ref()
-                    .map(|mask| &mask[i * sequence..(i + 1) * sequence]);
-                mean(item, dim, weights)
+                    .map(|mask| {
+                        mask.get(i * sequence..(i + 1) * sequence)
+                            .filter(|_| mask.len() == n * sequence)
+                            .ok_or_else(wrong)
+                    })
+                    .transpose()?;
+                Ok(mean(item, dim, weights))
             })
-            .collect(),
+            .collect::<Result<_, EmbedError>>()?,
         _ => return Err(wrong()),
     };
     match options.model.dims {
@@ -225,7 +247,10 @@ fn batch(
                 None,
             )
         }
-        Inputs::Text(tokens) => {
+        Inputs::Text {
+            tokens,
+            length: fixed,
+        } => {
             let ids: Vec<&[i64]> = rows
                 .iter()
                 .map(|row| match row {
@@ -233,7 +258,8 @@ fn batch(
                     Row::Image(_) | Row::Tensor(_) => &[],
                 })
                 .collect();
-            let length = ids.iter().map(|ids| ids.len()).max().unwrap_or(0).max(1);
+            let longest = ids.iter().map(|ids| ids.len()).max().unwrap_or(0);
+            let length = fixed.unwrap_or(longest.max(1));
             let padded = |value: &dyn Fn(&[i64], usize) -> i64| -> Vec<i64> {
                 ids.iter()
                     .flat_map(|ids| (0..length).map(|t| value(ids, t)))
@@ -283,7 +309,7 @@ fn image_shape(resolved: &Resolved) -> Vec<usize> {
                 crate::config::Layout::Nhwc => vec![height, width, 3],
             }
         }
-        Inputs::Text(_) | Inputs::Tensors(_) => Vec::new(),
+        Inputs::Text { .. } | Inputs::Tensors(_) => Vec::new(),
     }
 }
 
@@ -299,17 +325,13 @@ fn tensor_batch(
             Row::Image(_) | Row::Tokens(_) => None,
         })
         .collect();
-    let of = |name: &str| {
-        tensors
-            .get(name)
-            .or_else(|| tensors.get("").filter(|_| specs.len() == 1))
-    };
-    let length = of("input_ids")
+    let length = tensors
+        .get("input_ids")
         .and_then(|ids| ids.row_shape().first().copied())
         .unwrap_or(0);
     let inputs = specs
         .iter()
-        .map(|spec| match of(&spec.name) {
+        .map(|spec| match array_of(tensors, spec, specs) {
             Some(tensor) => {
                 let mut shape = tensor.row_shape().to_vec();
                 shape.insert(0, indices.len());
@@ -326,11 +348,13 @@ fn tensor_batch(
             },
         })
         .collect();
-    let mask = of("attention_mask").map(|mask| match gather(mask, &indices) {
-        Values::I64(values) => values,
-        Values::F32(values) => values.into_iter().map(|v| v as i64).collect(),
-        Values::U8(values) => values.into_iter().map(i64::from).collect(),
-    });
+    let mask = tensors
+        .get("attention_mask")
+        .map(|mask| match gather(mask, &indices) {
+            Values::I64(values) => values,
+            Values::F32(values) => values.into_iter().map(|v| v as i64).collect(),
+            Values::U8(values) => values.into_iter().map(i64::from).collect(),
+        });
     (inputs, mask)
 }
 

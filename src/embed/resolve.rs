@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::items::hash_row;
 use super::preprocess::ImagePreprocess;
 use super::session::OnnxModel;
-use super::tokens::Tokens;
+use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
 use super::{EmbedError, EmbedOptions};
 use crate::config::{ModelConfig, Pooling};
-use crate::domain::{Finding, Modality, Origin, Probe, Setting};
+use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source};
 use crate::probe::tensors::Tensors;
 
 /// Items a batch when nothing is configured.
@@ -33,7 +32,12 @@ pub enum Inputs {
         preprocess: Box<ImagePreprocess>,
     },
     /// Token ids of texts.
-    Text(Box<Tokens>),
+    Text {
+        /// The tokenizer.
+        tokens: Box<Tokens>,
+        /// Tokens of every text, padding included, where the model fixes them.
+        length: Option<usize>,
+    },
     /// Rows of arrays, by the model's input names.
     Tensors(Tensors),
 }
@@ -54,11 +58,11 @@ pub struct Resolved {
     pub settings: Vec<Setting>,
     /// What was noticed.
     pub findings: Vec<Finding>,
-    /// BLAKE3 of all but an item that changes its embedding, hex.
-    pub key: String,
-    /// [`Self::key`] and, where inputs come ready-made, what they hold: two sides with equal ones and one model give
-    /// equal embeddings. Hex.
-    pub meaning: String,
+    /// BLAKE3, hex, of all but an item that changes its embedding.
+    pub cache_key: String,
+    /// [`Self::cache_key`] and, where inputs come ready-made, what they hold: two sides with equal ones and one model
+    /// give equal embeddings. BLAKE3, hex.
+    pub preprocessing_key: String,
 }
 
 /// Decides; runs nothing.
@@ -79,27 +83,25 @@ pub fn resolve(
     let output = output_name(path, model, config, &mut record)?;
     let mut findings = Vec::new();
     let use_text = probe.modality == Modality::Text || config.tokenizer.is_some();
-    let (inputs, tokenizer_hash) = match probe.modality {
-        Modality::Image => (
-            image::resolve(path, model, config, options, &mut record, &mut findings)?,
-            None,
-        ),
-        Modality::Text | Modality::Tensor if use_text => {
-            let tokens = text(path, model, config, &mut record)?;
-            let hash = tokens.hash.clone();
-            (Inputs::Text(Box::new(tokens)), Some(hash))
+    let inputs = match probe.modality {
+        Modality::Image => {
+            image::resolve(path, model, config, options, &mut record, &mut findings)?
         }
-        _ => (tensors(probe, path, model, config)?, None),
+        Modality::Text | Modality::Tensor if use_text => text(path, model, config, &mut record)?,
+        _ => tensors(probe, path, model, config, &mut record)?,
     };
-    let sidecar_pooling = read_pooling(path)?;
-    let default_pooling = Pooling::None;
+    // The file is not looked at where the configuration overrules it: it may say what cannot be done here.
+    let sidecar_pooling = match config.pooling {
+        Some(_) => None,
+        None => read_pooling(path, config)?,
+    };
     let pooling = record.pick(
         "pooling",
         [
             (config.pooling, Origin::File),
             (sidecar_pooling, Origin::Sidecar),
         ],
-        default_pooling,
+        Pooling::None,
     );
     if let Some(dims) = config.dims {
         record.note("dims", dims, Origin::File);
@@ -120,18 +122,13 @@ pub fn resolve(
         } else {
             config.batch_size
         };
-        record.pick(
-            "batch_size",
-            [(wanted, Origin::File), (None, Origin::Sidecar)],
-            BATCH_SIZE,
-        )
+        record.pick("batch_size", [(wanted, Origin::File)], BATCH_SIZE)
     };
     // Everything but the batch size changes what an embedding means; that one is in the cache's key.
     let mut what = json!({
         "output": output,
         "pooling": pooling,
         "dims": config.dims,
-        "tokenizer": tokenizer_hash,
         "prefix": config.prefix,
         "query_prefix": config.query_prefix,
     });
@@ -144,18 +141,22 @@ pub fn resolve(
         } => {
             json!({ "image": name, "height": height, "width": width, "preprocess": preprocess })
         }
-        Inputs::Text(tokens) => json!({ "text": tokens.max_length }),
+        Inputs::Text { tokens, length } => {
+            json!({ "tokenizer": tokens.hash, "max_length": tokens.max_length, "length": length })
+        }
         Inputs::Tensors(_) => json!("tensors"),
     };
-    let key = blake3::hash(what.to_string().as_bytes())
+    let cache_key = blake3::hash(what.to_string().as_bytes())
         .to_hex()
         .to_string();
-    let meaning = match &inputs {
-        Inputs::Image { .. } | Inputs::Text(_) => key.clone(),
+    let preprocessing_key = match &inputs {
+        Inputs::Image { .. } | Inputs::Text { .. } => cache_key.clone(),
         Inputs::Tensors(tensors) => {
             let mut hasher = blake3::Hasher::new();
-            hasher.update(key.as_bytes());
-            (0..tensors.n_rows()).for_each(|row| hash_row(tensors, row, &mut hasher));
+            hasher.update(cache_key.as_bytes());
+            for row in 0..tensors.n_rows() {
+                super::items::hash_row(tensors, row, &model.inputs, &mut hasher);
+            }
             hasher.finalize().to_hex().to_string()
         }
     };
@@ -167,8 +168,8 @@ pub fn resolve(
         fixed_batch,
         settings: record.settings,
         findings,
-        key,
-        meaning,
+        cache_key,
+        preprocessing_key,
     })
 }
 
@@ -195,12 +196,23 @@ impl Record {
         choices: [(Option<T>, Origin); N],
         default: T,
     ) -> T {
+        self.pick_some(key, choices).unwrap_or_else(|| {
+            self.note(key, default.clone(), Origin::Default);
+            default
+        })
+    }
+
+    /// The first value that is there, noted with its origin.
+    fn pick_some<T: Serialize + Clone, const N: usize>(
+        &mut self,
+        key: &str,
+        choices: [(Option<T>, Origin); N],
+    ) -> Option<T> {
         let (value, origin) = choices
             .into_iter()
-            .find_map(|(value, origin)| Some((value?, origin)))
-            .unwrap_or((default, Origin::Default));
+            .find_map(|(value, origin)| Some((value?, origin)))?;
         self.note(key, value.clone(), origin);
-        value
+        Some(value)
     }
 }
 
@@ -231,32 +243,35 @@ fn text(
     model: &OnnxModel,
     config: &ModelConfig,
     record: &mut Record,
-) -> Result<Tokens, EmbedError> {
-    let file = config
-        .tokenizer
-        .clone()
-        .unwrap_or_else(|| beside(path, "tokenizer.json"));
+) -> Result<Inputs, EmbedError> {
+    let (file, origin) = match &config.tokenizer {
+        Some(file) => (file.clone(), Origin::File),
+        None => (beside(path, "tokenizer.json"), Origin::Sidecar),
+    };
     if config.tokenizer.is_none() && !file.is_file() {
         return Err(EmbedError::NoTokenizer { path: path.into() });
     }
-    let origin = if config.tokenizer.is_some() {
-        Origin::File
-    } else {
-        Origin::Sidecar
-    };
-    let tokens = Tokens::read(&file, config.max_length)?;
-    let name = file
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    record.note("tokenizer", name, origin);
-    let origin = if config.max_length.is_some() {
-        Origin::File
-    } else {
-        Origin::Sidecar
-    };
-    record.note("max_length", tokens.max_length, origin);
+    let mut tokens = Tokens::read(&file)?;
+    let name = file.file_name().unwrap_or_default();
+    record.note("tokenizer", name.to_string_lossy(), origin);
+    // An exported model may take one length only.
+    let length = model
+        .inputs
+        .iter()
+        .find(|input| input.name == "input_ids")
+        .and_then(|input| input.shape.get(1))
+        .and_then(|&length| usize::try_from(length).ok())
+        .filter(|&length| length > 0);
+    let wanted = record.pick(
+        "max_length",
+        [
+            (config.max_length, Origin::File),
+            (tokens.own_max_length, Origin::Sidecar),
+            (length, Origin::Model),
+        ],
+        DEFAULT_MAX_LENGTH,
+    );
+    tokens.truncate(wanted.min(length.unwrap_or(usize::MAX)))?;
     for (key, prefix) in [
         ("prefix", &config.prefix),
         ("query_prefix", &config.query_prefix),
@@ -272,7 +287,16 @@ fn text(
         "position_ids",
     ];
     check_filled(path, model, &fillable.map(str::to_owned))?;
-    Ok(tokens)
+    Ok(Inputs::Text {
+        tokens: Box::new(tokens),
+        length,
+    })
+}
+
+/// The model's own tensor file, else the probe's.
+fn tensor_file<'a>(probe: &'a Probe, config: &'a ModelConfig) -> Option<&'a Path> {
+    let file = config.tensors.as_ref().or(probe.tensors.as_ref());
+    file.map(PathBuf::as_path)
 }
 
 fn tensors(
@@ -280,17 +304,35 @@ fn tensors(
     path: &Path,
     model: &OnnxModel,
     config: &ModelConfig,
+    record: &mut Record,
 ) -> Result<Inputs, EmbedError> {
-    let file = config.tensors.as_ref().or(probe.tensors.as_ref());
-    let Some(file) = file else {
-        let input = Box::new(model.inputs.first().cloned().expect("a model has an input"));
-        return Err(EmbedError::InputMissing {
-            path: path.into(),
-            input,
-            offered: Vec::new(),
-        });
+    let Some(file) = tensor_file(probe, config) else {
+        check_filled(path, model, &[])?;
+        return Err(EmbedError::NoInputs { path: path.into() });
     };
+    if model.inputs.is_empty() {
+        return Err(EmbedError::NoInputs { path: path.into() });
+    }
+    // The probe's own file is recorded without its origin: flag, audit.toml or the only one beside the manifest.
+    let origin = match config.tensors {
+        Some(_) => Origin::File,
+        None => Origin::Default,
+    };
+    let name = file.file_name().unwrap_or_default();
+    record.note("tensors", name.to_string_lossy(), origin);
     let tensors = Tensors::open(file)?;
+    let last_row = probe.items.iter().filter_map(|item| match item.source {
+        Source::TensorRow(row) => Some(row),
+        _ => None,
+    });
+    let expected = last_row.max().map_or(0, |row| row + 1);
+    if tensors.n_rows() < expected {
+        return Err(EmbedError::TensorRows {
+            path: file.into(),
+            expected,
+            found: tensors.n_rows(),
+        });
+    }
     let mut offered: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
     // The single array of a .npy has no name and fills the model's only input.
     if let ([only], [name]) = (model.inputs.as_slice(), offered.as_mut_slice())
@@ -320,8 +362,10 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
     }
 }
 
-/// `1_Pooling/config.json` of sentence-transformers.
-fn read_pooling(model: &Path) -> Result<Option<Pooling>, EmbedError> {
+/// `1_Pooling/config.json` of sentence-transformers. A way of pooling that is not known here is refused: another one
+/// would give other embeddings without an error.
+fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooling>, EmbedError> {
+    const EXPECTED: &str = "mean or cls pooling over all tokens";
     let path = beside(model, "1_Pooling/config.json");
     if !path.is_file() {
         return Ok(None);
@@ -330,18 +374,33 @@ fn read_pooling(model: &Path) -> Result<Option<Pooling>, EmbedError> {
         path: path.clone(),
         source,
     })?;
-    let config: Value = serde_json::from_slice(&bytes).map_err(|error| EmbedError::Tokenizer {
+    let wrong = |found: String| EmbedError::Sidecar {
         path: path.clone(),
-        cause: error.to_string(),
-    })?;
-    let is = |key: &str| config[key] == Value::Bool(true);
-    Ok(
-        match (is("pooling_mode_mean_tokens"), is("pooling_mode_cls_token")) {
-            (true, false) => Some(Pooling::Mean),
-            (false, true) => Some(Pooling::Cls),
-            _ => None,
-        },
-    )
+        expected: EXPECTED,
+        found,
+    };
+    let config: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let modes: Vec<&str> = config
+        .as_object()
+        .ok_or_else(|| wrong(config.to_string()))?
+        .iter()
+        .filter_map(|(key, value)| {
+            let mode = key.strip_prefix("pooling_mode_")?;
+            (value == &Value::Bool(true)).then_some(mode)
+        })
+        .collect();
+    let prefixed = model_config.prefix.is_some() || model_config.query_prefix.is_some();
+    if prefixed && config["include_prompt"] == Value::Bool(false) {
+        return Err(wrong("include_prompt = false beside a prefix".into()));
+    }
+    match modes.as_slice() {
+        ["mean_tokens"] => Ok(Some(Pooling::Mean)),
+        ["cls_token"] => Ok(Some(Pooling::Cls)),
+        _ => Err(wrong(match modes.is_empty() {
+            true => "no pooling mode".into(),
+            false => modes.join(" and "),
+        })),
+    }
 }
 
 fn beside(model: &Path, name: &str) -> PathBuf {

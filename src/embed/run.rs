@@ -1,4 +1,4 @@
-//! One model over one probe: what the cache has, what must be run, in which batches.
+//! One model over one probe: what the cache lacks is decoded and embedded, batch by batch.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,12 +6,13 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::cache::{Cache, Digest, Record};
+use super::external::ModelFile;
 use super::items::{self, Prepared};
 use super::resolve::{Inputs, Resolved};
 use super::session::OnnxModel;
 use super::{
-    BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, Progress, collect, cosine,
-    external, open,
+    BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Opened, Progress,
+    collect, cosine, open,
 };
 use crate::domain::{Finding, FindingCode, Probe, Severity};
 use crate::runtime::Runtime;
@@ -22,11 +23,15 @@ const BATCH_SAMPLE: usize = 8;
 /// Cosine below which an item embedded alone and in a batch counts as different.
 const BATCH_COSINE: f64 = 0.9999;
 
-/// Batches that are decoded while one runs.
-const BATCHES_AHEAD: usize = 4;
+/// Items decoded at a time while a batch runs: enough for every core, few enough to fit in memory (three such
+/// groups are held: one being decoded, one waiting, one running).
+const DECODED_TOGETHER: usize = 32;
 
-/// Embeds the `wanted` items with a model; the others have no embedding.
-pub(super) fn embed(
+/// Embeds the `wanted` items (indices into the probe's, rising) with a model; the others have no row.
+///
+/// # Errors
+/// A model that cannot be opened or run, too many unreadable items, embeddings that no metric can use.
+pub fn embed(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
@@ -34,14 +39,15 @@ pub(super) fn embed(
     progress: &dyn Progress,
     wanted: &[usize],
 ) -> Result<Embedded, EmbedError> {
-    let hash = external::model_hash(path)?;
-    let (model, resolved) = open(probe, path, options, runtime)?;
-    let version = runtime
-        .map(|runtime| runtime.version.clone())
-        .unwrap_or_default();
+    let Opened {
+        file: ModelFile { hash, precision },
+        model,
+        resolved,
+        version,
+    } = open(probe, path, options, runtime)?;
     let key = [
         &hash,
-        &resolved.key,
+        &resolved.cache_key,
         &version,
         &model.provider,
         &resolved.batch_size.to_string(),
@@ -65,6 +71,7 @@ pub(super) fn embed(
         cache: Cache::open(options.cache_dir, &key),
         model,
         bad_items: Vec::new(),
+        n_from_cache: 0,
         n_embedded: 0,
         dim: None,
     };
@@ -109,15 +116,18 @@ pub(super) fn embed(
             name: ModelSource::Onnx(path.into()).name(),
             kind: "onnx".into(),
             hash,
-            preprocessing_key: resolved.meaning.clone(),
+            preprocessing_key: resolved.preprocessing_key.clone(),
             dim,
+            inputs: run.model.inputs.clone(),
+            outputs: run.model.outputs.clone(),
             output: Some(resolved.output.clone()),
+            precision: precision.map(str::to_owned),
             provider: Some(run.model.provider.clone()),
             runtime_version: Some(version),
         },
         settings: resolved.settings.clone(),
         findings,
-        n_from_cache: contents.len() - run.n_embedded.min(contents.len()),
+        n_from_cache: run.n_from_cache,
         n_embedded: run.n_embedded,
         bad_items: run.bad_items,
     })
@@ -132,6 +142,7 @@ struct Run<'a> {
     cache: Cache,
     model: OnnxModel,
     bad_items: Vec<BadItem>,
+    n_from_cache: usize,
     n_embedded: usize,
     /// Dimensions of the embeddings so far.
     dim: Option<usize>,
@@ -142,7 +153,10 @@ impl Run<'_> {
     fn contents(&mut self, wanted: &[usize]) -> BTreeMap<usize, Digest> {
         let digests: Vec<Result<Digest, String>> = wanted
             .par_iter()
-            .map(|&item| items::content(&self.probe.items[item], self.resolved, self.options))
+            .map(|&item| {
+                let item = &self.probe.items[item];
+                items::content(item, self.resolved, self.options, &self.model.inputs)
+            })
             .collect();
         let mut contents = BTreeMap::new();
         for (&item, digest) in wanted.iter().zip(digests) {
@@ -166,16 +180,17 @@ impl Run<'_> {
 
     fn refuse_too_many_bad_items(&mut self) -> Result<(), EmbedError> {
         self.bad_items.sort_by_key(|bad| bad.item);
-        match self.bad_items.first() {
-            Some(first) if self.bad_items.len() > self.options.max_bad_items => {
-                Err(EmbedError::BadItems {
-                    count: self.bad_items.len(),
-                    allowed: self.options.max_bad_items,
-                    first: first.error.clone(),
-                })
-            }
-            _ => Ok(()),
+        if self.bad_items.len() <= self.options.max_bad_items {
+            return Ok(());
         }
+        let named = self.bad_items.iter().take(NAMED);
+        Err(EmbedError::BadItems {
+            count: self.bad_items.len(),
+            allowed: self.options.max_bad_items,
+            first: named
+                .map(|bad| format!("`{}`: {}", bad.id, bad.error))
+                .collect(),
+        })
     }
 
     /// Embeds what the cache lacks; items of one content once.
@@ -195,10 +210,11 @@ impl Run<'_> {
             .map(|(content, items)| (items[0], *content))
             .collect();
         order.sort_unstable();
+        self.n_embedded = missing.values().map(Vec::len).sum();
+        self.n_from_cache = contents.len() - self.n_embedded;
         if order.is_empty() {
             return Ok(());
         }
-        self.n_embedded = missing.values().map(Vec::len).sum();
         progress.start(
             &format!("embedding, {} model", self.options.side),
             order.len() as u64,
@@ -224,20 +240,20 @@ impl Run<'_> {
         }
         let alone = self.cache.batch_dependent == Some(true);
         let batch_size = if alone { 1 } else { self.resolved.batch_size };
+        // Whole batches, so that only the last one of all is filled up.
+        let group = batch_size * DECODED_TOGETHER.div_ceil(batch_size);
         let (probe, resolved, options) = (self.probe, self.resolved, self.options);
+        let specs = self.model.inputs.clone();
         let prepare = |&(item, content): &(usize, Digest)| {
-            (
-                item,
-                content,
-                items::prepare(&probe.items[item], resolved, options),
-            )
+            let prepared = items::prepare(&probe.items[item], resolved, options, &specs);
+            (item, content, prepared)
         };
         std::thread::scope(|scope| {
             let (sender, receiver) = std::sync::mpsc::sync_channel(1);
             let order = &order;
-            // Decodes the next batches while one runs.
+            // Decodes the next group while one runs.
             scope.spawn(move || {
-                for chunk in order.chunks(batch_size * BATCHES_AHEAD) {
+                for chunk in order.chunks(group) {
                     let prepared: Vec<_> = chunk.par_iter().map(prepare).collect();
                     // The receiver is gone after an error; nothing is left to do then.
                     if sender.send(prepared).is_err() {
@@ -255,6 +271,7 @@ impl Run<'_> {
                             debug_assert!(items.contains(&item));
                             self.n_embedded -= items.len();
                             items.iter().for_each(|&item| self.bad(item, error.clone()));
+                            progress.advance(1);
                         }
                     }
                 }
@@ -317,15 +334,16 @@ impl Run<'_> {
         Ok(embeddings)
     }
 
+    fn prepare(&self, item: usize) -> Result<Prepared, String> {
+        let item = &self.probe.items[item];
+        items::prepare(item, self.resolved, self.options, &self.model.inputs)
+    }
+
     /// Texts by their number of tokens, so that little is padded; everything else in item order.
     fn by_length(&self, order: &[(usize, Digest)]) -> Vec<(usize, Digest)> {
         let mut order = order.to_vec();
-        if let Inputs::Text(_) = self.resolved.inputs {
-            let length = |&(item, _): &(usize, Digest)| match items::prepare(
-                &self.probe.items[item],
-                self.resolved,
-                self.options,
-            ) {
+        if let Inputs::Text { .. } = self.resolved.inputs {
+            let length = |&(item, _): &(usize, Digest)| match self.prepare(item) {
                 Ok(Prepared {
                     row: items::Row::Tokens(ids),
                     ..
@@ -340,7 +358,8 @@ impl Run<'_> {
         order
     }
 
-    /// Whether a sample of the items comes out differently in a batch than alone; `None` with too few to tell.
+    /// Whether a sample of the items comes out differently in a batch than alone; `None` when fewer than two of the
+    /// sampled items can be read.
     fn depends_on_the_batch(
         &mut self,
         order: &[(usize, Digest)],
@@ -350,20 +369,21 @@ impl Run<'_> {
         let sample: Vec<Prepared> = order
             .iter()
             .step_by(step)
-            .filter_map(|&(item, _)| {
-                items::prepare(&self.probe.items[item], self.resolved, self.options).ok()
-            })
+            .filter_map(|&(item, _)| self.prepare(item).ok())
             .collect();
         if sample.len() < 2 {
             return Ok(None);
         }
-        let together = self.run_batch(sample.iter(), sample.len())?;
-        for (prepared, together) in sample.iter().zip(&together) {
-            let alone = self.run_batch(std::iter::once(prepared), 1)?;
-            // NaN and zero vectors are reported as such later.
-            let cosine = cosine(&alone[0], together);
-            if cosine < BATCH_COSINE {
-                return Ok(Some(true));
+        // A model's fixed batch may hold fewer than the sample.
+        let size = self.resolved.batch_size.min(sample.len());
+        for group in sample.chunks(size) {
+            let together = self.run_batch(group.iter(), group.len())?;
+            for (prepared, together) in group.iter().zip(&together) {
+                let alone = self.run_batch(std::iter::once(prepared), 1)?;
+                // NaN and zero vectors compare as equal here and are reported as such later.
+                if cosine(&alone[0], together) < BATCH_COSINE {
+                    return Ok(Some(true));
+                }
             }
         }
         Ok(Some(false))

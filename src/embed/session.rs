@@ -22,6 +22,13 @@ pub struct TensorSpec {
     pub shape: Vec<i64>,
 }
 
+impl TensorSpec {
+    /// Whether it takes or gives floats, of any width.
+    pub fn is_float(&self) -> bool {
+        self.dtype.contains("float")
+    }
+}
+
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape: Vec<String> = self

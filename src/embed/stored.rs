@@ -18,6 +18,22 @@ pub struct Stored {
     pub row_of_id: BTreeMap<String, usize>,
 }
 
+impl Stored {
+    /// BLAKE3, hex, over each id and its row: files that hold the same embedding for every id are one model, whatever
+    /// their kind and order, and equal rows under other ids are another.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (id, &row) in &self.row_of_id {
+            hasher.update(&(id.len() as u64).to_le_bytes());
+            hasher.update(id.as_bytes());
+            self.rows.row(row).iter().for_each(|value| {
+                hasher.update(&value.to_le_bytes());
+            });
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
 /// Reads a stored file: `.npy`, a (rows, dim) float array with `<stem>.ids.txt` beside it (one id a line), or `.parquet` with
 /// a column `id` and exactly one list or fixed-size array column of floats.
 ///
@@ -63,7 +79,11 @@ fn read_npy(path: &Path) -> Result<(Array2<f32>, Vec<String>), EmbedError> {
         return Err(wrong(path, "one array".into(), "several".into()));
     };
     let (&[n, dim], TensorData::F32(values)) = (tensor.shape.as_slice(), &tensor.data) else {
-        let found = format!("an array of shape {:?}", tensor.shape);
+        let kind = match tensor.data {
+            TensorData::F32(_) => "floats",
+            TensorData::I64(_) | TensorData::U8(_) => "integers",
+        };
+        let found = format!("{kind} of shape {:?}", tensor.shape);
         return Err(wrong(path, "floats of shape (rows, dim)".into(), found));
     };
     let rows = Array2::from_shape_vec((n, dim), values.clone())

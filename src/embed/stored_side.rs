@@ -1,4 +1,4 @@
-//! Sides whose embeddings were stored before, wholly or for the gallery.
+//! The side whose embeddings were stored before, alone or beside the model that made them.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::{
     EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, collect, cosine,
     run, stored,
 };
-use crate::domain::{Finding, FindingCode, Probe, Severity, Side, Source};
+use crate::domain::{Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source};
 use crate::runtime::Runtime;
 
 /// Gallery items whose stored embedding is held against a fresh one.
@@ -53,7 +53,8 @@ pub fn embed_with_stored(
     }
     wanted.sort_unstable();
     let mut fresh = run::embed(probe, model, options, runtime, progress, &wanted)?;
-    if fresh.embeddings.dim() != stored.embeddings.dim() {
+    // Nothing was wanted of the model when the inputs are all gone and every embedding is stored.
+    if !wanted.is_empty() && fresh.embeddings.dim() != stored.embeddings.dim() {
         return Err(EmbedError::Stored {
             path: stored_path.into(),
             expected: format!("{} dimensions, as the model gives", fresh.embeddings.dim()),
@@ -96,21 +97,37 @@ pub fn embed_with_stored(
         rows.collect(),
         stored.embeddings.dim(),
     )?;
+    fresh.model.dim = stored.embeddings.dim();
     fresh.model.preprocessing_key =
         format!("{}+{}", fresh.model.preprocessing_key, stored.model.hash);
     Ok(fresh)
 }
-
-/// Stored embeddings of one side: the old one covers everything, the new one at least the queries.
-pub(super) fn embed(
+/// Looks every item up in a stored file. The old side needs its queries and gallery, the new side its queries; a
+/// gallery item that the new side lacks has no row, and only new->old can be tested of it.
+///
+/// # Errors
+/// A file that is not as it should be, or that lacks items.
+pub fn embed(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
 ) -> Result<Embedded, EmbedError> {
-    // The new model's gallery embeddings may be missing: then only new->old is tested.
-    embed_stored_items(probe, path, options, |item| {
+    let mut embedded = embed_stored_items(probe, path, options, |item| {
         options.side == Side::Old || item.role.is_query()
-    })
+    })?;
+    let is_absent = |&i: &usize| probe.items[i].role.is_gallery() && !embedded.embeddings.has(i);
+    let absent = probe.gallery().into_iter().filter(is_absent).count();
+    if absent > 0 {
+        embedded.findings.push(Finding::new(
+            FindingCode::InputsMissing,
+            Severity::Warning,
+            format!(
+                "{absent} gallery items have no stored embedding of the {} model",
+                options.side
+            ),
+        ));
+    }
+    Ok(embedded)
 }
 
 /// Stored embeddings of all items that have one; `required` items must.
@@ -118,15 +135,8 @@ fn embed_stored_items(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
-    required: impl Fn(&crate::domain::Item) -> bool,
+    required: impl Fn(&Item) -> bool,
 ) -> Result<Embedded, EmbedError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| EmbedError::Read {
-            path: path.into(),
-            source,
-        })
-    };
-    let hash = blake3::hash(&read(path)?).to_hex().to_string();
     let stored = stored::read(path)?;
     let stored_dim = stored.rows.ncols();
     let dim = options.model.dims.unwrap_or(stored_dim);
@@ -137,6 +147,11 @@ fn embed_stored_items(
             dim: stored_dim,
         });
     }
+    let dims = options.model.dims.map(|dims| Setting {
+        key: format!("{}.dims", options.side),
+        value: dims.into(),
+        origin: Origin::File,
+    });
     let mut absent = Vec::new();
     let mut rows = vec![None; probe.items.len()];
     for (row, item) in rows.iter_mut().zip(&probe.items) {
@@ -163,14 +178,17 @@ fn embed_stored_items(
         model: ModelInfo {
             name: ModelSource::Stored(path.into()).name(),
             kind: "stored".into(),
-            hash,
+            hash: stored.hash(),
             preprocessing_key: format!("stored, {dim} dimensions"),
             dim,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
             output: None,
+            precision: None,
             provider: None,
             runtime_version: None,
         },
-        settings: Vec::new(),
+        settings: dims.into_iter().collect(),
         findings: Vec::new(),
         bad_items: Vec::new(),
         n_from_cache: 0,

@@ -7,14 +7,19 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 use super::EmbedError;
 
 /// Longest sequence when neither the configuration nor tokenizer.json names one.
-const DEFAULT_MAX_LENGTH: usize = 512;
+pub const DEFAULT_MAX_LENGTH: usize = 512;
+
+/// Names of the padding token, for a tokenizer.json that configures no padding: BERT's, RoBERTa's and T5's.
+const PAD_TOKENS: [&str; 2] = ["[PAD]", "<pad>"];
 
 /// A tokenizer with truncation and without padding; batches are padded where they are built.
 pub struct Tokens {
     path: PathBuf,
     tokenizer: Tokenizer,
-    /// Id of the padding token.
+    /// Id of the padding token: the configured one, else by its usual names, else 0. The attention mask hides it.
     pub pad_id: i64,
+    /// tokenizer.json's own truncation.
+    pub own_max_length: Option<usize>,
     /// Longest sequence, special tokens included.
     pub max_length: usize,
     /// BLAKE3 of tokenizer.json, hex.
@@ -22,53 +27,70 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Reads tokenizer.json; `max_length` wins over its own truncation.
+    /// Reads tokenizer.json, which truncates as it says itself, else to [`DEFAULT_MAX_LENGTH`].
     ///
     /// # Errors
     /// Unreadable, or not a tokenizer.
-    pub fn read(path: &Path, max_length: Option<usize>) -> Result<Self, EmbedError> {
+    pub fn read(path: &Path) -> Result<Self, EmbedError> {
         let bytes = std::fs::read(path).map_err(|source| EmbedError::Read {
             path: path.into(),
             source,
         })?;
-        let wrong = |cause: String| EmbedError::Tokenizer {
-            path: path.into(),
-            cause,
-        };
         let mut tokenizer =
-            Tokenizer::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let own = tokenizer.get_truncation().cloned();
-        let max_length = max_length
-            .or(own.as_ref().map(|truncation| truncation.max_length))
-            .unwrap_or(DEFAULT_MAX_LENGTH);
-        let special = tokenizer
+            Tokenizer::from_bytes(&bytes).map_err(|error| EmbedError::Tokenizer {
+                path: path.into(),
+                cause: error.to_string(),
+            })?;
+        let own_max_length = tokenizer.get_truncation().map(|own| own.max_length);
+        let configured = tokenizer.get_padding().map(|padding| padding.pad_id);
+        let by_name = || {
+            PAD_TOKENS
+                .iter()
+                .find_map(|name| tokenizer.token_to_id(name))
+        };
+        let pad_id = configured.or_else(by_name).map_or(0, i64::from);
+        tokenizer.with_padding(None);
+        let mut tokens = Self {
+            path: path.into(),
+            tokenizer,
+            pad_id,
+            own_max_length,
+            max_length: 0,
+            hash: blake3::hash(&bytes).to_hex().to_string(),
+        };
+        tokens.truncate(own_max_length.unwrap_or(DEFAULT_MAX_LENGTH))?;
+        Ok(tokens)
+    }
+
+    /// Sets the longest sequence; side and strategy stay tokenizer.json's own.
+    ///
+    /// # Errors
+    /// A length that the special tokens alone fill.
+    pub fn truncate(&mut self, max_length: usize) -> Result<(), EmbedError> {
+        let special = self
+            .tokenizer
             .get_post_processor()
             .map_or(0, |processor| processor.added_tokens(false));
+        // The crate's own check subtracts without looking.
         if max_length <= special {
             return Err(EmbedError::MaxLength {
-                path: path.into(),
+                path: self.path.clone(),
                 max_length,
                 special,
             });
         }
         let truncation = TruncationParams {
             max_length,
-            ..own.unwrap_or_default()
+            ..self.tokenizer.get_truncation().cloned().unwrap_or_default()
         };
-        tokenizer
+        self.tokenizer
             .with_truncation(Some(truncation))
-            .map_err(|error| wrong(error.to_string()))?;
-        let pad_id = tokenizer
-            .get_padding()
-            .map_or(0, |padding| i64::from(padding.pad_id));
-        tokenizer.with_padding(None);
-        Ok(Self {
-            path: path.into(),
-            tokenizer,
-            pad_id,
-            max_length,
-            hash: blake3::hash(&bytes).to_hex().to_string(),
-        })
+            .map_err(|error| EmbedError::Tokenizer {
+                path: self.path.clone(),
+                cause: error.to_string(),
+            })?;
+        self.max_length = max_length;
+        Ok(())
     }
 
     /// Token ids of a text, special tokens included, at most `max_length`.
@@ -118,7 +140,10 @@ mod tests {
             (Some(golden.max_length), &golden.ids),
             (Some(12), &golden.ids_of_at_most_12),
         ] {
-            let tokens = Tokens::read(&file, max_length).expect("a tokenizer");
+            let mut tokens = Tokens::read(&file).expect("a tokenizer");
+            max_length
+                .map_or(Ok(()), |n| tokens.truncate(n))
+                .expect("room");
             assert_eq!(tokens.pad_id, golden.pad_id);
             for (text, expected) in golden.texts.iter().zip(expected) {
                 assert_eq!(tokens.encode(text).expect("ids"), *expected, "{text}");
@@ -131,9 +156,11 @@ mod tests {
     #[test]
     fn truncation_leaves_room_for_the_text() {
         let file = fixtures().join("data/tiny_text/tokenizer.json");
-        let error = Tokens::read(&file, Some(2)).err().expect("refused");
+        let mut tokens = Tokens::read(&file).expect("a tokenizer");
+        let error = tokens.truncate(2).expect_err("refused");
         assert!(error.to_string().contains("max_length = 2"), "{error}");
-        assert_eq!(Tokens::read(&file, Some(3)).expect("room").max_length, 3);
+        tokens.truncate(3).expect("room");
+        assert_eq!(tokens.max_length, 3);
     }
 
     #[test]
@@ -141,7 +168,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokenizer.json");
         std::fs::write(&file, r#"{"model": "none"}"#).expect("written");
-        let error = Tokens::read(&file, None).err().expect("refused");
+        let error = Tokens::read(&file).err().expect("refused");
         assert!(error.to_string().contains("tokenizer.json"), "{error}");
         assert!(error.hint().expect("a hint").contains("tokenizer.json"));
     }

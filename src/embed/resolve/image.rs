@@ -1,4 +1,4 @@
-//! The image half: what `[old]`, `[new]`, preprocessor_config.json and the input's shape say of preprocessing.
+//! How one model's images are prepared.
 
 use std::path::Path;
 
@@ -9,8 +9,11 @@ use super::{Inputs, Record, beside};
 use crate::config::{ColorOrder, Layout, ModelConfig, ResizeFilter, ResizeMode, Size};
 use crate::domain::{Finding, FindingCode, Origin, Severity};
 
-/// Resize, crop, normalisation and size of a model's one image input.
-pub(super) fn resolve(
+/// Decides how images become the model's one input.
+///
+/// # Errors
+/// A model that takes no image, a size that is nowhere said or contradicts the model's, an unreadable sidecar.
+pub fn resolve(
     path: &Path,
     model: &OnnxModel,
     config: &ModelConfig,
@@ -18,16 +21,18 @@ pub(super) fn resolve(
     record: &mut Record,
     findings: &mut Vec<Finding>,
 ) -> Result<Inputs, EmbedError> {
-    let [input] = model.inputs.as_slice() else {
-        return Err(EmbedError::NotAnImageModel {
-            path: path.into(),
-            inputs: model.inputs.clone(),
-        });
-    };
     let not_image = || EmbedError::NotAnImageModel {
         path: path.into(),
         inputs: model.inputs.clone(),
     };
+    let [input] = model.inputs.as_slice() else {
+        return Err(not_image());
+    };
+    // A model of bytes normalises them itself.
+    let takes_bytes = input.dtype == "uint8";
+    if !takes_bytes && !input.is_float() {
+        return Err(not_image());
+    }
     let &[_, a, b, c] = input.shape.as_slice() else {
         return Err(not_image());
     };
@@ -62,7 +67,6 @@ pub(super) fn resolve(
     let from_shape =
         (height > 0 && width > 0).then_some(Size::HeightWidth([height as u32, width as u32]));
 
-    let crop = config.crop.or(sidecar.crop);
     let resize = record.pick(
         "resize",
         [
@@ -71,22 +75,31 @@ pub(super) fn resolve(
         ],
         ResizeMode::Exact,
     );
-    let size = match config.size.or(sidecar.size) {
-        Some(_) => Some(record.pick(
-            "size",
-            [(config.size, Origin::File), (sidecar.size, Origin::Sidecar)],
-            Size::Square(0),
-        )),
-        None => {
-            let size = from_shape.filter(|_| crop.is_none());
-            record.note("size", size, Origin::Model);
-            size
-        }
+    // To a shorter side belongs a crop; where none is named, it is the model's own size, and so is the side.
+    let by_side = resize != ResizeMode::Exact;
+    let side_of_shape = from_shape.map(Size::height_width);
+    let (size_of_shape, crop_of_shape) = match (by_side, side_of_shape) {
+        (true, Some((height, width))) => (Some(Size::Square(height.max(width))), from_shape),
+        _ => (from_shape, None),
     };
-    if crop.is_some() {
-        let choices = [(config.crop, Origin::File), (sidecar.crop, Origin::Sidecar)];
-        record.pick("crop", choices, Size::Square(0));
-    }
+    let crop = record.pick_some(
+        "crop",
+        [
+            (config.crop, Origin::File),
+            (sidecar.crop, Origin::Sidecar),
+            (crop_of_shape, Origin::Model),
+        ],
+    );
+    // A crop alone is a crop of the image as it is.
+    let size_of_shape = size_of_shape.filter(|_| by_side || crop.is_none());
+    let size = record.pick_some(
+        "size",
+        [
+            (config.size, Origin::File),
+            (sidecar.size, Origin::Sidecar),
+            (size_of_shape, Origin::Model),
+        ],
+    );
     let filter = record.pick(
         "filter",
         [
@@ -103,8 +116,6 @@ pub(super) fn resolve(
         ],
         ColorOrder::Rgb,
     );
-    // A model of bytes normalises them itself.
-    let takes_bytes = input.dtype == "uint8";
     let scale = record.pick(
         "scale",
         [
@@ -169,21 +180,20 @@ fn input_size(
     let exact = preprocess.size.filter(|size| {
         matches!(size, Size::HeightWidth(_)) || preprocess.resize == ResizeMode::Exact
     });
-    let fixed = from_shape.map(Size::height_width);
-    let configured = preprocess.crop.or(exact).map(Size::height_width);
-    if let (Some(fixed), Some((height, width))) = (fixed, configured)
-        && fixed != (height, width)
-    {
-        return Err(EmbedError::InputFixed {
+    let prepared = preprocess.crop.or(exact).map(Size::height_width);
+    match (from_shape.map(Size::height_width), prepared) {
+        (Some(fixed), Some((height, width))) if fixed != (height, width) => {
+            Err(EmbedError::InputFixed {
+                path: path.into(),
+                input: Box::new(input.clone()),
+                configured: format!(
+                    "an image of {height} x {width} (height x width) after size and crop"
+                ),
+            })
+        }
+        (fixed, prepared) => fixed.or(prepared).ok_or_else(|| EmbedError::SizeUnknown {
             path: path.into(),
             input: Box::new(input.clone()),
-            configured: format!(
-                "an image of {height} x {width} (height x width) after size and crop"
-            ),
-        });
+        }),
     }
-    fixed.or(configured).ok_or_else(|| EmbedError::SizeUnknown {
-        path: path.into(),
-        input: Box::new(input.clone()),
-    })
 }
