@@ -249,7 +249,6 @@ fn side_options<'a>(
         similarity: config.similarity,
         cache_dir: around.embedding_cache.as_deref(),
         max_bad_items: config.max_bad_items,
-        force_batch_1: false,
     };
     Ok((source, options))
 }

@@ -97,8 +97,6 @@ pub struct EmbedOptions<'a> {
     pub cache_dir: Option<&'a Path>,
     /// Unreadable items that are tolerated.
     pub max_bad_items: usize,
-    /// Embed one item at a time.
-    pub force_batch_1: bool,
 }
 
 /// One side's embeddings and where they came from.

@@ -117,12 +117,11 @@ pub fn resolve(
         record.note("batch_size", batch, Origin::Model);
         batch as usize
     } else {
-        let wanted = if options.force_batch_1 {
-            Some(1)
-        } else {
-            config.batch_size
-        };
-        record.pick("batch_size", [(wanted, Origin::File)], BATCH_SIZE)
+        record.pick(
+            "batch_size",
+            [(config.batch_size, Origin::File)],
+            BATCH_SIZE,
+        )
     };
     // Everything but the batch size changes what an embedding means; that one is in the cache's key.
     let mut what = json!({

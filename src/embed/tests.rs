@@ -54,7 +54,6 @@ fn options<'a>(model: &'a ModelConfig, cache_dir: Option<&'a Path>) -> EmbedOpti
         similarity: Similarity::Ip,
         cache_dir,
         max_bad_items: 0,
-        force_batch_1: false,
     }
 }
 

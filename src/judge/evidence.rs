@@ -173,6 +173,9 @@ impl Evidence {
         let refreshed = pairing(Pairing::NEW_NEW);
         let worth_values = refreshed.map(|new| difference(&new.per_query(PRIMARY), &today));
         let change_values = cross.map(|cross| difference(&cross.per_query(PRIMARY), &today));
+        let worth = worth_values
+            .as_ref()
+            .map(|values| intervals.mean(values, &identities));
         let counts = ClusterSums::new(&today, &identities);
         Self {
             n_queries: identities.len(),
@@ -194,9 +197,7 @@ impl Evidence {
                     resolvable_margin: stats::resolvable_margin(&sums, policy.alpha, POWER),
                 }
             }),
-            worth: worth_values
-                .as_ref()
-                .map(|values| intervals.mean(values, &identities)),
+            worth,
             gain: change_values
                 .as_ref()
                 .zip(worth_values.as_ref())
@@ -207,7 +208,9 @@ impl Evidence {
                         intervals.level,
                         &intervals.bootstrap,
                     )
-                }),
+                })
+                // A share of a loss would read as a gain.
+                .filter(|_| worth.is_some_and(|worth| worth.lower > 0.0)),
             flips: cross.zip(change_values.as_ref()).map(|(cross, change)| {
                 Flips::new(&intervals, old_old, cross, refreshed, change, &identities)
             }),

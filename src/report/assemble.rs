@@ -103,6 +103,7 @@ fn model(embedded: &Embedded) -> ModelSection {
         output: info.output.clone(),
         provider: info.provider.clone(),
         runtime_version: info.runtime_version.clone(),
+        precision: info.precision.clone(),
     }
 }
 

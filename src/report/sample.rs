@@ -275,6 +275,7 @@ pub fn skip() -> AuditReport {
             output: Some("embedding".into()),
             provider: Some("CPU".into()),
             runtime_version: Some("1.31.1".into()),
+            precision: Some("float32".into()),
         },
         new: ModelSection {
             name: "new_l2_compatible.onnx".into(),
@@ -285,6 +286,7 @@ pub fn skip() -> AuditReport {
             output: Some("embedding".into()),
             provider: Some("CPU".into()),
             runtime_version: Some("1.31.1".into()),
+            precision: Some("float32".into()),
         },
         probe: ProbeSection {
             origin: "fixtures/data/emoji/labels.csv".into(),
@@ -448,6 +450,7 @@ pub fn unsettled() -> AuditReport {
         report.new.provider,
         report.new.runtime_version,
     ) = (None, None, None);
+    report.new.precision = None;
     report.verdict = VerdictSection {
         verdict: Verdict::Inconclusive,
         rule: 8,

@@ -83,6 +83,8 @@ pub struct ModelSection {
     pub provider: Option<String>,
     /// ONNX Runtime's version, when an ONNX model.
     pub runtime_version: Option<String>,
+    /// Element type that most of the weights are stored in, when an ONNX model.
+    pub precision: Option<String>,
 }
 
 /// The probe and its counts.
@@ -205,7 +207,7 @@ pub struct CompatibilitySection {
     pub change_optimistic: f64,
     /// Mean over identities of each identity's mean change (sensitivity to large identities).
     pub change_identity_weighted: f64,
-    /// Update gain; `None` means undefined (the denominator's interval contains 0) or not tested.
+    /// Update gain; `None` means undefined (W > 0 is not proven) or not tested.
     pub update_gain: Option<Estimate>,
     /// CMC@1 flips.
     pub flips: FlipSection,

@@ -49,7 +49,6 @@ fn try_embed(probe: &Probe, model: &Path, config: &ModelConfig) -> Result<Embedd
         similarity: Similarity::Ip,
         cache_dir: None,
         max_bad_items: 0,
-        force_batch_1: false,
     };
     let source = ModelSource::from_path(model)?;
     embed(probe, &source, &options, Some(&runtime()), &NoProgress)

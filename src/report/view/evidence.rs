@@ -159,7 +159,7 @@ pub fn changes(report: &AuditReport) -> Option<Table> {
                 || Cell::number("undefined"),
                 |gain| estimate_cell(gain, change),
             ),
-            "D / W: the share of the upgrade that skipping the backfill keeps; undefined where W may be 0",
+            "D / W: the share of the upgrade that skipping the backfill keeps; undefined unless W > 0 is proven",
         );
     }
     (!table.rows.is_empty()).then_some(table)

@@ -26,6 +26,7 @@ pub fn models(report: &AuditReport) -> Table {
     row("output", &|model| or_none(&model.output));
     row("execution provider", &|model| or_none(&model.provider));
     row("ONNX Runtime", &|model| or_none(&model.runtime_version));
+    row("weights", &|model| or_none(&model.precision));
     let run = &report.run;
     table.rows.push(vec![
         Cell::text("embeddings computed / from cache"),
