@@ -172,7 +172,7 @@ fn preview_text(preview: &Preview) -> String {
     for index in 0..probe.items.len().min(3) {
         let item = &probe.items[index];
         text += &format!(
-            "  item   {} identity {} role {:?}\n",
+            "  item   {} identity {} role {}\n",
             item.id,
             probe.identity_name(index),
             item.role
@@ -188,7 +188,7 @@ fn preview_text(preview: &Preview) -> String {
         }
         for setting in &model.settings {
             text += &format!(
-                "  {} = {} ({:?})\n",
+                "  {} = {} ({})\n",
                 setting.key, setting.value, setting.origin
             );
         }

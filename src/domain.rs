@@ -37,6 +37,16 @@ impl Role {
     }
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Query => "query",
+            Role::Gallery => "gallery",
+            Role::Both => "both",
+        })
+    }
+}
+
 /// Where an item's model input comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -347,6 +357,18 @@ pub enum Origin {
     File,
     /// The command line.
     Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Default => "default",
+            Origin::Model => "model file",
+            Origin::Sidecar => "file beside the model",
+            Origin::File => "audit.toml",
+            Origin::Flag => "command line",
+        })
+    }
 }
 
 /// One setting as it was used, for the report.

@@ -166,8 +166,6 @@ fn old_against_old_is_silent() {
 fn reports_are_byte_equal_outside_run() {
     let cache = tempfile::tempdir().expect("a folder");
     let cache_dir = cache.path().to_str().expect("UTF-8");
-    let library = compat_audit::runtime::default_cache_dir();
-    let _ = library;
     let report = |extra: &[&str]| {
         let audit = Audit::run(
             &data("emoji/old.onnx"),

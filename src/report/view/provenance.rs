@@ -2,7 +2,6 @@
 
 use super::format::{count, percent, plain, utc};
 use super::{Cell, Fact, Table};
-use crate::domain::Origin;
 use crate::report::{AuditReport, ModelSection};
 
 /// Hex digits of a hash that are enough to recognise it; the JSON has all of them.
@@ -123,17 +122,10 @@ pub fn settings(report: &AuditReport) -> Table {
                 Some(text) => text.to_owned(),
                 None => setting.value.to_string(),
             };
-            let origin = match setting.origin {
-                Origin::Default => "default",
-                Origin::Model => "model file",
-                Origin::Sidecar => "file beside the model",
-                Origin::File => "audit.toml",
-                Origin::Flag => "command line",
-            };
             vec![
                 Cell::text(&setting.key),
                 Cell::text(value),
-                Cell::text(origin),
+                Cell::text(setting.origin.to_string()),
             ]
         })
         .collect();
