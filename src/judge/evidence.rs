@@ -214,10 +214,14 @@ impl Evidence {
             flips: cross.zip(change_values.as_ref()).map(|(cross, change)| {
                 Flips::new(&intervals, old_old, cross, refreshed, change, &identities)
             }),
-            change_without_least_credible: credible.map(|(protocol, [old_old, new_old])| {
-                let change = difference(&new_old.per_query(PRIMARY), &old_old.per_query(PRIMARY));
-                intervals.mean(&change, &protocol.query_identities())
-            }),
+            // Without any query left there is nothing to say.
+            change_without_least_credible: credible
+                .filter(|(kept, _)| !kept.queries().is_empty())
+                .map(|(protocol, [old_old, new_old])| {
+                    let change =
+                        difference(&new_old.per_query(PRIMARY), &old_old.per_query(PRIMARY));
+                    intervals.mean(&change, &protocol.query_identities())
+                }),
         }
     }
 }

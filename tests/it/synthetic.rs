@@ -157,21 +157,7 @@ fn a_rotation_keeps_the_geometry_and_breaks_the_search() {
 #[test]
 fn a_better_model_in_the_same_frame_may_skip() {
     let world = World::new(80, 4, 4, 1.2, 3);
-    // The new model sees less noise: each item moves towards its identity's mean.
-    let new: Vec<Vec<f64>> = (0..world.old.len())
-        .map(|i| {
-            let members = world
-                .identities
-                .iter()
-                .enumerate()
-                .filter(|(_, y)| **y == world.identities[i]);
-            let mean = members.fold(vec![0.0; DIM], |sum, (j, _)| {
-                add(&sum, &world.old[j], 0.125)
-            });
-            unit(add(&world.old[i], &mean, 0.7))
-        })
-        .collect();
-    let audit = world.audit(&new);
+    let audit = world.audit(&denoised(&world));
     assert_eq!(
         audit.verdict(),
         "skip-backfill",
@@ -179,6 +165,44 @@ fn a_better_model_in_the_same_frame_may_skip() {
         audit.report["verdict"]["reason"]
     );
     assert_eq!(audit.report["verdict"]["bct_compatible"], true);
+}
+
+/// Each item moved towards its identity's mean: the same frame, less noise.
+fn denoised(world: &World) -> Vec<Vec<f64>> {
+    let n = world.old.len();
+    (0..n)
+        .map(|i| {
+            let members = (0..n).filter(|&j| world.identities[j] == world.identities[i]);
+            let sum = members.fold(vec![0.0; DIM], |sum, j| add(&sum, &world.old[j], 1.0));
+            unit(add(&world.old[i], &unit(sum), 0.7))
+        })
+        .collect()
+}
+
+/// The mean improves while 3 of 60 identities move to another place: new->new finds them, new->old does not.
+#[test]
+fn a_better_mean_does_not_hide_identities_that_moved_away() {
+    let world = World::new(60, 15, 4, 1.2, 4);
+    let mut new = denoised(&world);
+    let moved = rotated(&new, 40);
+    for (i, row) in new.iter_mut().enumerate() {
+        if ["id0", "id1", "id2"].contains(&world.identities[i].as_str()) {
+            row.clone_from(&moved[i]);
+        }
+    }
+    let audit = world.audit(&new);
+    let change = audit.check("cross-test-change");
+    assert!(
+        change["value"].as_f64().expect("D") > 0.0,
+        "the mean improves: {change}"
+    );
+    assert_ne!(
+        audit.verdict(),
+        "skip-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    assert_ne!(audit.check("excess-flips")["state"], "pass");
 }
 
 #[test]
