@@ -124,12 +124,20 @@ fn assay(evidence: &Evidence, judgement: &Judgement) -> AssaySection {
 struct Tables<'a> {
     stages: &'a Stages<'a>,
     intervals: Intervals,
+    /// Identity of each evaluated query.
     identities: Vec<u32>,
+    /// Whether an identity has more than one sub-cluster.
+    is_split: Vec<bool>,
 }
 
 impl<'a> Tables<'a> {
     fn new(stages: &'a Stages<'a>) -> Self {
+        let mut is_split = vec![false; stages.probe.identities.len()];
+        for subcluster in &stages.structure.subclusters {
+            is_split[subcluster.identity as usize] |= subcluster.index_in_identity > 0;
+        }
         Self {
+            is_split,
             stages,
             intervals: Intervals::new(&stages.config.policy, stages.config.seed),
             identities: stages.retrieval.protocol.query_identities(),

@@ -111,6 +111,9 @@ fn count_at_thresholds(row: &[f32], thresholds: &[f32]) -> (Vec<u64>, Vec<u64>) 
     (at_or_above, above)
 }
 
+/// Candidates gathered before the worst are dropped: a few times [`TOP`], so that dropping is rare.
+const ROOM: usize = 4 * TOP;
+
 /// The best [`TOP`] entries that are not NaN, by (score descending, position ascending).
 fn top_hits(row: &[f32]) -> Vec<Hit> {
     let order = |a: &Hit, b: &Hit| {
@@ -118,20 +121,26 @@ fn top_hits(row: &[f32]) -> Vec<Hit> {
             .total_cmp(&a.score)
             .then(a.position.cmp(&b.position))
     };
-    let mut hits: Vec<Hit> = row
-        .iter()
-        .enumerate()
-        .filter(|(_, score)| !score.is_nan())
-        .map(|(position, &score)| Hit {
-            position: position as u32,
-            score,
-        })
-        .collect();
-    if hits.len() > TOP {
-        hits.select_nth_unstable_by(TOP - 1, order);
-        hits.truncate(TOP);
+    let mut hits: Vec<Hit> = Vec::with_capacity(ROOM);
+    // Positions rise, so a score that only equals the TOP-th best loses to it. NaN exceeds nothing.
+    let mut to_beat = f32::NEG_INFINITY;
+    for (position, &score) in row.iter().enumerate() {
+        if score > to_beat {
+            hits.push(Hit {
+                position: position as u32,
+                score,
+            });
+            if hits.len() == ROOM {
+                hits.select_nth_unstable_by(TOP - 1, order);
+                hits.truncate(TOP);
+                to_beat = hits[TOP - 1].score;
+            }
+        }
     }
     hits.sort_unstable_by(order);
+    hits.truncate(TOP);
+    // A ranking lives as long as the audit; it keeps no more than it holds.
+    hits.shrink_to_fit();
     hits
 }
 
@@ -192,15 +201,16 @@ mod tests {
 
     #[test]
     fn top_is_cut_at_100_and_ordered_by_score_then_position() {
-        let mut row: Vec<f32> = (0..300).map(|i| ((i * 7) % 50) as f32).collect();
+        let scores: Vec<f32> = (0..3_000).map(|i| ((i * 7) % 50) as f32).collect();
+        let mut row = scores.clone();
         let ranking = Ranking::new(&query(&[0], &[]), &mut row);
-        assert_eq!(ranking.top.len(), TOP);
-        assert!(
-            ranking
-                .top
-                .windows(2)
-                .all(|pair| pair[0].score > pair[1].score
-                    || (pair[0].score == pair[1].score && pair[0].position < pair[1].position))
-        );
+        let mut all: Vec<usize> = (0..scores.len()).collect();
+        all.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        let found: Vec<usize> = ranking
+            .top
+            .iter()
+            .map(|hit| hit.position as usize)
+            .collect();
+        assert_eq!(found, all[..TOP]);
     }
 }

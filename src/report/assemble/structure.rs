@@ -11,8 +11,18 @@ const BINS: usize = 10;
 impl Tables<'_> {
     pub(super) fn structure(&self) -> StructureSection {
         let structure = self.stages.structure;
-        let mut rows: Vec<SubClusterRow> = (0..structure.subclusters.len())
-            .map(|index| self.subcluster(index))
+        let mut queries = vec![Vec::new(); structure.subclusters.len()];
+        for (query, item) in self.query_items().enumerate() {
+            if let Some(index) = structure.assignment[item] {
+                queries[index as usize].push(query);
+            }
+        }
+        let values = [Pairing::OLD_OLD, Pairing::NEW_OLD]
+            .map(|pairing| Some(self.evaluation(pairing)?.per_query(PRIMARY)));
+        let mut rows: Vec<SubClusterRow> = queries
+            .iter()
+            .enumerate()
+            .map(|(index, queries)| self.subcluster(index, queries, &values))
             .collect();
         rows.retain(|row| row.queries > 0);
         let change = |row: &SubClusterRow| match (row.new_old, row.old_old) {
@@ -21,14 +31,9 @@ impl Tables<'_> {
         };
         rows.sort_by(|a, b| change(a).total_cmp(&change(b)).then(a.name.cmp(&b.name)));
         rows.truncate(SUBCLUSTERS);
-        let mut per_identity = vec![0_usize; self.stages.probe.identities.len()];
-        structure
-            .subclusters
-            .iter()
-            .for_each(|s| per_identity[s.identity as usize] += 1);
         StructureSection {
             n_subclusters: structure.subclusters.len(),
-            n_split_identities: per_identity.iter().filter(|&&n| n > 1).count(),
+            n_split_identities: self.is_split.iter().filter(|&&split| split).count(),
             stability: structure.stability,
             subclusters: rows,
             consensus: consensus_section(self.stages.consensus, self.stages.temperature),
@@ -39,32 +44,28 @@ impl Tables<'_> {
     pub(super) fn subcluster_name(&self, index: u32) -> String {
         let subcluster = &self.stages.structure.subclusters[index as usize];
         let identity = &self.stages.probe.identities[subcluster.identity as usize];
-        let is_split = self
-            .stages
-            .structure
-            .subclusters
-            .iter()
-            .any(|other| other.identity == subcluster.identity && other.index_in_identity > 0);
-        if is_split {
+        if self.is_split[subcluster.identity as usize] {
             format!("{identity}/{}", subcluster.index_in_identity + 1)
         } else {
             identity.clone()
         }
     }
 
-    fn subcluster(&self, index: usize) -> SubClusterRow {
+    /// `queries` are the sub-cluster's; `values` the primary measure of all queries, old->old and new->old.
+    fn subcluster(
+        &self,
+        index: usize,
+        queries: &[usize],
+        values: &[Option<Vec<f64>>; 2],
+    ) -> SubClusterRow {
         let subcluster = &self.stages.structure.subclusters[index];
-        let members: Vec<usize> = self
-            .query_items()
-            .enumerate()
-            .filter(|&(_, item)| self.stages.structure.assignment[item] == Some(index as u32))
-            .map(|(query, _)| query)
-            .collect();
-        let mean = |pairing| {
-            let values = self.evaluation(pairing)?.per_query(PRIMARY);
-            (!members.is_empty())
-                .then(|| members.iter().map(|&q| values[q]).sum::<f64>() / members.len() as f64)
-        };
+        let [old_old, new_old] = values.each_ref().map(|values| {
+            let own: Vec<f64> = queries
+                .iter()
+                .map(|&q| Some(values.as_ref()?[q]))
+                .collect::<Option<_>>()?;
+            (!own.is_empty()).then(|| mean(&own))
+        });
         SubClusterRow {
             name: self.subcluster_name(index as u32),
             size: subcluster.items.len(),
@@ -72,9 +73,9 @@ impl Tables<'_> {
             nearest_rival: subcluster
                 .nearest_rival
                 .map(|(rival, cosine)| (self.subcluster_name(rival), cosine)),
-            queries: members.len(),
-            old_old: mean(Pairing::OLD_OLD),
-            new_old: mean(Pairing::NEW_OLD),
+            queries: queries.len(),
+            old_old,
+            new_old,
         }
     }
 
