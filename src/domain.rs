@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use embeddings::{Embeddings, EmbeddingsError};
+pub use embeddings::{Embeddings, EmbeddingsError, cosine};
 pub use finding::{Finding, FindingCode, Severity};
 
 /// What an item is used for in retrieval.

@@ -367,16 +367,5 @@ fn refuse_unusable(
     })
 }
 
-/// Cosine in f64; NaN when a vector is zero or not finite.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(&x, &y)| f64::from(x) * f64::from(y))
-            .sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
 #[cfg(test)]
 mod tests;

@@ -143,3 +143,67 @@ impl Embeddings {
         Some(self.rows.row(self.row_of_item[item]? as usize))
     }
 }
+
+/// Cosine of two vectors of one dimension, in f64; `None` when one of them has no direction (zero, not finite).
+pub fn cosine(a: &[f32], b: &[f32]) -> Option<f64> {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(&x, &y)| f64::from(x) * f64::from(y))
+            .sum()
+    };
+    let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+    cosine.is_finite().then_some(cosine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosine_of_known_vectors() {
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), Some(0.0));
+        let same = cosine(&[1.0, 1.0], &[2.0, 2.0]).expect("two directions");
+        assert!((same - 1.0).abs() < 1e-15);
+        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), None);
+        assert_eq!(cosine(&[f32::NAN, 0.0], &[1.0, 0.0]), None);
+    }
+
+    #[test]
+    fn rows_are_normalised_and_checked() {
+        let rows = |values: &[f32]| Array2::from_shape_vec((2, 2), values.to_vec()).expect("2 x 2");
+        let unit = Embeddings::dense(rows(&[3.0, 4.0, 0.0, 2.0]), true).expect("usable");
+        assert_eq!(unit.get(0), Some(&[0.6_f32, 0.8][..]));
+        assert_eq!(
+            Embeddings::dense(rows(&[1.0, 0.0, 0.0, 0.0]), true),
+            Err(EmbeddingsError::Zero { item: 1 })
+        );
+        assert!(matches!(
+            Embeddings::dense(rows(&[1.0, 0.0, 0.0, f32::INFINITY]), false),
+            Err(EmbeddingsError::NotFinite {
+                item: 1,
+                dimension: 1,
+                ..
+            })
+        ));
+        assert_eq!(
+            Embeddings::new(rows(&[1.0; 4]), vec![Some(0), None], true),
+            Err(EmbeddingsError::RowCount {
+                expected: 1,
+                found: 2
+            })
+        );
+    }
+
+    #[test]
+    fn items_without_an_embedding_have_none() {
+        let rows = Array2::from_shape_vec((1, 2), vec![1.0, 0.0]).expect("1 x 2");
+        let mut some = Embeddings::new(rows, vec![None, Some(0)], true).expect("usable");
+        assert_eq!((some.has(0), some.has(1)), (false, true));
+        some.retain(&[false, true]);
+        assert_eq!(
+            (some.n_items(), some.get(0)),
+            (1, Some(&[1.0_f32, 0.0][..]))
+        );
+    }
+}

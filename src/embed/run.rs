@@ -12,9 +12,9 @@ use super::resolve::{Inputs, Resolved};
 use super::session::OnnxModel;
 use super::{
     BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Opened, Progress,
-    collect, cosine, open,
+    collect, open,
 };
-use crate::domain::{Finding, FindingCode, Probe, Severity};
+use crate::domain::{Finding, FindingCode, Probe, Severity, cosine};
 use crate::runtime::Runtime;
 
 /// Items that are embedded alone and in a batch to see whether it matters.
@@ -380,8 +380,8 @@ impl Run<'_> {
             let together = self.run_batch(group.iter(), group.len())?;
             for (prepared, together) in group.iter().zip(&together) {
                 let alone = self.run_batch(std::iter::once(prepared), 1)?;
-                // NaN and zero vectors compare as equal here and are reported as such later.
-                if cosine(&alone[0], together) < BATCH_COSINE {
+                // Vectors without a direction are reported as such later.
+                if cosine(&alone[0], together).is_some_and(|cosine| cosine < BATCH_COSINE) {
                     return Ok(Some(true));
                 }
             }

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::{
-    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, collect, cosine,
-    run, stored,
+    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, collect, run,
+    stored,
 };
-use crate::domain::{Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source};
+use crate::domain::{
+    Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source, cosine,
+};
 use crate::runtime::Runtime;
 
 /// Gallery items whose stored embedding is held against a fresh one.
@@ -65,7 +67,7 @@ pub fn embed_with_stored(
         .iter()
         .filter(
             |&&i| match (fresh.embeddings.get(i), stored.embeddings.get(i)) {
-                (Some(a), Some(b)) => cosine(a, b) < STORED_COSINE,
+                (Some(a), Some(b)) => cosine(a, b).is_some_and(|cosine| cosine < STORED_COSINE),
                 _ => false,
             },
         )
