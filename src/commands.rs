@@ -15,6 +15,7 @@ use crate::config::{AuditConfig, ConfigError};
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::report::{self, ReportError, terminal};
+use crate::retrieve::score;
 use crate::runtime::{self, Runtime, RuntimeError};
 
 /// What a command ended with.
@@ -76,7 +77,7 @@ pub fn run(cli: &Cli) -> Result<Done, Failure> {
         Some(Command::Runtime(RuntimeCommand::Install { gpu, cache_dir })) => {
             let cache = cache_dir.clone().unwrap_or_else(runtime::default_cache_dir);
             let library = runtime::install(&cache, *gpu, &notice)?;
-            writeln!(std::io::stdout(), "{}", library.display())?;
+            print(&format!("{}\n", library.display()))?;
             Ok(Done::Nothing)
         }
         Some(Command::Runtime(RuntimeCommand::Show { runtime })) => runtime_show(runtime),
@@ -84,14 +85,29 @@ pub fn run(cli: &Cli) -> Result<Done, Failure> {
         Some(Command::Report(args)) => report_command(args),
         Some(Command::Completions { shell }) => {
             let mut command = Cli::command();
-            clap_complete::generate(*shell, &mut command, "compat-audit", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command, "compat-audit", &mut script);
+            print(&String::from_utf8_lossy(&script))?;
             Ok(Done::Nothing)
         }
     }
 }
 
+/// Writes to stdout. A reader that has gone (`| head`) has all it wanted: the verdict's exit code stays.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
 fn notice(line: &str) {
-    eprintln!("{line}");
+    // A closed stderr is no reason to end an audit.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
@@ -111,13 +127,8 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         notify: &notify,
         command: std::env::args().collect(),
     };
-    let mut stdout = std::io::stdout();
     if args.dry_run {
-        write!(
-            stdout,
-            "{}",
-            preview_text(&audit::preview(&config, &around)?)
-        )?;
+        print(&preview_text(&audit::preview(&config, &around)?))?;
         return Ok(Done::Nothing);
     }
     let out = args
@@ -127,20 +138,18 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     report::check_out(&out)?;
     let outcome = audit::run(&config, &around)?;
     report::write(&outcome.report, &outcome.items, &out)?;
+    let verdict = outcome.report.verdict.verdict;
     if args.quiet {
-        writeln!(stdout, "{}", outcome.report.verdict.verdict)?;
+        print(&format!("{verdict}\n"))?;
     } else {
+        let is_terminal = std::io::stdout().is_terminal();
         let style = terminal::Style {
-            color: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            ascii: !stdout.is_terminal(),
+            color: is_terminal && std::env::var_os("NO_COLOR").is_none(),
+            ascii: !is_terminal,
         };
-        write!(
-            stdout,
-            "{}",
-            terminal::summary(&outcome.report, &out, style)
-        )?;
+        print(&terminal::summary(&outcome.report, &out, style))?;
     }
-    Ok(Done::Audited(outcome.report.verdict.verdict))
+    Ok(Done::Audited(verdict))
 }
 
 /// `reports/<old>-vs-<new>`, by file stem; equal stems take their folder's name.
@@ -200,14 +209,10 @@ fn preview_text(preview: &Preview) -> String {
 }
 
 fn runtime_show(args: &RuntimeArgs) -> Result<Done, Failure> {
-    let mut stdout = std::io::stdout();
-    match runtime::locate(&args.options(false))? {
-        Some((library, found)) => writeln!(stdout, "{} ({found})", library.display())?,
-        None => writeln!(
-            stdout,
-            "none found; `compat-audit runtime install` gets one"
-        )?,
-    }
+    print(&match runtime::locate(&args.options(false))? {
+        Some((library, found)) => format!("{} ({found})\n", library.display()),
+        None => "none found; `compat-audit runtime install` gets one\n".to_owned(),
+    })?;
     Ok(Done::Nothing)
 }
 
@@ -237,7 +242,7 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
         message: format!("{}: cannot write: {error}", out.display()),
         hint: Some("--out writes another file".into()),
     })?;
-    writeln!(std::io::stdout(), "{}", out.display())?;
+    print(&format!("{}\n", out.display()))?;
     Ok(Done::Nothing)
 }
 
@@ -245,42 +250,27 @@ fn report_command(args: &ReportArgs) -> Result<Done, Failure> {
     let own = args.report.parent().unwrap_or(Path::new(""));
     let out = args.out.as_deref().unwrap_or(own);
     report::render_again(&args.report, out)?;
-    writeln!(std::io::stdout(), "{}", out.join("report.html").display())?;
+    print(&format!("{}\n", out.join("report.html").display()))?;
     Ok(Done::Nothing)
 }
 
 fn version(args: &AuditArgs) -> Result<Done, Failure> {
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "compat-audit {}", env!("CARGO_PKG_VERSION"))?;
+    let mut text = format!("compat-audit {}\n", env!("CARGO_PKG_VERSION"));
     if args.verbose {
         let options = args.runtime.options(false);
         // Looks, but installs nothing.
         if runtime::locate(&options)?.is_some() {
             let runtime = Runtime::init(&options, &notice)?;
             let (library, version) = (runtime.library.display(), &runtime.version);
-            writeln!(
-                stdout,
-                "onnxruntime  {version}, {library} ({})",
-                runtime.found
-            )?;
-            writeln!(stdout, "providers    {}", runtime.providers().join(", "))?;
+            text += &format!("onnxruntime  {version}, {library} ({})\n", runtime.found);
+            text += &format!("providers    {}\n", runtime.providers().join(", "));
         } else {
-            writeln!(
-                stdout,
-                "onnxruntime  none found; `compat-audit runtime install` gets it"
-            )?;
+            text += "onnxruntime  none found; `compat-audit runtime install` gets it\n";
         }
-        writeln!(
-            stdout,
-            "CPU          {}",
-            crate::retrieve::score::cpu_features().join(", ")
-        )?;
-        writeln!(
-            stdout,
-            "scores with  {}",
-            crate::retrieve::score::kernel_name()
-        )?;
+        text += &format!("CPU          {}\n", score::cpu_features().join(", "));
+        text += &format!("scores with  {}\n", score::kernel_name());
     }
+    print(&text)?;
     Ok(Done::Nothing)
 }
 

@@ -1,5 +1,6 @@
 //! Ctrl-C: folders and files that are half-written are removed, then the process ends with 130.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -45,7 +46,7 @@ pub fn install() {
                 std::fs::remove_file(&path)
             };
         }
-        eprintln!("interrupted");
+        let _ = writeln!(std::io::stderr(), "interrupted");
         std::process::exit(INTERRUPTED);
     });
 }

@@ -1,9 +1,11 @@
 //! parse -> run -> write -> exit code; nothing else knows exit codes.
 
+use std::io::Write;
+use std::panic::UnwindSafe;
 use std::process::ExitCode;
 
 use compat_audit::cli;
-use compat_audit::commands::{self, Done};
+use compat_audit::commands::{self, Done, Failure};
 use compat_audit::judge::Verdict;
 
 /// Usage, input or run-time error, and a panic.
@@ -19,19 +21,28 @@ fn main() -> ExitCode {
         }
     };
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!(
+        say(&format!(
             "error: compat-audit has a bug: {panic}\nhint: please report it with the command line"
-        );
+        ));
     }));
-    let result = std::panic::catch_unwind(|| commands::run(&cli));
-    match result {
-        Ok(Ok(done)) => ExitCode::from(exit_code(&done)),
+    ExitCode::from(exit_code_of(|| commands::run(&cli)))
+}
+
+/// Runs the work; an error and a panic end alike.
+fn exit_code_of(work: impl FnOnce() -> Result<Done, Failure> + UnwindSafe) -> u8 {
+    match std::panic::catch_unwind(work) {
+        Ok(Ok(done)) => exit_code(&done),
         Ok(Err(failure)) => {
-            eprintln!("{failure}");
-            ExitCode::from(ERROR)
+            say(&failure.to_string());
+            ERROR
         }
-        Err(_) => ExitCode::from(ERROR),
+        Err(_) => ERROR,
     }
+}
+
+/// A line on stderr; a closed stderr must not panic, least of all inside the panic hook.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn exit_code(done: &Done) -> u8 {
@@ -46,6 +57,11 @@ fn exit_code(done: &Done) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_caught_and_exits_2() {
+        assert_eq!(exit_code_of(|| panic!("a bug")), 2);
+    }
 
     #[test]
     fn exit_codes_are_the_documented_ones() {

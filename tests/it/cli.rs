@@ -298,6 +298,35 @@ fn init_writes_a_file_that_an_audit_reads() {
     assert_eq!(args(&["--force"]).status.code(), Some(0));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_changes_no_exit_code() {
+    for closed in ["stdout", "stderr"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"));
+        command.args([
+            path("emoji/old.onnx"),
+            path("emoji/new_incompatible.onnx"),
+            path("emoji"),
+        ]);
+        command.args([
+            "--out",
+            folder.path().join("report").to_str().expect("UTF-8"),
+        ]);
+        command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        if closed == "stdout" {
+            command.stdout(writer)
+        } else {
+            command.stderr(writer)
+        };
+        assert_eq!(command.status().expect("ran").code(), Some(1), "{closed}");
+    }
+}
+
 #[test]
 fn quiet_prints_the_verdict_alone() {
     let audit = Audit::run(
