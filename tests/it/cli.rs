@@ -119,40 +119,43 @@ fn strict_refuses_assumed_preprocessing() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_exits_130_and_leaves_nothing_half_written() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let out = folder.path().join("report");
-    let child = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
-        .args([
-            path("emoji/old.onnx"),
-            path("emoji/new_bct_near.onnx"),
-            path("emoji"),
-        ])
-        .args([
-            "--no-cache",
-            "--threads",
-            "1",
-            "--out",
-            out.to_str().expect("UTF-8"),
-        ])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("started");
-    // Long enough to be inside the audit, short enough not to be done: embedding alone takes over a second.
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    let pid = child.id().to_string();
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &pid])
-        .status()
-        .expect("kill");
-    assert!(killed.success());
-    let output = child.wait_with_output().expect("ended");
-    assert_eq!(output.status.code(), Some(130));
-    assert_eq!(
-        std::fs::read_dir(folder.path()).expect("readable").count(),
-        0,
-        "nothing is left"
-    );
+    // A loaded machine may be slower to start or quicker to finish than the delay supposes; then another is tried.
+    let interrupted_after = |milliseconds: u64| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("report");
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
+            .args([
+                path("emoji/old.onnx"),
+                path("emoji/new_bct_near.onnx"),
+                path("emoji"),
+            ])
+            .args([
+                "--no-cache",
+                "--threads",
+                "1",
+                "--out",
+                out.to_str().expect("UTF-8"),
+            ])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("started");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let pid = child.id().to_string();
+        // It fails when the audit has ended already.
+        let _ = std::process::Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .expect("kill");
+        let code = child.wait().expect("ended").code();
+        if code == Some(130) {
+            let left = std::fs::read_dir(folder.path()).expect("readable").count();
+            assert_eq!(left, 0, "nothing is left");
+        }
+        code
+    };
+    let codes: Vec<Option<i32>> = [300, 800, 1500, 150].map(interrupted_after).to_vec();
+    assert!(codes.contains(&Some(130)), "{codes:?}");
 }
 
 #[test]
