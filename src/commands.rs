@@ -14,6 +14,7 @@ use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, Run
 use crate::config::{AuditConfig, ConfigError};
 use crate::interrupt;
 use crate::judge::Verdict;
+use crate::probe::ProbeSummary;
 use crate::report::{self, ReportError, terminal};
 use crate::retrieve::score;
 use crate::runtime::{self, Runtime, RuntimeError};
@@ -169,14 +170,17 @@ fn default_out(old: &Path, new: &Path) -> PathBuf {
 
 fn preview_text(preview: &Preview) -> String {
     let probe = &preview.probe;
+    let counts = ProbeSummary::of(probe);
     let mut text = format!(
-        "probe    {} ({} items: {} queries, {} gallery, {} identities, {} cameras)\n",
+        "probe    {} ({} items: {} queries, {} gallery, {} identities, {} cameras, {} junk, {} distractors)\n",
         probe.origin.display(),
-        probe.items.len(),
-        probe.queries().len(),
-        probe.gallery().len(),
-        probe.identities.len(),
-        probe.cameras.len()
+        counts.items,
+        counts.queries,
+        counts.gallery,
+        counts.identities,
+        counts.cameras,
+        counts.junk,
+        counts.distractor_items
     );
     for index in 0..probe.items.len().min(3) {
         let item = &probe.items[index];

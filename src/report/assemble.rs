@@ -9,6 +9,7 @@ use crate::domain::{Finding, FindingCode, Item, Measure, Pairing, Probe, Severit
 use crate::embed::Embedded;
 use crate::judge::Judgement;
 use crate::judge::evidence::{Change, Evidence, Flips, Intervals, PRIMARY, difference};
+use crate::probe::ProbeSummary;
 use crate::retrieve::rank::{Hit, Ranking};
 use crate::retrieve::verification::Verification;
 use crate::retrieve::{Evaluation, Retrieval, agreement};
@@ -187,37 +188,22 @@ impl<'a> Tables<'a> {
             ..
         } = self.stages;
         let protocol = &retrieval.protocol;
-        let mut queried = vec![false; probe.labels.len()];
-        for &query in &probe.queries() {
-            probe.items[query]
-                .labels
-                .iter()
-                .for_each(|&label| queried[label as usize] = true);
-        }
-        let is_distractor = |item: &Item| !item.labels.iter().any(|&label| queried[label as usize]);
+        let counts = ProbeSummary::of(probe);
         ProbeSection {
             origin: config.data.display().to_string(),
             modality: serde_json::to_value(probe.modality)
                 .ok()
                 .and_then(|value| value.as_str().map(str::to_owned))
                 .expect("a modality is a word"),
-            items: probe.items.len(),
+            items: counts.items,
             queries: evidence.n_queries,
             query_identities: evidence.n_query_identities,
             queries_excluded: protocol.n_excluded(),
-            gallery: protocol.gallery().len(),
-            identities: probe.identities.len(),
-            cameras: probe.cameras.len(),
-            junk: probe
-                .items
-                .iter()
-                .filter(|item| item.identity.is_none())
-                .count(),
-            distractors: protocol
-                .gallery()
-                .iter()
-                .filter(|&&item| is_distractor(&probe.items[item]))
-                .count(),
+            gallery: counts.gallery,
+            identities: counts.identities,
+            cameras: counts.cameras,
+            junk: counts.junk,
+            distractors: counts.distractor_items,
             identical_pairs: protocol.identical_pairs(),
             same_camera_pairs: protocol.same_camera_pairs(),
             bad_items: bad_items.clone(),

@@ -235,7 +235,7 @@ fn score_block(q: &[f32], gallery: &PackedGallery, similarity: Similarity, rows:
     }
 }
 
-/// Intrinsics, because the vectoriser turns a 14 x 32 tile inside out (measured on one AVX-512 machine: less than a tenth of the speed).
+/// Intrinsics, because the vectoriser turns a 14 x 32 tile inside out.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn score_block_avx512(
