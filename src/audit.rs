@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{FindingCode, Probe, Side};
+use crate::domain::{FindingCode, Probe, Side, nearest};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
 };
@@ -68,6 +68,16 @@ pub enum AuditError {
         /// Gallery items with an identity.
         gallery: usize,
     },
+    /// The policy names a slice column that the probe lacks: nothing of it would be tested.
+    #[error("policy.slice_columns: {}: no column `{found}`; it has {}", origin.display(), known.join(", "))]
+    UnknownSliceColumn {
+        /// The probe.
+        origin: PathBuf,
+        /// The column.
+        found: String,
+        /// The columns there are.
+        known: Vec<String>,
+    },
     /// Stage 4.
     #[error(transparent)]
     Retrieve(#[from] ScoreOverflow),
@@ -89,6 +99,9 @@ impl AuditError {
             AuditError::NothingToEvaluate { .. } => Some(
                 "query and gallery identities must overlap; an identity with one item, or with all items of one camera, has nothing to find".into(),
             ),
+            AuditError::UnknownSliceColumn { found, known, .. } => {
+                nearest(found, known.iter().cloned()).map(|name| format!("did you mean `{name}`?"))
+            }
             AuditError::Retrieve(_) => {
                 Some("use --similarity cosine, or embeddings of a usual size".into())
             }
@@ -113,6 +126,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let started = SystemTime::now();
     let mut clock = Clock::default();
     let mut probe = probe::load(&config.data, &config.probe)?;
+    check_slice_columns(&probe, config)?;
     clock.lap("probe");
 
     let runtime = runtime_if_needed(config, around)?;
@@ -129,8 +143,17 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     clock.lap("structure");
 
     let (a, b) = (&old.embeddings, &new.embeddings);
+    let primary = config.policy.primary(false);
     let digests = input_digests(&old, &new);
-    let retrieval = retrieve::retrieve(&probe, digests, a, b, config.similarity, config.seed)?;
+    let retrieval = retrieve::retrieve(
+        &probe,
+        digests,
+        a,
+        b,
+        config.similarity,
+        primary,
+        config.seed,
+    )?;
     let comparable = a.dim() == b.dim();
     let credible = comparable
         .then(|| {
@@ -160,16 +183,45 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     };
     let same_model = old.model.hash == new.model.hash
         && old.model.preprocessing_key == new.model.preprocessing_key;
-    let dims = [a.dim(), b.dim()];
-    let evidence = Evidence::collect(
+    let order = judge::backfill::order(
         &retrieval,
-        credible.as_ref(),
-        dims,
-        same_model,
+        &structure,
+        a,
         &config.policy,
+        primary,
         config.seed,
     );
-    let judgement = judge::judge(&evidence, &config.policy);
+    let curves = order
+        .as_ref()
+        .map(|plan| {
+            retrieve::refresh(
+                &retrieval,
+                a,
+                b,
+                config.similarity,
+                primary,
+                &plan.order,
+                config.seed,
+            )
+        })
+        .transpose()?;
+    clock.lap("refresh");
+
+    let evidence = Evidence::collect(
+        &judge::evidence::Stages {
+            probe: &probe,
+            dims: [a.dim(), b.dim()],
+            same_model,
+            structure: &structure,
+            retrieval: &retrieval,
+            credible: credible.as_ref(),
+            refreshed: order.as_ref().zip(curves.as_deref()),
+        },
+        &config.policy,
+        primary,
+        config.seed,
+    );
+    let judgement = judge::judge(&evidence, &config.policy, config.today);
     clock.lap("judge");
 
     let run = RunSection {
@@ -194,6 +246,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         consensus: &consensus,
         temperature: options.temperature,
         retrieval: &retrieval,
+        order: order.as_ref(),
         evidence: &evidence,
         judgement,
         bad_items,
@@ -216,6 +269,7 @@ pub struct Preview {
 /// As [`run`], for what can be seen without running.
 pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Preview, AuditError> {
     let probe = probe::load(&config.data, &config.probe)?;
+    check_slice_columns(&probe, config)?;
     let runtime = runtime_if_needed(config, around)?;
     let describe = |side: Side| {
         let (source, options) = side_options(side, config, around)?;
@@ -224,6 +278,20 @@ pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Previe
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
+}
+
+/// Every column that the policy names must exist.
+fn check_slice_columns(probe: &Probe, config: &AuditConfig) -> Result<(), AuditError> {
+    let known = judge::slices::known_columns(probe);
+    let unknown = |column: &&String| !known.contains(column);
+    match config.policy.slice_columns.iter().flatten().find(unknown) {
+        Some(found) => Err(AuditError::UnknownSliceColumn {
+            origin: probe.origin.clone(),
+            found: found.clone(),
+            known,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn embed_failed(side: Side, source: EmbedError) -> AuditError {

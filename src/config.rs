@@ -5,15 +5,17 @@
 
 mod file;
 mod model;
+mod policy;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Origin, Setting};
+use crate::domain::{CheckSeverity, Date, Measure, Origin, Setting};
 
 pub use file::{ConfigError, ConfigFile};
 pub use model::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
+pub use policy::{FailOn, Inconclusive, Policy, Profile, Waiver};
 
 /// Names of the manifest columns, where they are not the usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -61,30 +63,6 @@ pub enum Similarity {
     L2,
 }
 
-/// What the judge holds the evidence against; echoed in every report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Policy {
-    /// Non-inferiority margin on the primary measure (mAP), absolute. Default .01.
-    pub margin: f64,
-    /// One-sided error of each bound. Default .05.
-    pub alpha: f64,
-    /// Largest tolerated share of excess flips. Default .05.
-    pub excess_flips: f64,
-    /// Largest tolerated share of negative flips; gates when set, or when excess flips cannot be tested.
-    pub negative_flips: Option<f64>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            margin: 0.01,
-            alpha: 0.05,
-            excess_flips: 0.05,
-            negative_flips: None,
-        }
-    }
-}
-
 /// What the command line says; `None` leaves it to audit.toml or the default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
@@ -96,6 +74,26 @@ pub struct Overrides {
     pub excess_flips: Option<f64>,
     /// `--negative-flips`
     pub negative_flips: Option<f64>,
+    /// `--profile`
+    pub profile: Option<Profile>,
+    /// `--primary`
+    pub primary: Option<Measure>,
+    /// `--slice-margin`
+    pub slice_margin: Option<f64>,
+    /// `--slice-columns`
+    pub slice_columns: Option<Vec<String>>,
+    /// `--refresh-margin`
+    pub refresh_margin: Option<f64>,
+    /// `--max-partial`
+    pub max_partial: Option<f64>,
+    /// `--threshold-far`
+    pub threshold_far: Option<f64>,
+    /// `--severity`, check codes and how much each matters
+    pub severity: Vec<(String, CheckSeverity)>,
+    /// `--inconclusive`
+    pub inconclusive: Option<Inconclusive>,
+    /// `--fail-on`
+    pub fail_on: Option<FailOn>,
     /// `--similarity`
     pub similarity: Option<Similarity>,
     /// `--seed`
@@ -130,6 +128,8 @@ pub struct AuditConfig {
     pub new_model: ModelConfig,
     /// The judge's limits.
     pub policy: Policy,
+    /// The day of the audit, for waivers that lapse.
+    pub today: Date,
     /// How embeddings are compared.
     pub similarity: Similarity,
     /// Seed of every random draw.
@@ -153,52 +153,7 @@ impl AuditConfig {
         flags: Overrides,
     ) -> Result<Self, ConfigError> {
         let mut settings = Vec::new();
-        let defaults = Policy::default();
-        let mut number = |key: &'static str, flag, file, default, range: (f64, f64)| {
-            let value: f64 = pick(&mut settings, key, flag, file, default);
-            if value > range.0 && value < range.1 {
-                Ok(value)
-            } else {
-                Err(ConfigError::OutOfRange {
-                    key: key.into(),
-                    low: range.0,
-                    high: range.1,
-                    found: value,
-                })
-            }
-        };
-        let limits = file.policy;
-        let margin = number(
-            "policy.margin",
-            flags.margin,
-            limits.margin,
-            defaults.margin,
-            (0.0, 1.0),
-        )?;
-        let alpha = number(
-            "policy.alpha",
-            flags.alpha,
-            limits.alpha,
-            defaults.alpha,
-            (0.0, 0.5),
-        )?;
-        let excess_flips = number(
-            "policy.excess_flips",
-            flags.excess_flips,
-            limits.excess_flips,
-            defaults.excess_flips,
-            (0.0, 1.0),
-        )?;
-        let negative_flips = match flags.negative_flips.or(limits.negative_flips) {
-            Some(_) => Some(number(
-                "policy.negative_flips",
-                flags.negative_flips,
-                limits.negative_flips,
-                0.0,
-                (0.0, 1.0),
-            )?),
-            None => None,
-        };
+        let policy = policy::resolve(file.policy, &flags, &mut settings)?;
         let audit = file.audit;
         let similarity = pick(
             &mut settings,
@@ -241,12 +196,8 @@ impl AuditConfig {
             },
             old_model: file.old,
             new_model: file.new,
-            policy: Policy {
-                margin,
-                alpha,
-                excess_flips,
-                negative_flips,
-            },
+            policy,
+            today: Date::today(),
             similarity,
             seed,
             max_bad_items,

@@ -3,13 +3,18 @@
 //! Nothing here reads a file or computes a metric. Bad values are refused where they are built, so the
 //! stages after `embed` need not look for NaN again.
 
+mod check;
+mod date;
 mod embeddings;
 mod finding;
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
+pub use date::{Date, NotADate};
 pub use embeddings::{Embeddings, EmbeddingsError, cosine};
 pub use finding::{Finding, FindingCode, Severity};
 
@@ -287,6 +292,22 @@ impl fmt::Display for Measure {
 impl Serialize for Measure {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl FromStr for Measure {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("measure", text, Measure::ALL, |measure| measure.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Measure {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

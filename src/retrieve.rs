@@ -5,6 +5,7 @@ pub mod assay;
 pub mod measures;
 pub mod protocol;
 pub mod rank;
+pub mod refresh;
 pub mod score;
 pub mod verification;
 
@@ -30,7 +31,7 @@ pub struct Retrieval {
     /// Verification of the pairings, where there are pairs enough. The new ones also hold FAR and FRR at the
     /// thresholds of old->old.
     pub verifications: BTreeMap<Pairing, Verification>,
-    /// Mean average precision of old->old, one value a permutation of the gallery's labels.
+    /// Primary measure of old->old, one value a permutation of the gallery's labels.
     pub shuffled: Vec<f64>,
 }
 
@@ -87,7 +88,7 @@ pub struct QuerySet<'a> {
 /// Ranks every query under every pairing that the embeddings allow.
 ///
 /// A pairing exists when both models' dimensions agree and the gallery model has an embedding of every gallery item.
-/// `input_digests` are hashes of the decoded inputs, one an item.
+/// `input_digests` are hashes of the decoded inputs, one an item; `primary` is the measure of the label permutations.
 ///
 /// # Errors
 /// A score that overflows f32.
@@ -97,6 +98,7 @@ pub fn retrieve(
     old: &Embeddings,
     new: &Embeddings,
     similarity: Similarity,
+    primary: Measure,
     seed: u64,
 ) -> Result<Retrieval, ScoreOverflow> {
     let protocol = Protocol::new(probe, input_digests);
@@ -157,7 +159,7 @@ pub fn retrieve(
                     &protocol,
                     &queries,
                     &gallery,
-                    Measure::MeanAveragePrecision,
+                    primary,
                     PERMUTATIONS,
                     seed,
                 )?;
@@ -208,6 +210,27 @@ pub fn retrieve_kept(
     };
     let evaluations = [evaluate(old)?, evaluate(new)?];
     Ok((protocol, evaluations))
+}
+
+/// The refresh curve in the plan's order, then in [`refresh::RANDOM_ORDERS`] random ones.
+///
+/// Both models' dimensions must agree and every gallery item must have both embeddings.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn refresh(
+    retrieval: &Retrieval,
+    old: &Embeddings,
+    new: &Embeddings,
+    similarity: Similarity,
+    primary: Measure,
+    planned: &refresh::Order,
+    seed: u64,
+) -> Result<Vec<refresh::Curve>, ScoreOverflow> {
+    let n = planned.positions().len();
+    let random = (0..refresh::RANDOM_ORDERS).map(|index| refresh::Order::random(n, seed, index));
+    let orders: Vec<_> = std::iter::once(planned.clone()).chain(random).collect();
+    refresh::curves(&retrieval.protocol, old, new, similarity, primary, &orders)
 }
 
 /// Number of distinct values.

@@ -171,7 +171,7 @@ pub struct CheckLine {
     /// Stable code.
     pub code: &'static str,
     /// What is checked, in words.
-    pub name: &'static str,
+    pub name: String,
     /// The value.
     pub value: String,
     /// Its interval, or nothing.
@@ -380,7 +380,11 @@ impl View {
             decision: top::decision(report),
             next_steps: report.verdict.next_steps.clone(),
             counts: top::counts(report),
-            checks: report.checks.iter().map(top::check).collect(),
+            checks: report
+                .checks
+                .iter()
+                .map(|check| top::check(check, report.primary))
+                .collect(),
             findings: report.findings.iter().map(top::finding).collect(),
             assay: top::assay(report),
             pairing_bars: evidence::pairing_bars(report),

@@ -97,9 +97,12 @@ pub fn bad_items(report: &AuditReport) -> Table {
 }
 
 pub fn policy(report: &AuditReport) -> Vec<Fact> {
-    let policy = &report.policy;
+    let policy = &report.policy.limits;
     vec![
-        Fact::new("margin on mAP, absolute", plain(policy.margin)),
+        Fact::new(
+            format!("margin on {}, absolute", report.primary),
+            plain(policy.margin),
+        ),
         Fact::new("one-sided error of each bound (alpha)", plain(policy.alpha)),
         Fact::new("excess flips, at most", percent(policy.excess_flips)),
         Fact::new(
