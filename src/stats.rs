@@ -11,10 +11,14 @@ use crate::domain::{Estimate, IntervalMethod};
 
 mod binomial;
 mod bootstrap;
+mod moderated;
+mod multiplicity;
 mod permutation;
 
 pub use binomial::{design_effect, proportion_estimate};
 pub use bootstrap::Bootstrap;
+pub use moderated::{ModeratedVariance, VariancePrior};
+pub use multiplicity::{benjamini_hochberg, holm};
 pub use permutation::{permutation_p, sign_flip_test};
 
 /// Below this many identities the bootstrap's tails are too short, and the linearised t is used.
@@ -257,7 +261,7 @@ mod tests {
         serde_json::from_str(include_str!("../fixtures/golden/stats.json")).unwrap()
     }
 
-    fn floats(value: &Value) -> Vec<f64> {
+    pub(super) fn floats(value: &Value) -> Vec<f64> {
         let values = value.as_array().unwrap();
         values.iter().map(|v| v.as_f64().unwrap()).collect()
     }
