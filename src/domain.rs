@@ -321,6 +321,8 @@ pub enum IntervalMethod {
     LinearisedT,
     /// Clopper-Pearson at the effective sample size (Korn and Graubard 1998).
     KornGraubard,
+    /// t over queries with a variance moderated over all small slices (Smyth 2004).
+    ModeratedT,
 }
 
 /// A number with its two-sided interval; they travel together.

@@ -11,11 +11,20 @@ use crate::domain::{Estimate, IntervalMethod};
 
 mod binomial;
 mod bootstrap;
+mod moderated;
+mod multiplicity;
 mod permutation;
+mod saddlepoint;
+mod slices;
+
+use bootstrap::Bca;
 
 pub use binomial::{design_effect, proportion_estimate};
 pub use bootstrap::Bootstrap;
+pub use moderated::{ModeratedVariance, VariancePrior};
+pub use multiplicity::{benjamini_hochberg, holm};
 pub use permutation::{permutation_p, sign_flip_test};
+pub use slices::{SliceTest, SliceValues, test_slices};
 
 /// Below this many identities the bootstrap's tails are too short, and the linearised t is used.
 pub const FEW_IDENTITIES: usize = 40;
@@ -199,10 +208,21 @@ fn linearised_standard_error(a: &[f64], b: &[f64]) -> f64 {
 
 /// sum(a) / sum(b) with its interval, by identity.
 fn ratio_interval(a: &[f64], b: &[f64], level: f64, bootstrap: &Bootstrap) -> Estimate {
+    interval_and_distribution(a, b, level, bootstrap).0
+}
+
+/// The same with the bootstrap distribution that made it, when one did.
+fn interval_and_distribution(
+    a: &[f64],
+    b: &[f64],
+    level: f64,
+    bootstrap: &Bootstrap,
+) -> (Estimate, Option<Bca>) {
     let identities = a.len();
     let value = ratio_of_sums(a, b);
     let standard_error = linearised_standard_error(a, b);
     let few = identities < FEW_IDENTITIES;
+    let mut distribution = None;
     let (lower, upper) = if standard_error == 0.0 {
         (value, value)
     } else if identities < 2 {
@@ -211,9 +231,14 @@ fn ratio_interval(a: &[f64], b: &[f64], level: f64, bootstrap: &Bootstrap) -> Es
         let t = t_quantile(0.5 + level / 2.0, identities as f64 - 1.0);
         (value - t * standard_error, value + t * standard_error)
     } else {
-        bootstrap.bca(a, b, level)
+        distribution = bootstrap.bca(a, b);
+        distribution
+            .as_ref()
+            .map_or((f64::NEG_INFINITY, f64::INFINITY), |bca| {
+                (bca.end(0.5 - level / 2.0), bca.end(0.5 + level / 2.0))
+            })
     };
-    Estimate {
+    let estimate = Estimate {
         value,
         lower,
         upper,
@@ -224,7 +249,8 @@ fn ratio_interval(a: &[f64], b: &[f64], level: f64, bootstrap: &Bootstrap) -> Es
         } else {
             IntervalMethod::BcaByIdentity
         },
-    }
+    };
+    (estimate, distribution)
 }
 
 /// Quantile of the standard normal distribution.
@@ -237,11 +263,21 @@ fn normal_cdf(z: f64) -> f64 {
     Normal::standard().cdf(z)
 }
 
-/// Quantile of Student's t distribution on `df` > 0 degrees of freedom.
+/// Quantile of Student's t distribution on `df` > 0 degrees of freedom; infinite ones give the normal's.
 fn t_quantile(p: f64, df: f64) -> f64 {
+    if df.is_infinite() {
+        return normal_quantile(p);
+    }
     StudentsT::new(0.0, 1.0, df)
         .expect("degrees of freedom are positive")
         .inverse_cdf(p)
+}
+
+/// Distribution function of Student's t distribution on `df` > 0 degrees of freedom; t may be infinite.
+fn t_cdf(t: f64, df: f64) -> f64 {
+    StudentsT::new(0.0, 1.0, df)
+        .expect("degrees of freedom are positive")
+        .cdf(t)
 }
 
 #[cfg(test)]
@@ -257,7 +293,7 @@ mod tests {
         serde_json::from_str(include_str!("../fixtures/golden/stats.json")).unwrap()
     }
 
-    fn floats(value: &Value) -> Vec<f64> {
+    pub(super) fn floats(value: &Value) -> Vec<f64> {
         let values = value.as_array().unwrap();
         values.iter().map(|v| v.as_f64().unwrap()).collect()
     }
@@ -305,6 +341,20 @@ mod tests {
                 "p {p} df {df}: {found} {t}"
             );
         }
+    }
+
+    #[test]
+    fn t_tails_agree_with_scipy() {
+        for case in golden()["t_tails"].as_array().unwrap() {
+            let [t, df, p] = ["t", "df", "p"].map(|key| case[key].as_f64().unwrap());
+            let found = t_cdf(t, df);
+            assert!(
+                (found - p).abs() <= 1e-9 * p,
+                "{t} on {df}: {found:e} {p:e}"
+            );
+        }
+        assert_eq!(t_cdf(f64::NEG_INFINITY, 3.0), 0.0);
+        assert_eq!(t_cdf(f64::INFINITY, 3.0), 1.0);
     }
 
     #[test]

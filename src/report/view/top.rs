@@ -291,5 +291,6 @@ fn method(method: IntervalMethod) -> &'static str {
         IntervalMethod::BcaByIdentity => "BCa bootstrap by identity",
         IntervalMethod::LinearisedT => "linearised t by identity",
         IntervalMethod::KornGraubard => "Korn-Graubard",
+        IntervalMethod::ModeratedT => "moderated t by query",
     }
 }
