@@ -85,13 +85,12 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_ones() {
         assert_eq!(exit_code(&Done::Nothing), 0);
-        use Verdict::*;
         let verdicts = [
-            SkipBackfill,
-            PartialBackfill,
-            FullBackfill,
-            DoNotUpgrade,
-            Inconclusive,
+            Verdict::SkipBackfill,
+            Verdict::PartialBackfill,
+            Verdict::FullBackfill,
+            Verdict::DoNotUpgrade,
+            Verdict::Inconclusive,
         ];
         for (fail_on, inconclusive, codes) in [
             (FailOn::Partial, Inconclusive::Fail, [0, 1, 1, 1, 3]),

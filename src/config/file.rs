@@ -45,10 +45,6 @@ pub struct AuditTable {
 /// `[policy]`; each key as in [`super::Policy`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(
-    missing_docs,
-    reason = "documented at Policy's fields of the same names"
-)]
 pub struct PolicyTable {
     pub profile: Option<Profile>,
     pub primary: Option<Measure>,

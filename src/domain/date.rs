@@ -138,6 +138,7 @@ mod tests {
 
     #[test]
     fn days_order_by_time() {
-        assert!(parsed("2026-12-31") < parsed("2027-01-01"));
+        let (earlier, later) = (parsed("2026-12-31"), parsed("2027-01-01"));
+        assert!(earlier.expect("a day") < later.expect("a day"));
     }
 }

@@ -71,7 +71,16 @@ fn every_query_agrees_with_trec_eval() {
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (matrix(&golden.old), matrix(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Cosine, 0).expect("finite");
+    let found = retrieve(
+        &probe,
+        &digests,
+        &old,
+        &new,
+        Similarity::Cosine,
+        Measure::MeanAveragePrecision,
+        0,
+    )
+    .expect("finite");
     let mut compared = 0;
     for pairing in [Pairing::OLD_OLD, Pairing::NEW_OLD] {
         let evaluation = &found.evaluations[&pairing];
@@ -105,7 +114,16 @@ fn auroc_agrees_with_scikit_learn() {
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (matrix(&golden.old), matrix(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Cosine, 0).expect("finite");
+    let found = retrieve(
+        &probe,
+        &digests,
+        &old,
+        &new,
+        Similarity::Cosine,
+        Measure::MeanAveragePrecision,
+        0,
+    )
+    .expect("finite");
     for (pairing, queries) in [(Pairing::OLD_OLD, &old), (Pairing::NEW_OLD, &new)] {
         // 30 identities are too few for a report, so the count is asked for directly.
         let auroc = verification::auroc(

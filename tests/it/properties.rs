@@ -69,7 +69,16 @@ fn run(space: &Space) -> Retrieval {
     let probe = probe_of(&space.labels, |_| "both");
     let digests = vec![None; space.labels.len()];
     let (old, new) = (embeddings(&space.old), embeddings(&space.new));
-    retrieve(&probe, &digests, &old, &new, Similarity::Cosine, 7).expect("finite")
+    retrieve(
+        &probe,
+        &digests,
+        &old,
+        &new,
+        Similarity::Cosine,
+        Measure::MeanAveragePrecision,
+        7,
+    )
+    .expect("finite")
 }
 
 /// AP by the definition: sort, walk, count; ties count against the query.

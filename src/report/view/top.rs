@@ -166,19 +166,19 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
 
 pub fn check(check: &Check, primary: Measure) -> CheckLine {
     let (state, mark, tone) = state(check.state);
-    let number: fn(f64) -> String = match check.code {
+    let (number, limit_number): (fn(f64) -> String, fn(f64) -> String) = match check.code {
         CheckCode::UpgradeWorth
         | CheckCode::CrossTestChange
         | CheckCode::BctCriterion
-        | CheckCode::Refresh => change,
+        | CheckCode::Refresh => (change, plain),
         CheckCode::ExcessFlips
         | CheckCode::NegativeFlips
         | CheckCode::UntestableTraffic
         | CheckCode::BlindShare
         | CheckCode::ThresholdFar
-        | CheckCode::ThresholdFrr => percent,
-        CheckCode::AssaySensitivity => measure,
-        CheckCode::Dimensions | CheckCode::QueryIdentities | CheckCode::Slices => plain,
+        | CheckCode::ThresholdFrr => (percent, percent),
+        CheckCode::AssaySensitivity => (measure, plain),
+        CheckCode::Dimensions | CheckCode::QueryIdentities | CheckCode::Slices => (plain, plain),
     };
     let relation = match (check.code, check.safe_side) {
         (CheckCode::Dimensions, _) => "=",
@@ -186,11 +186,6 @@ pub fn check(check: &Check, primary: Measure) -> CheckLine {
         (CheckCode::UntestableTraffic | CheckCode::BlindShare | CheckCode::Slices, _) => "≤",
         (_, SafeSide::Above) => ">",
         (_, SafeSide::Below) => "<",
-    };
-    let limit_number: fn(f64) -> String = if number == percent as fn(f64) -> String {
-        percent
-    } else {
-        plain
     };
     let value = check
         .estimate
