@@ -3,7 +3,8 @@
 //! Scanning every share on the queries that also chose the order would find a passing one by luck (`docs/METRICS.md`,
 //! section 7). So the queries are split within identity: half A fixes the order, half B tests the shares from the
 //! whole gallery downwards in a fixed sequence and stops at the first that does not pass; no further correction is
-//! needed.
+//! needed. Where no sub-cluster has queries enough to be put first, the order rests on the old space alone, nothing
+//! was chosen by outcomes, and all queries test it. Whether that is so follows from counts, never from an outcome.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -20,6 +21,10 @@ use super::outcomes::{Change, Flips, Outcomes};
 use super::slices::{self, Members, Slice};
 use super::{CheckState, SafeSide};
 
+/// Queries in half A from which a sub-cluster may be put first: half of what a slice needs to be tested, as A is half
+/// of the queries.
+const MIN_ORDERING_QUERIES: usize = slices::MIN_QUERIES / 2;
+
 /// Stream of the split; the label permutations and the random orders have the others.
 const SPLIT_STREAM: u64 = 1 << 33;
 
@@ -28,7 +33,7 @@ const SPLIT_STREAM: u64 = 1 << 33;
 pub struct BackfillOrder {
     /// All gallery positions.
     pub order: Order,
-    /// Whether a query belongs to half A, which fixed the order.
+    /// Whether a query belongs to half A, which fixed the order; none does when the order rests on the old space alone.
     pub fixed_by: Vec<bool>,
     /// Sub-clusters that come first, worst first.
     pub first_subclusters: Vec<u32>,
@@ -77,6 +82,7 @@ pub fn split(identities: &[u32], seed: u64) -> Vec<bool> {
 
 /// Failing sub-clusters first (their mean change on half A is below minus the slice margin), the worst first; then the
 /// items that are not credible, the least credible first; then the items farthest from their sub-cluster's centroid.
+/// Sub-clusters with fewer than 5 queries in half A are never put first.
 ///
 /// It needs no new embedding of a gallery item, so it can be followed before any is made. `None` when new->old or
 /// new->new does not exist: then there is nothing to test a plan with.
@@ -92,18 +98,22 @@ pub fn order(
     let per_query = |pairing| Some(retrieval.evaluations.get(&pairing)?.per_query(primary));
     per_query(Pairing::NEW_NEW)?;
     let change = difference(&per_query(Pairing::NEW_OLD)?, &per_query(Pairing::OLD_OLD)?);
-    let fixed_by = split(&protocol.query_identities(), seed);
-    let mut sums = vec![(0.0, 0.0); structure.subclusters.len()];
+    let mut fixed_by = split(&protocol.query_identities(), seed);
+    let mut sums = vec![(0.0, 0); structure.subclusters.len()];
     for (q, query) in protocol.queries().iter().enumerate() {
         if let (true, Some(own)) = (fixed_by[q], structure.assignment[query.item]) {
             let (sum, n) = &mut sums[own as usize];
             *sum += change[q];
-            *n += 1.0;
+            *n += 1;
         }
+    }
+    let orders = |n: usize| n >= MIN_ORDERING_QUERIES;
+    if !sums.iter().any(|&(_, n)| orders(n)) {
+        fixed_by.fill(false);
     }
     let mean: Vec<f64> = sums
         .iter()
-        .map(|&(sum, n)| if n > 0.0 { sum / n } else { 0.0 })
+        .map(|&(sum, n)| if orders(n) { sum / n as f64 } else { 0.0 })
         .collect();
     let fails = |subcluster: u32| mean[subcluster as usize] < -policy.slice_margin;
 
@@ -175,7 +185,8 @@ pub fn plan(
         if held_out.n_identities < MIN_QUERY_IDENTITIES {
             break;
         }
-        let passes = held_out.all_pass(policy) && at(&everything).none_fails(policy);
+        let passes = held_out.all_pass(policy)
+            && (n_tests == tests.len() || at(&everything).none_fails(policy));
         let beta = step as f64 / STEPS as f64;
         plan.steps.push(Step {
             beta,

@@ -95,7 +95,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
                 7,
                 Verdict::PartialBackfill,
                 format!(
-                    "{why} Queries that did not choose the order pass every gate from {:.0} % of the gallery re-embedded on.",
+                    "{why} From {:.0} % of the gallery re-embedded on, every gate passes on queries that had no part in the order.",
                     100.0 * beta
                 ),
             ),
