@@ -11,7 +11,7 @@ use crate::embed::{
 use crate::judge::{self, evidence::Evidence};
 use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
-use crate::report::{AuditReport, BadItemRow, ItemRow, ReportError, RunSection};
+use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
 use crate::retrieve::{self, score::ScoreOverflow};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
@@ -114,8 +114,8 @@ impl AuditError {
 pub struct Outcome {
     /// The report.
     pub report: AuditReport,
-    /// One row an item.
-    pub items: Vec<ItemRow>,
+    /// Its tables.
+    pub rows: Rows,
 }
 
 /// Runs the six stages.
@@ -236,7 +236,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         from_cache: [old.n_from_cache, new.n_from_cache],
         embedded: [old.n_embedded, new.n_embedded],
     };
-    let (report, items) = assemble(Stages {
+    let (report, rows) = assemble(Stages {
         config,
         probe: &probe,
         old: &old,
@@ -252,7 +252,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         bad_items,
         run,
     });
-    Ok(Outcome { report, items })
+    Ok(Outcome { report, rows })
 }
 
 /// What `--dry-run` and `init` show: the probe and both models, nothing inferred.

@@ -232,6 +232,26 @@ pub struct AuditArgs {
     #[arg(long, value_name = "N", help_heading = "Judging")]
     pub seed: Option<u64>,
 
+    /// Items of the production gallery, for what a backfill costs
+    #[arg(long, value_name = "N", help_heading = "Backfill")]
+    pub gallery_size: Option<u64>,
+    /// Cost of embedding a million items
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Backfill",
+        allow_negative_numbers = true
+    )]
+    pub cost_per_million: Option<f64>,
+    /// Items embedded a second
+    #[arg(
+        long,
+        value_name = "Y",
+        help_heading = "Backfill",
+        allow_negative_numbers = true
+    )]
+    pub throughput: Option<f64>,
+
     /// Folder of the report (default: reports/OLD-vs-NEW)
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -385,6 +405,9 @@ impl AuditArgs {
                 FailOnArg::Full => FailOn::Full,
                 FailOnArg::Never => FailOn::Never,
             }),
+            gallery_size: self.gallery_size,
+            cost_per_million: self.cost_per_million,
+            throughput: self.throughput,
             similarity: self.similarity.map(|similarity| match similarity {
                 SimilarityArg::Cosine => Similarity::Cosine,
                 SimilarityArg::Ip => Similarity::Ip,

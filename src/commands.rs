@@ -152,7 +152,7 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
     let outcome = audit::run(&config, &around)?;
-    report::write(&outcome.report, &outcome.items, &out)?;
+    report::write(&outcome.report, &outcome.rows, &out)?;
     let verdict = outcome.report.verdict.verdict;
     if args.quiet {
         print(&format!("{verdict}\n"))?;

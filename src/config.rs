@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{CheckSeverity, Date, Measure, Origin, Setting};
 
+use file::BackfillTable;
 pub use file::{ConfigError, ConfigFile};
 pub use model::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
 pub use policy::{FailOn, Inconclusive, Policy, Profile, Waiver};
@@ -63,6 +64,17 @@ pub enum Similarity {
     L2,
 }
 
+/// What a backfill costs in production, for the plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostInputs {
+    /// Items of the production gallery.
+    pub gallery_size: u64,
+    /// Money a million items.
+    pub cost_per_million: Option<f64>,
+    /// Items a second.
+    pub throughput: Option<f64>,
+}
+
 /// What the command line says; `None` leaves it to audit.toml or the default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
@@ -94,6 +106,12 @@ pub struct Overrides {
     pub inconclusive: Option<Inconclusive>,
     /// `--fail-on`
     pub fail_on: Option<FailOn>,
+    /// `--gallery-size`
+    pub gallery_size: Option<u64>,
+    /// `--cost-per-million`
+    pub cost_per_million: Option<f64>,
+    /// `--throughput`
+    pub throughput: Option<f64>,
     /// `--similarity`
     pub similarity: Option<Similarity>,
     /// `--seed`
@@ -128,6 +146,8 @@ pub struct AuditConfig {
     pub new_model: ModelConfig,
     /// The judge's limits.
     pub policy: Policy,
+    /// What a backfill costs; `None` without a gallery size.
+    pub cost: Option<CostInputs>,
     /// The day of the audit, for waivers that lapse.
     pub today: Date,
     /// How embeddings are compared.
@@ -154,6 +174,7 @@ impl AuditConfig {
     ) -> Result<Self, ConfigError> {
         let mut settings = Vec::new();
         let policy = policy::resolve(file.policy, &flags, &mut settings)?;
+        let cost = cost(file.backfill, &flags, &mut settings)?;
         let audit = file.audit;
         let similarity = pick(
             &mut settings,
@@ -197,6 +218,7 @@ impl AuditConfig {
             old_model: file.old,
             new_model: file.new,
             policy,
+            cost,
             today: Date::today(),
             similarity,
             seed,
@@ -204,6 +226,52 @@ impl AuditConfig {
             strict,
             settings,
         })
+    }
+}
+
+/// The cost of a backfill, when a gallery size is given.
+fn cost(
+    table: BackfillTable,
+    flags: &Overrides,
+    settings: &mut Vec<Setting>,
+) -> Result<Option<CostInputs>, ConfigError> {
+    let mut positive = |key: &str, flag: Option<f64>, file: Option<f64>| match flag.or(file) {
+        None => Ok(None),
+        Some(found) if found.is_finite() && found > 0.0 => {
+            Ok(Some(pick(settings, key, flag, file, found)))
+        }
+        Some(found) => Err(ConfigError::OutOfRange {
+            key: key.into(),
+            low: 0.0,
+            high: f64::INFINITY,
+            found,
+        }),
+    };
+    let cost_per_million = positive(
+        "backfill.cost_per_million",
+        flags.cost_per_million,
+        table.cost_per_million,
+    )?;
+    let throughput = positive("backfill.throughput", flags.throughput, table.throughput)?;
+    match flags.gallery_size.or(table.gallery_size) {
+        Some(gallery_size) => {
+            pick(
+                settings,
+                "backfill.gallery_size",
+                flags.gallery_size,
+                table.gallery_size,
+                gallery_size,
+            );
+            Ok(Some(CostInputs {
+                gallery_size,
+                cost_per_million,
+                throughput,
+            }))
+        }
+        None if cost_per_million.is_some() || throughput.is_some() => {
+            Err(ConfigError::NoGallerySize)
+        }
+        None => Ok(None),
     }
 }
 

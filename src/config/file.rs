@@ -18,6 +18,8 @@ pub struct ConfigFile {
     pub columns: ColumnNames,
     /// `[policy]`
     pub policy: PolicyTable,
+    /// `[backfill]`
+    pub backfill: BackfillTable,
     /// `[old]`
     pub old: ModelConfig,
     /// `[new]`
@@ -40,6 +42,15 @@ pub struct AuditTable {
     pub tensors: Option<PathBuf>,
     /// Stored embeddings of the old gallery.
     pub old_embeddings: Option<PathBuf>,
+}
+
+/// `[backfill]`; each key as in [`super::CostInputs`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackfillTable {
+    pub gallery_size: Option<u64>,
+    pub cost_per_million: Option<f64>,
+    pub throughput: Option<f64>,
 }
 
 /// `[policy]`; each key as in [`super::Policy`].
@@ -124,6 +135,11 @@ pub enum ConfigError {
         /// The value.
         found: f64,
     },
+    /// A cost without anything to multiply it by.
+    #[error(
+        "backfill.cost_per_million and backfill.throughput need backfill.gallery_size, which is not given"
+    )]
+    NoGallerySize,
     /// A name in the policy that names nothing.
     #[error("{key}: {source}")]
     Unknown {
@@ -171,6 +187,9 @@ impl ConfigError {
                 .or_else(|| Some("`compat-audit init` writes a file with every key".into())),
             ConfigError::Unreadable { .. } => Some("check the path given with --config".into()),
             ConfigError::Unknown { source, .. } => source.nearest().map(|name| format!("did you mean `{name}`?")),
+            ConfigError::NoGallerySize => {
+                Some("give --gallery-size, the number of items of the production gallery".into())
+            }
             ConfigError::Precondition { .. } => {
                 Some("use a probe that passes it, or judge without this tool".into())
             }

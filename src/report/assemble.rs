@@ -59,8 +59,8 @@ pub struct Stages<'a> {
     pub run: RunSection,
 }
 
-/// The report and its per-item rows.
-pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
+/// The report and its tables.
+pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
     let tables = Tables::new(&stages);
     let report = AuditReport {
         schema_version: SCHEMA_VERSION,
@@ -105,7 +105,11 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
         .collect(),
         run: stages.run.clone(),
     };
-    (report, tables.items())
+    let rows = Rows {
+        items: tables.items(),
+        backfill: tables.backfill_rows(),
+    };
+    (report, rows)
 }
 
 fn model(embedded: &Embedded) -> ModelSection {

@@ -652,3 +652,31 @@ pub fn items() -> Vec<ItemRow> {
     };
     vec![query, gallery, junk]
 }
+
+/// Rows of the tables.
+pub fn rows() -> Rows {
+    let backfill = vec![
+        BackfillRow {
+            place: 1,
+            id: "images/a, b.png".into(),
+            identity: "1f365".into(),
+            subcluster: Some("1f365/1".into()),
+            credibility: Some(0.25),
+            beta: 0.05,
+            needed: Some(true),
+        },
+        BackfillRow {
+            place: 2,
+            id: "images/noto__2195.png".into(),
+            identity: "2195".into(),
+            subcluster: None,
+            credibility: None,
+            beta: 1.0,
+            needed: Some(false),
+        },
+    ];
+    Rows {
+        items: items(),
+        backfill,
+    }
+}

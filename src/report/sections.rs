@@ -619,6 +619,34 @@ pub struct RunSection {
     pub embedded: [usize; 2],
 }
 
+/// The tables that are too long for the JSON.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    /// One a probe item, in the probe's order.
+    pub items: Vec<ItemRow>,
+    /// One a gallery item, in the order of the backfill plan; empty without a plan.
+    pub backfill: Vec<BackfillRow>,
+}
+
+/// One row of `backfill.csv` and `backfill.parquet`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackfillRow {
+    /// Place in the order, from 1.
+    pub place: u64,
+    /// Item id.
+    pub id: String,
+    /// Identity name.
+    pub identity: String,
+    /// Sub-cluster name.
+    pub subcluster: Option<String>,
+    /// Combined credibility of the old embedding.
+    pub credibility: Option<f64>,
+    /// The first share of the gallery whose re-embedding includes it.
+    pub beta: f64,
+    /// Whether it belongs to the part that beta* asks for; `None` without a beta*.
+    pub needed: Option<bool>,
+}
+
 /// One row of `items.parquet`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemRow {

@@ -59,7 +59,70 @@ impl Tables<'_> {
                 .map(|&index| self.subcluster_name(index))
                 .collect(),
             items: order.order.positions().len(),
-            cost: None,
+            cost: self.cost(plan.beta_star),
+        })
+    }
+
+    pub(super) fn backfill_rows(&self) -> Vec<BackfillRow> {
+        let (Some(plan), Some(order)) = (&self.stages.evidence.plan, self.stages.order) else {
+            return Vec::new();
+        };
+        let structure = self.stages.structure;
+        let gallery = self.stages.retrieval.protocol.gallery();
+        let mut step = 1;
+        let row = |(index, &position): (usize, &u32)| {
+            while order.order.items_at(step) <= index {
+                step += 1;
+            }
+            let item = gallery[position as usize];
+            let beta = step as f64 / STEPS as f64;
+            BackfillRow {
+                place: index as u64 + 1,
+                id: self.stages.probe.items[item].id.clone(),
+                identity: self.stages.probe.identity_name(item).to_owned(),
+                subcluster: structure.assignment[item].map(|index| self.subcluster_name(index)),
+                credibility: structure.credibility[item]
+                    .as_ref()
+                    .and_then(|c| c.combined),
+                beta,
+                needed: plan.beta_star.map(|beta_star| beta <= beta_star),
+            }
+        };
+        order
+            .order
+            .positions()
+            .iter()
+            .enumerate()
+            .map(row)
+            .collect()
+    }
+
+    /// Money and hours of each way for the production gallery. The partial way is there when the verdict could be one.
+    fn cost(&self, beta_star: Option<f64>) -> Option<CostSection> {
+        let inputs = self.stages.config.cost?;
+        let gallery_size = inputs.gallery_size;
+        let row = |option: &str, beta: f64| {
+            let items = (beta * gallery_size as f64).ceil();
+            CostRow {
+                option: option.into(),
+                items: items as u64,
+                cost: inputs.cost_per_million.map(|cost| cost * items / 1e6),
+                hours: inputs.throughput.map(|rate| items / rate / 3600.0),
+            }
+        };
+        let partial = beta_star.filter(|&beta| beta > 0.0 && beta < 1.0);
+        Some(CostSection {
+            gallery_size,
+            cost_per_million: inputs.cost_per_million,
+            throughput: inputs.throughput,
+            options: [
+                Some(row("skip", 0.0)),
+                partial.map(|beta| row("partial", beta)),
+                Some(row("full", 1.0)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         })
     }
 }

@@ -67,7 +67,7 @@ impl Tables<'_> {
         let precisions = Pairing::ALL.map(|pairing| {
             Some(
                 self.evaluation(pairing)?
-                    .per_query(self.stages.evidence.primary),
+                    .per_query(Measure::MeanAveragePrecision),
             )
         });
         (0..probe.items.len())
