@@ -261,12 +261,13 @@ pub enum Measure {
 
 impl Measure {
     /// The measures of every pairing's table, the primary one first.
-    pub const ALL: [Measure; 10] = [
+    pub const ALL: [Measure; 11] = [
         Measure::MeanAveragePrecision,
         Measure::CmcAt(1),
         Measure::CmcAt(5),
         Measure::CmcAt(10),
         Measure::RecallAt(1),
+        Measure::RecallAt(5),
         Measure::RecallAt(10),
         Measure::MeanReciprocalRank,
         Measure::RPrecision,

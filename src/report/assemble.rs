@@ -82,6 +82,12 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
         assay: assay(stages.evidence, &stages.judgement),
         pairings: tables.pairings(),
         compatibility: tables.compatibility(),
+        cka: agreement::linear_cka(&stages.old.embeddings, &stages.new.embeddings).map(|cka| {
+            CkaSection {
+                value: cka.value,
+                items: cka.items,
+            }
+        }),
         upgrade_worth: stages.evidence.worth,
         structure: tables.structure(),
         worst_flips: tables.worst_flips(),
@@ -293,6 +299,11 @@ impl<'a> Tables<'a> {
                     overlap: agreement::top_k_overlap(old_old, new_old, k),
                 })
                 .collect(),
+            rank_biased_overlap: agreement::mean_rank_biased_overlap(
+                old_old,
+                new_old,
+                agreement::RBO_PERSISTENCE,
+            ),
             alignment: agreement::alignment(
                 &self.stages.old.embeddings,
                 &self.stages.new.embeddings,

@@ -34,6 +34,8 @@ pub struct AuditReport {
     pub pairings: Vec<PairingSection>,
     /// new against old; `None` when the dimensions differ.
     pub compatibility: Option<CompatibilitySection>,
+    /// Linear CKA of the two spaces, of any dimensions; `None` with fewer than four common items.
+    pub cka: Option<CkaSection>,
     /// W = M(new->new) - M(old->old); `None` when new->new was not tested.
     pub upgrade_worth: Option<Estimate>,
     /// Identities, sub-clusters, cameras and manifest values on their own; `None` when new->old was not tested.
@@ -235,6 +237,8 @@ pub struct CompatibilitySection {
     pub flips: FlipSection,
     /// Top-k overlap of the old->old and new->old rankings.
     pub overlap: Vec<OverlapRow>,
+    /// Rank-biased overlap of the old->old and new->old rankings, the mean over queries (p = .9, extrapolated).
+    pub rank_biased_overlap: f64,
     /// Cosine of each item's old and new embedding: minimum, quartiles, maximum, mean.
     pub alignment: Option<Quantiles>,
     /// FAR and FRR of new->old (and new->new) at the old->old thresholds.
@@ -269,6 +273,15 @@ pub struct OverlapRow {
     pub k: usize,
     /// Mean share of common items in the top k.
     pub overlap: f64,
+}
+
+/// Debiased linear CKA of the two spaces; it cannot see a rotation and never reaches the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CkaSection {
+    /// In [-1, 1]; about 0 for unrelated spaces, 1 for spaces that are equal up to a rotation and a scale.
+    pub value: f64,
+    /// Items it was computed on, at most 10,000.
+    pub items: usize,
 }
 
 /// Five-number summary and mean.

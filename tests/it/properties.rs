@@ -2,6 +2,7 @@
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::{Embeddings, Item, Measure, Modality, Pairing, Probe, Role, Source};
+use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::score::score_pair;
 use compat_audit::retrieve::{Retrieval, measures, retrieve};
 use ndarray::Array2;
@@ -188,4 +189,31 @@ proptest! {
             }
         }
     }
+}
+
+/// Why CKA is a diagnostic: the old model turned looks the same from inside, and searches the old gallery at chance.
+#[test]
+fn cka_cannot_see_the_rotation_that_breaks_the_search() {
+    // Six identities at six axes, items near them.
+    let labels: Vec<u32> = (0..60).map(|item| item % 6).collect();
+    let near = |item: usize, d: usize| ((item * 31 + d * 17) % 13) as f32 / 40.0;
+    let old = Array2::from_shape_fn((60, 6), |(item, d)| {
+        f32::from(u8::from(labels[item] as usize == d)) + near(item, d)
+    });
+    // Every axis becomes the next one.
+    let new = Array2::from_shape_fn((60, 6), |(item, d)| old[[item, (d + 1) % 6]]);
+    let space = Space { labels, old, new };
+    let found = run(&space);
+    let first = |pairing| {
+        let values = found.evaluations[&pairing].per_query(Measure::CmcAt(1));
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    assert_eq!(
+        (first(Pairing::OLD_OLD), first(Pairing::NEW_NEW)),
+        (1.0, 1.0)
+    );
+    assert_eq!(first(Pairing::NEW_OLD), 0.0);
+    let cka = linear_cka(&embeddings(&space.old), &embeddings(&space.new)).expect("defined");
+    // The rows are rounded to f32 after their normalisation, in both spaces alike.
+    assert!((cka.value - 1.0).abs() < 1e-9, "{cka:?}");
 }

@@ -294,20 +294,41 @@ pub fn threshold_transfer(report: &AuditReport) -> Option<Table> {
 }
 
 pub fn agreement(report: &AuditReport) -> Option<Table> {
-    let compatibility = report.compatibility.as_ref()?;
-    let mut table = Table::new(["agreement of old and new", "value"]);
-    for row in &compatibility.overlap {
+    let mut table = Table::new([
+        "agreement of old and new (never part of the verdict)",
+        "value",
+    ]);
+    if let Some(compatibility) = &report.compatibility {
+        for row in &compatibility.overlap {
+            table.rows.push(vec![
+                Cell::text(format!("top-{} overlap of old->old and new->old", row.k)),
+                Cell::number(percent(row.overlap)),
+            ]);
+        }
         table.rows.push(vec![
-            Cell::text(format!("top-{} overlap of old->old and new->old", row.k)),
-            Cell::number(percent(row.overlap)),
+            Cell::text("rank-biased overlap of old->old and new->old, p = .9"),
+            Cell::number(measure(compatibility.rank_biased_overlap)),
         ]);
+        if let Some(cosine) = &compatibility.alignment {
+            table.rows.push(vec![
+                Cell::text("cosine of an item's old and new embedding, mean"),
+                Cell::number(format!("{:.3}", cosine.mean)).note(format!(
+                    "min {:.3}, quartiles {:.3} / {:.3} / {:.3}, max {:.3}",
+                    cosine.min,
+                    cosine.lower_quartile,
+                    cosine.median,
+                    cosine.upper_quartile,
+                    cosine.max
+                )),
+            ]);
+        }
     }
-    if let Some(cosine) = &compatibility.alignment {
+    if let Some(cka) = &report.cka {
         table.rows.push(vec![
-            Cell::text("cosine of an item's old and new embedding, mean"),
-            Cell::number(format!("{:.3}", cosine.mean)).note(format!(
-                "min {:.3}, quartiles {:.3} / {:.3} / {:.3}, max {:.3}",
-                cosine.min, cosine.lower_quartile, cosine.median, cosine.upper_quartile, cosine.max
+            Cell::text("linear CKA of the two spaces, debiased"),
+            Cell::number(format!("{:.3}", cka.value)).note(format!(
+                "{}; blind to a rotation, which breaks new->old",
+                counted(cka.items, "item", "items")
             )),
         ]);
     }
