@@ -54,7 +54,16 @@ fn verification_agrees_with_scikit_learn() {
     };
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (rows(&golden.old), rows(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, 0).expect("finite");
+    let found = retrieve(
+        &probe,
+        &digests,
+        &old,
+        &new,
+        Similarity::Ip,
+        Measure::MeanAveragePrecision,
+        0,
+    )
+    .expect("finite");
     assert_eq!(golden.expected.len(), 2);
     for (name, theirs) in &golden.expected {
         let ours = &found.verifications[&pairing_named(name)];
