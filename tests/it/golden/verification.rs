@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use compat_audit::config::Similarity;
-use compat_audit::domain::{Embeddings, Pairing};
+use compat_audit::domain::{Embeddings, Measure, Pairing};
 use compat_audit::retrieve::{retrieve, verification};
 use ndarray::Array2;
 use serde::Deserialize;
