@@ -132,7 +132,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let digests = input_digests(&old, &new);
     let retrieval = retrieve::retrieve(&probe, digests, a, b, config.similarity, config.seed)?;
     let comparable = a.dim() == b.dim();
-    let credible = comparable
+    let credible = (comparable && probe.names_identities())
         .then(|| {
             let keep = |item| structure.is_credible(item);
             retrieve::retrieve_kept(&probe, digests, a, b, config.similarity, keep)

@@ -61,7 +61,7 @@ impl Evaluation {
     pub fn per_query(&self, measure: Measure) -> Vec<f64> {
         self.rankings
             .iter()
-            .map(|ranking| measures::evaluate(measure, &ranking.ranks()))
+            .map(|ranking| measures::evaluate(measure, &ranking.ranks(), &ranking.grades()))
             .collect()
     }
 
@@ -69,7 +69,10 @@ impl Evaluation {
     pub fn per_query_optimistic(&self, measure: Measure) -> Vec<f64> {
         self.rankings
             .iter()
-            .map(|ranking| measures::evaluate(measure, &ranking.optimistic_ranks()))
+            .map(|ranking| {
+                let grades = ranking.optimistic_grades();
+                measures::evaluate(measure, &ranking.optimistic_ranks(), &grades)
+            })
             .collect()
     }
 }

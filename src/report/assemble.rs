@@ -212,6 +212,12 @@ impl<'a> Tables<'a> {
             distractors: counts.distractor_items,
             identical_pairs: protocol.identical_pairs(),
             same_camera_pairs: protocol.same_camera_pairs(),
+            qrels: probe.qrels.as_ref().map(|qrels| QrelsSection {
+                origin: qrels.origin().display().to_string(),
+                judged: qrels.n_judged(),
+                highest_grade: qrels.highest_grade(),
+                identities_given: qrels.identities_given(),
+            }),
             bad_items: bad_items.clone(),
         }
     }

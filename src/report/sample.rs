@@ -304,6 +304,7 @@ pub fn skip() -> AuditReport {
             distractors: 0,
             identical_pairs: 0,
             same_camera_pairs: 0,
+            qrels: None,
             bad_items: Vec::new(),
         },
         assay: AssaySection {

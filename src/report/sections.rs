@@ -118,8 +118,23 @@ pub struct ProbeSection {
     pub identical_pairs: usize,
     /// Query-gallery pairs removed because identity and camera agree.
     pub same_camera_pairs: usize,
+    /// Relevance judgements; `None`: items of one identity are relevant to each other.
+    pub qrels: Option<QrelsSection>,
     /// Items that could not be read and were left out (`--max-bad-items`): id and cause.
     pub bad_items: Vec<BadItemRow>,
+}
+
+/// Where the relevance judgements come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QrelsSection {
+    /// The file.
+    pub origin: String,
+    /// Judged pairs, not relevant ones included.
+    pub judged: usize,
+    /// Highest grade; above 1 makes nDCG see more than relevant or not.
+    pub highest_grade: u32,
+    /// Whether the probe names identities too; if not, each query is a unit of its own.
+    pub identities_given: bool,
 }
 
 /// An item that could not be read.
