@@ -143,7 +143,6 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     clock.lap("structure");
 
     let (a, b) = (&old.embeddings, &new.embeddings);
-    let primary = config.policy.primary(false);
     let digests = input_digests(&old, &new);
     let retrieval = retrieve::retrieve(
         &probe,
@@ -151,11 +150,11 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         a,
         b,
         config.similarity,
-        primary,
+        config.policy.primary,
         config.seed,
     )?;
     let comparable = a.dim() == b.dim();
-    let credible = comparable
+    let credible = (comparable && probe.names_identities())
         .then(|| {
             let keep = |item| structure.is_credible(item);
             retrieve::retrieve_kept(&probe, digests, a, b, config.similarity, keep)
@@ -183,14 +182,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     };
     let same_model = old.model.hash == new.model.hash
         && old.model.preprocessing_key == new.model.preprocessing_key;
-    let order = judge::backfill::order(
-        &retrieval,
-        &structure,
-        a,
-        &config.policy,
-        primary,
-        config.seed,
-    );
+    let order = judge::backfill::order(&retrieval, &structure, a, &config.policy, config.seed);
     let curves = order
         .as_ref()
         .map(|plan| {
@@ -199,13 +191,15 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
                 a,
                 b,
                 config.similarity,
-                primary,
                 &plan.order,
                 config.seed,
             )
         })
         .transpose()?;
     clock.lap("refresh");
+    let what_if =
+        retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
+    clock.lap("what-if");
 
     let evidence = Evidence::collect(
         &judge::evidence::Stages {
@@ -218,7 +212,6 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             refreshed: order.as_ref().zip(curves.as_deref()),
         },
         &config.policy,
-        primary,
         config.seed,
     );
     let judgement = judge::judge(&evidence, &config.policy, config.today);
@@ -246,6 +239,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         consensus: &consensus,
         temperature: options.temperature,
         retrieval: &retrieval,
+        what_if: what_if.as_ref(),
         order: order.as_ref(),
         evidence: &evidence,
         judgement,

@@ -128,6 +128,9 @@ pub struct AuditArgs {
     /// Model inputs by name, rows in the manifest's order (.npz, .npy)
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     pub tensors: Option<PathBuf>,
+    /// Relevance judgements, TREC or BEIR (default: the only qrels.* beside the manifest)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub qrels: Option<PathBuf>,
     /// Stored embeddings of the old gallery, beside the old model
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     pub old_embeddings: Option<PathBuf>,
@@ -416,6 +419,7 @@ impl AuditArgs {
             seed: self.seed,
             max_bad_items: self.max_bad_items,
             tensors: self.tensors.clone(),
+            qrels: self.qrels.clone(),
             old_embeddings: self.old_embeddings.clone(),
             strict: self.strict,
         }

@@ -202,6 +202,14 @@ fn preview_text(preview: &Preview) -> String {
         counts.junk,
         counts.distractor_items
     );
+    if let Some(qrels) = &probe.qrels {
+        text += &format!(
+            "  qrels  {} ({} judged pairs, grades up to {})\n",
+            qrels.origin().display(),
+            qrels.n_judged(),
+            qrels.highest_grade()
+        );
+    }
     for index in 0..probe.items.len().min(3) {
         let item = &probe.items[index];
         text += &format!(

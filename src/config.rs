@@ -45,6 +45,8 @@ pub struct ProbeConfig {
     pub columns: ColumnNames,
     /// Tensor file of the probe (`--tensors`), else the only `.npz` beside the manifest.
     pub tensors: Option<PathBuf>,
+    /// Relevance judgements (`--qrels`), else the only `qrels.*` beside the manifest.
+    pub qrels: Option<PathBuf>,
     /// Tensor file of one of the models; it shows that a manifest without paths lists tensor rows.
     pub model_tensors: Option<PathBuf>,
     /// Whether items may lack an input (stored embeddings stand in for it).
@@ -120,6 +122,8 @@ pub struct Overrides {
     pub max_bad_items: Option<usize>,
     /// `--tensors`
     pub tensors: Option<PathBuf>,
+    /// `--qrels`
+    pub qrels: Option<PathBuf>,
     /// `--old-embeddings`
     pub old_embeddings: Option<PathBuf>,
     /// `--strict`
@@ -212,6 +216,7 @@ impl AuditConfig {
             probe: ProbeConfig {
                 columns: file.columns,
                 tensors: flags.tensors.or(audit.tensors),
+                qrels: flags.qrels.or(audit.qrels),
                 model_tensors: file.old.tensors.clone().or(file.new.tensors.clone()),
                 allow_missing_inputs,
             },

@@ -7,6 +7,7 @@ mod check;
 mod date;
 mod embeddings;
 mod finding;
+mod qrels;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +18,7 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Embeddings, EmbeddingsError, cosine};
 pub use finding::{Finding, FindingCode, Severity};
+pub use qrels::{Judgement, Qrels};
 
 /// What an item is used for in retrieval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +91,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// Whether the two items share a label (the definition of "relevant").
+    /// Whether the two items share a label (the definition of "relevant" without [`Qrels`]).
     pub fn is_relevant_to(&self, other: &Item) -> bool {
         match (self.labels.as_slice(), other.labels.as_slice()) {
             ([a], [b]) => a == b,
@@ -139,6 +141,8 @@ pub struct Probe {
     pub origin: std::path::PathBuf,
     /// The tensor file beside the manifest, when the items are tensor rows.
     pub tensors: Option<std::path::PathBuf>,
+    /// Relevance judgements; `None`: items are relevant to each other when they share a label.
+    pub qrels: Option<Qrels>,
     /// What was noticed while reading.
     pub findings: Vec<Finding>,
 }
@@ -158,10 +162,27 @@ impl Probe {
             .collect()
     }
 
+    /// Whether the gallery item is relevant to the query: as judged, else by a shared label. Both are item indices.
+    pub fn is_relevant(&self, query: usize, item: usize) -> bool {
+        match &self.qrels {
+            Some(qrels) => qrels.is_relevant(query, item),
+            None => self.items[item].is_relevant_to(&self.items[query]),
+        }
+    }
+
+    /// Whether the probe says who its items are. If not, relevance is judged, each item is its own identity, and nothing
+    /// that compares items of one identity can be measured.
+    pub fn names_identities(&self) -> bool {
+        self.qrels.as_ref().is_none_or(Qrels::identities_given)
+    }
+
     /// Keeps the items whose flag is set; identities, labels and cameras keep their indices.
     ///
     /// `keep` has one flag an item.
     pub fn retain(&mut self, keep: &[bool]) {
+        if let Some(qrels) = &mut self.qrels {
+            qrels.retain(keep);
+        }
         let mut flags = keep.iter();
         self.items
             .retain(|_| *flags.next().expect("one flag an item"));
@@ -255,7 +276,7 @@ pub enum Measure {
     RPrecision,
     /// Mean inverse negative penalty: R over the rank of the last relevant item.
     MeanInverseNegativePenalty,
-    /// Normalised discounted cumulative gain of the top k, binary gains.
+    /// Normalised discounted cumulative gain of the top k; gains are the grades, 1 without graded judgements.
     NdcgAt(u32),
 }
 

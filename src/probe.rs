@@ -7,6 +7,7 @@
 mod error;
 mod image_folder;
 mod manifest;
+mod qrels;
 mod rows;
 pub mod tensors;
 
@@ -50,6 +51,8 @@ struct Drafts {
     tensors: Option<PathBuf>,
     /// A column that may hold cameras although its name does not say so.
     camera_like_column: Option<String>,
+    /// Whether the labels were read; if not, each item's is its id.
+    identities_given: bool,
     findings: Vec<Finding>,
 }
 
@@ -69,8 +72,13 @@ pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     } else {
         Some(data.to_path_buf())
     };
+    let qrels = match (&config.qrels, &manifest) {
+        (Some(given), _) => Some(given.clone()),
+        (None, Some(manifest)) => qrels_beside(manifest)?,
+        (None, None) => None,
+    };
     let drafts = match (manifest, &config.tensors) {
-        (Some(manifest), _) => rows::read(&manifest, config)?,
+        (Some(manifest), _) => rows::read(&manifest, config, qrels.is_some())?,
         (None, Some(tensors)) => {
             return Err(ProbeError::TensorsWithoutManifest {
                 tensors: tensors.clone(),
@@ -79,7 +87,11 @@ pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
         }
         (None, None) => image_folder::read(data)?,
     };
-    let probe = assemble(drafts);
+    let identities_given = drafts.identities_given;
+    let mut probe = assemble(drafts);
+    if let Some(path) = qrels {
+        probe.qrels = Some(qrels::read(&path, &probe, identities_given)?);
+    }
     check_searchable(&probe)?;
     Ok(probe)
 }
@@ -91,6 +103,26 @@ fn manifest_in(folder: &Path) -> Result<Option<PathBuf>, ProbeError> {
         matches!(stem, Some("manifest" | "labels")) && manifest::Format::of(path).is_some()
     })?;
     only(folder, "manifests", candidates)
+}
+
+/// The only `qrels.*` beside the manifest, if there is one.
+fn qrels_beside(manifest: &Path) -> Result<Option<PathBuf>, ProbeError> {
+    let folder = listed(manifest.parent().unwrap_or(Path::new("")));
+    let candidates = files_where(folder, |path| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        path.file_stem().is_some_and(|stem| stem == "qrels")
+            && matches!(extension, Some("tsv" | "txt" | "csv"))
+    })?;
+    only(folder, "qrels", candidates)
+}
+
+/// The folder of `labels.csv` in the working directory is the empty path, which cannot be listed.
+fn listed(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    }
 }
 
 /// The folder's files that `wanted` accepts, sorted by name.
@@ -152,7 +184,14 @@ fn assemble(drafts: Drafts) -> Probe {
         .collect();
     let identities = join_labels(&mut items, &labels.names);
     let mut findings = drafts.findings;
-    if cameras.names.is_empty() {
+    if !drafts.identities_given {
+        findings.push(Finding::new(
+            FindingCode::NoIdentities,
+            Severity::Info,
+            "no identities are given: each query is a unit of its own, relevance is what the qrels say, and sub-clusters, \
+             consensus and credibility are not estimated",
+        ));
+    } else if cameras.names.is_empty() {
         let hint = drafts.camera_like_column.map_or(String::new(), |column| {
             format!("; column `{column}` may hold them: `[columns] camera = \"{column}\"`")
         });
@@ -173,6 +212,7 @@ fn assemble(drafts: Drafts) -> Probe {
         modality: drafts.modality,
         origin: drafts.origin,
         tensors: drafts.tensors,
+        qrels: None,
         findings,
     }
 }
@@ -248,6 +288,21 @@ fn check_searchable(probe: &Probe) -> Result<(), ProbeError> {
             });
         }
     }
+    if let Some(qrels) = &probe.qrels {
+        let finds = |&query: &usize| {
+            let relevant = qrels.relevant_to(query).iter();
+            let mut others = relevant.filter(|(item, _)| *item as usize != query);
+            others.any(|&(item, _)| probe.items[item as usize].identity.is_some())
+        };
+        if queries.iter().any(finds) {
+            return Ok(());
+        }
+        return Err(ProbeError::NothingJudgedRelevant {
+            path: qrels.origin().to_path_buf(),
+            queries: queries.len(),
+            gallery: gallery.len(),
+        });
+    }
     let mut found_by_label = vec![0_usize; probe.labels.len()];
     for &item in &gallery {
         for &label in &probe.items[item].labels {
@@ -289,7 +344,7 @@ pub struct ProbeSummary {
     pub cameras: usize,
     /// Items of identity -1.
     pub junk: usize,
-    /// Gallery items that share no label with any query.
+    /// Gallery items that are relevant to no query.
     pub distractor_items: usize,
 }
 
@@ -298,6 +353,7 @@ impl ProbeSummary {
     pub fn of(probe: &Probe) -> Self {
         let (queries, gallery) = (probe.queries(), probe.gallery());
         let mut searched_label = vec![false; probe.labels.len()];
+        let mut judged_relevant = vec![false; probe.items.len()];
         let mut searched_identity = vec![false; probe.identities.len()];
         for &query in &queries {
             let item = &probe.items[query];
@@ -307,10 +363,18 @@ impl ProbeSummary {
             if let Some(identity) = item.identity {
                 searched_identity[identity as usize] = true;
             }
+            if let Some(qrels) = &probe.qrels {
+                for &(item, _) in qrels.relevant_to(query) {
+                    judged_relevant[item as usize] = true;
+                }
+            }
         }
         let is_distractor = |&&item: &&usize| {
             let labels = &probe.items[item].labels;
-            labels.iter().all(|&label| !searched_label[label as usize])
+            match probe.qrels {
+                Some(_) => !judged_relevant[item],
+                None => labels.iter().all(|&label| !searched_label[label as usize]),
+            }
         };
         Self {
             items: probe.items.len(),

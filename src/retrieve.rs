@@ -8,6 +8,7 @@ pub mod rank;
 pub mod refresh;
 pub mod score;
 pub mod verification;
+pub mod what_if;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,8 @@ pub const PERMUTATIONS: usize = 200;
 pub struct Retrieval {
     /// What counted for which query.
     pub protocol: Protocol,
+    /// The measure that decides.
+    pub primary: Measure,
     /// The pairings that exist; old->old always does.
     pub evaluations: BTreeMap<Pairing, Evaluation>,
     /// Verification of the pairings, where there are pairs enough. The new ones also hold FAR and FRR at the
@@ -62,7 +65,7 @@ impl Evaluation {
     pub fn per_query(&self, measure: Measure) -> Vec<f64> {
         self.rankings
             .iter()
-            .map(|ranking| measures::evaluate(measure, &ranking.ranks()))
+            .map(|ranking| measures::evaluate(measure, &ranking.ranks(), &ranking.grades()))
             .collect()
     }
 
@@ -70,7 +73,10 @@ impl Evaluation {
     pub fn per_query_optimistic(&self, measure: Measure) -> Vec<f64> {
         self.rankings
             .iter()
-            .map(|ranking| measures::evaluate(measure, &ranking.optimistic_ranks()))
+            .map(|ranking| {
+                let grades = ranking.optimistic_grades();
+                measures::evaluate(measure, &ranking.optimistic_ranks(), &grades)
+            })
             .collect()
     }
 }
@@ -88,7 +94,8 @@ pub struct QuerySet<'a> {
 /// Ranks every query under every pairing that the embeddings allow.
 ///
 /// A pairing exists when both models' dimensions agree and the gallery model has an embedding of every gallery item.
-/// `input_digests` are hashes of the decoded inputs, one an item; `primary` is the measure of the label permutations.
+/// `input_digests` are hashes of the decoded inputs, one an item; `primary` is the measure that
+/// decides; `None`: nDCG@10 when relevance is graded, else mAP.
 ///
 /// # Errors
 /// A score that overflows f32.
@@ -98,10 +105,15 @@ pub fn retrieve(
     old: &Embeddings,
     new: &Embeddings,
     similarity: Similarity,
-    primary: Measure,
+    primary: Option<Measure>,
     seed: u64,
 ) -> Result<Retrieval, ScoreOverflow> {
     let protocol = Protocol::new(probe, input_digests);
+    let primary = primary.unwrap_or(if protocol.is_graded() {
+        Measure::NdcgAt(10)
+    } else {
+        Measure::MeanAveragePrecision
+    });
     let of = |side: Side| if side == Side::Old { old } else { new };
     let n_query_identities = n_distinct(protocol.query_identities());
     let mut evaluations = BTreeMap::new();
@@ -169,6 +181,7 @@ pub fn retrieve(
     }
     Ok(Retrieval {
         protocol,
+        primary,
         evaluations,
         verifications,
         shuffled,
@@ -223,13 +236,13 @@ pub fn refresh(
     old: &Embeddings,
     new: &Embeddings,
     similarity: Similarity,
-    primary: Measure,
     planned: &refresh::Order,
     seed: u64,
 ) -> Result<Vec<refresh::Curve>, ScoreOverflow> {
     let n = planned.positions().len();
     let random = (0..refresh::RANDOM_ORDERS).map(|index| refresh::Order::random(n, seed, index));
     let orders: Vec<_> = std::iter::once(planned.clone()).chain(random).collect();
+    let primary = retrieval.primary;
     refresh::curves(&retrieval.protocol, old, new, similarity, primary, &orders)
 }
 

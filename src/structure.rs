@@ -105,6 +105,19 @@ impl Structure {
             .collect()
     }
 
+    /// The structure of a probe without identities.
+    fn none(n_items: usize) -> Self {
+        Self {
+            subclusters: Vec::new(),
+            assignment: vec![None; n_items],
+            credibility: vec![None; n_items],
+            // As where nothing can be fitted.
+            tau: 1.0,
+            cutoff: credibility::CUTOFF,
+            stability: None,
+        }
+    }
+
     /// Whether the item is credible or was not assessed.
     pub fn is_credible(&self, item: usize) -> bool {
         self.credibility[item]
@@ -115,9 +128,14 @@ impl Structure {
 
 /// Estimates sub-clusters and credibility of the old gallery.
 ///
+/// A probe that names no identities has no structure: no sub-clusters, no credibility, every item credible.
+///
 /// Embeddings are normalised here in f64 (a no-op but for `ip` and `l2` audits). Costs items x identities
 /// x dim for the prototypes and items^2 x dim for the neighbours, in blocks of rows.
 pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> Structure {
+    if !probe.names_identities() {
+        return Structure::none(probe.items.len());
+    }
     let gallery: Vec<usize> = embedded(probe.gallery(), old);
     let rows = unit_rows(old, &gallery);
     let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -346,6 +364,7 @@ mod testing {
             modality: Modality::Stored,
             origin: "made in a test".into(),
             tensors: None,
+            qrels: None,
             findings: Vec::new(),
         }
     }

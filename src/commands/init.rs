@@ -11,6 +11,7 @@ const HEAD: &str = "\
 # similarity = \"cosine\"      # cosine, ip or l2: how the search engine compares embeddings
 # seed = 0                   # of every random draw
 # max_bad_items = 0          # unreadable items that are tolerated and listed
+# qrels = \"qrels.tsv\"        # relevance judgements, TREC or BEIR
 # strict = false             # true: refuse to assume image preprocessing
 
 [columns]                    # names of the manifest's columns, where they differ

@@ -40,6 +40,8 @@ pub struct AuditTable {
     pub strict: Option<bool>,
     /// Tensor file of the probe.
     pub tensors: Option<PathBuf>,
+    /// Relevance judgements.
+    pub qrels: Option<PathBuf>,
     /// Stored embeddings of the old gallery.
     pub old_embeddings: Option<PathBuf>,
 }
@@ -216,6 +218,7 @@ impl ConfigFile {
         let folder = path.parent().unwrap_or(Path::new(""));
         for relative in [
             &mut file.audit.tensors,
+            &mut file.audit.qrels,
             &mut file.audit.old_embeddings,
             &mut file.old.tensors,
             &mut file.old.tokenizer,

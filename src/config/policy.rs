@@ -200,15 +200,6 @@ impl Policy {
             .unwrap_or(CheckSeverity::Gate)
     }
 
-    /// The measure that decides.
-    pub fn primary(&self, graded: bool) -> Measure {
-        self.primary.unwrap_or(if graded {
-            Measure::NdcgAt(10)
-        } else {
-            Measure::MeanAveragePrecision
-        })
-    }
-
     /// The first 16 hex digits of the BLAKE3 hash of the policy as JSON: two audits with equal ones were held
     /// against the same limits.
     pub fn hash(&self) -> String {
@@ -363,19 +354,5 @@ mod tests {
             ..Policy::default()
         };
         assert_ne!(policy.hash(), other.hash());
-    }
-
-    #[test]
-    fn graded_relevance_changes_the_measure_unless_it_is_named() {
-        assert_eq!(
-            Policy::default().primary(false),
-            Measure::MeanAveragePrecision
-        );
-        assert_eq!(Policy::default().primary(true), Measure::NdcgAt(10));
-        let named = Policy {
-            primary: Some(Measure::CmcAt(1)),
-            ..Policy::default()
-        };
-        assert_eq!(named.primary(true), Measure::CmcAt(1));
     }
 }

@@ -24,6 +24,8 @@ pub enum FindingCode {
     SixteenBitScaled,
     /// More than 1 % of the items have byte-identical inputs.
     DuplicateInputs,
+    /// No identity column; relevance is judged by qrels.
+    NoIdentities,
     /// No camera column, so same-session near-duplicates cannot be removed.
     NoCameras,
     /// Items that could not be read were left out.

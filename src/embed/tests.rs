@@ -88,6 +88,7 @@ fn probe_of(sources: Vec<Source>, modality: Modality) -> Probe {
         modality,
         origin: PathBuf::new(),
         tensors: None,
+        qrels: None,
         findings: Vec::new(),
     }
 }

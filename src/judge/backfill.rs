@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
 use crate::config::Policy;
-use crate::domain::{CheckCode, CheckSeverity, Embeddings, Estimate, Measure, Pairing, cosine};
+use crate::domain::{CheckCode, CheckSeverity, Embeddings, Estimate, Pairing, cosine};
 use crate::retrieve::refresh::{Curve, Order, STEPS};
 use crate::retrieve::{Retrieval, n_distinct};
 use crate::structure::Structure;
@@ -91,11 +91,17 @@ pub fn order(
     structure: &Structure,
     old: &Embeddings,
     policy: &Policy,
-    primary: Measure,
     seed: u64,
 ) -> Option<BackfillOrder> {
     let protocol = &retrieval.protocol;
-    let per_query = |pairing| Some(retrieval.evaluations.get(&pairing)?.per_query(primary));
+    let per_query = |pairing| {
+        Some(
+            retrieval
+                .evaluations
+                .get(&pairing)?
+                .per_query(retrieval.primary),
+        )
+    };
     per_query(Pairing::NEW_NEW)?;
     let change = difference(&per_query(Pairing::NEW_OLD)?, &per_query(Pairing::OLD_OLD)?);
     let mut fixed_by = split(&protocol.query_identities(), seed);

@@ -172,13 +172,14 @@ pub struct Stages<'a> {
 
 impl Evidence {
     /// Collects the evidence. The retrieval must have at least one evaluated query.
-    pub fn collect(stages: &Stages<'_>, policy: &Policy, primary: Measure, seed: u64) -> Self {
+    pub fn collect(stages: &Stages<'_>, policy: &Policy, seed: u64) -> Self {
         let Stages {
             probe,
             structure,
             retrieval,
             ..
         } = *stages;
+        let primary = retrieval.primary;
         let intervals = Intervals::new(policy, seed);
         let identities = retrieval.protocol.query_identities();
         let n_queries = identities.len();

@@ -159,7 +159,8 @@ fn next_steps(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
         ],
         Verdict::FullBackfill if rule == 3 => vec![
             "Re-embed the whole gallery before new queries search it.".into(),
-            "If the new model is a Matryoshka one, set `dims` to the old dimension and audit again.".into(),
+            "To audit new->old, both models must give one dimension: set `dims` under [new] when the new model is a Matryoshka one, or append a projection to the old dimension to it.".into(),
+            "The what-if table says what a linear map onto the old space would recover.".into(),
         ],
         Verdict::FullBackfill => vec![
             "Re-embed the whole gallery before new queries search it.".into(),

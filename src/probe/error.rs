@@ -222,6 +222,30 @@ pub enum ProbeError {
         /// All items.
         found: usize,
     },
+    /// A line of the relevance judgements cannot be used.
+    #[error("{}, line {line}: expected {expected}, found {found}", path.display())]
+    Qrels {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is allowed there.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The judgements leave every query without anything to find.
+    #[error("{}: none of the {queries} queries has a relevant item among the {gallery} gallery items", path.display())]
+    NothingJudgedRelevant {
+        /// The file of the judgements.
+        path: PathBuf,
+        /// Queries.
+        queries: usize,
+        /// Gallery items.
+        gallery: usize,
+    },
     /// No query shares an identity with a gallery item other than itself.
     #[error("{}: none of the {queries} queries shares an identity with any other of the {gallery} gallery items", path.display())]
     NothingRelevant {
@@ -279,6 +303,9 @@ impl ProbeError {
             Self::TwoCandidates { what, .. } if *what == "tensor files" => {
                 "choose one with `--tensors FILE`, or `tensors` under `[old]` and `[new]`".into()
             }
+            Self::TwoCandidates { what, .. } if *what == "qrels" => {
+                "choose one with `--qrels FILE`".into()
+            }
             Self::TwoCandidates { what, .. } if *what == "manifests" => {
                 "give the manifest file itself as DATA".into()
             }
@@ -310,12 +337,16 @@ impl ProbeError {
                 "the columns of a csv file are separated by commas".into()
             }
             Self::MissingColumn { key, nearest, .. } => match (nearest, *key) {
+                (Some(nearest), "identity") => format!(
+                    "if `{nearest}` is meant, say so in audit.toml: `[columns] identity = \"{nearest}\"`; \
+                     or say what is relevant with `--qrels FILE`"
+                ),
                 (Some(nearest), _) => {
                     format!("if `{nearest}` is meant, say so in audit.toml: `[columns] {key} = \"{nearest}\"`")
                 }
                 (None, "identity") => {
-                    "name it in audit.toml: `[columns] identity = \"NAME\"`; audits without labels \
-                     are not supported yet"
+                    "name it in audit.toml: `[columns] identity = \"NAME\"`, or say what is relevant \
+                     with `--qrels FILE`; audits without either are not supported yet"
                         .into()
                 }
                 (None, "path") => {
@@ -357,6 +388,12 @@ impl ProbeError {
             }
             Self::NoItemsOfRole { .. } => {
                 "roles are query, gallery or both; items of identity -1 are junk".into()
+            }
+            Self::Qrels { hint, .. } => hint.clone(),
+            Self::NothingJudgedRelevant { .. } => {
+                "items judged with a grade above 0 are relevant; an item never finds itself, and \
+                 identity -1 is junk"
+                    .into()
             }
             Self::NothingRelevant { .. } => {
                 "an identity needs at least two items: one that searches and one to be found".into()

@@ -36,6 +36,7 @@ pub(super) fn read(root: &Path) -> Result<Drafts, ProbeError> {
         origin: root.to_path_buf(),
         tensors: None,
         camera_like_column: None,
+        identities_given: true,
         findings: ignored.finding().into_iter().collect(),
     })
 }

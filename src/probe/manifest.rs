@@ -82,7 +82,7 @@ pub(super) fn read(path: &Path) -> Result<Table, ProbeError> {
 }
 
 /// The file's text without a byte order mark.
-fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, ProbeError> {
+pub(super) fn utf8<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, ProbeError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + bytes[..error.valid_up_to()]
             .iter()

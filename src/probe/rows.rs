@@ -7,7 +7,7 @@ use crate::config::{ColumnNames, ProbeConfig};
 use crate::domain::{Modality, Role, Source};
 
 use super::manifest::{self, Cell, Table};
-use super::{Draft, Drafts, JUNK, ProbeError, files_where, only, tensors};
+use super::{Draft, Drafts, JUNK, ProbeError, files_where, listed, only, tensors};
 
 /// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
 const NEAR: f64 = 0.8;
@@ -16,14 +16,20 @@ const NEAR: f64 = 0.8;
 const IDENTITY_NAMES: [&str; 3] = ["identity", "label", "class"];
 
 /// Reads the manifest at `path`; image paths are relative to its folder.
-pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeError> {
+///
+/// `relevance_is_judged`: there are qrels, so an identity column is not needed.
+pub(super) fn read(
+    path: &Path,
+    config: &ProbeConfig,
+    relevance_is_judged: bool,
+) -> Result<Drafts, ProbeError> {
     let table = manifest::read(path)?;
     let header = Header {
         path,
         columns: &table.columns,
         unread: &table.unread,
     };
-    let columns = Columns::find(&header, &config.columns)?;
+    let columns = Columns::find(&header, &config.columns, relevance_is_judged)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let tensors = tensor_file(folder, config, &columns)?;
     let modality = match (&tensors, columns.path, columns.text) {
@@ -74,6 +80,7 @@ pub(super) fn read(path: &Path, config: &ProbeConfig) -> Result<Drafts, ProbeErr
             .is_none()
             .then(|| header.nearest(&["camera", "camid", "cam"]))
             .flatten(),
+        identities_given: columns.identity.is_some(),
         findings: Vec::new(),
     })
 }
@@ -93,15 +100,10 @@ fn tensor_file(
     if let Some(of_a_model) = &config.model_tensors {
         return Ok(Some(of_a_model.clone()));
     }
-    // The folder of `labels.csv` in the working directory is the empty path, which cannot be listed.
-    let listed = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
+    let folder = listed(folder);
     let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
-    let beside = files_where(listed, is_npz)?;
-    only(listed, "tensor files", beside)
+    let beside = files_where(folder, is_npz)?;
+    only(folder, "tensor files", beside)
 }
 
 fn check_ids(path: &Path, table: &Table, items: &[Draft]) -> Result<(), ProbeError> {
@@ -195,29 +197,30 @@ struct Columns {
     path: Option<usize>,
     text: Option<usize>,
     id: Option<usize>,
-    identity: usize,
+    /// `None` only where relevance is judged.
+    identity: Option<usize>,
     camera: Option<usize>,
     role: Option<usize>,
     slices: Vec<usize>,
 }
 
 impl Columns {
-    fn find(header: &Header, names: &ColumnNames) -> Result<Self, ProbeError> {
+    fn find(
+        header: &Header,
+        names: &ColumnNames,
+        relevance_is_judged: bool,
+    ) -> Result<Self, ProbeError> {
         let path = header.find("path", names.path.as_ref(), &["path"])?;
         let text = header.find("text", names.text.as_ref(), &["text"])?;
         let id = header.find("id", names.id.as_ref(), &["id"])?;
-        let identity = header
-            .find("identity", names.identity.as_ref(), &IDENTITY_NAMES)?
-            .ok_or_else(|| {
-                header.missing(
-                    "`identity`, `label` or `class`",
-                    "identity",
-                    &IDENTITY_NAMES,
-                )
-            })?;
+        let identity = header.find("identity", names.identity.as_ref(), &IDENTITY_NAMES)?;
+        if identity.is_none() && !relevance_is_judged {
+            let wanted = "`identity`, `label` or `class`";
+            return Err(header.missing(wanted, "identity", &IDENTITY_NAMES));
+        }
         let camera = header.find("camera", names.camera.as_ref(), &["camera"])?;
         let role = header.find("role", names.role.as_ref(), &["role"])?;
-        let used = [path, text, id, Some(identity), camera, role];
+        let used = [path, text, id, identity, camera, role];
         let slices = (0..header.columns.len())
             .filter(|&column| !used.contains(&Some(column)))
             .collect();
@@ -265,7 +268,10 @@ impl RowReader<'_> {
             None if self.gallery_may_lack_input && role == Role::Gallery => Source::Missing,
             None => return Err(self.missing_input(row, id)),
         };
-        let labels = self.labels(row)?;
+        let labels = match self.columns.identity {
+            Some(column) => self.labels(row, column)?,
+            None => vec![id.clone()],
+        };
         let camera = self.optional(row, self.columns.camera)?.map(str::trim);
         let text = match source {
             Source::Text(_) => None,
@@ -288,8 +294,7 @@ impl RowReader<'_> {
     }
 
     /// The item's labels, none for junk.
-    fn labels(&self, row: usize) -> Result<Vec<String>, ProbeError> {
-        let column = self.columns.identity;
+    fn labels(&self, row: usize, column: usize) -> Result<Vec<String>, ProbeError> {
         let clean = |names: &mut dyn Iterator<Item = &str>| -> Vec<String> {
             names
                 .map(str::trim)
@@ -414,7 +419,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("m.csv");
         fs::write(&path, text).unwrap();
-        read(&path, config)
+        read(&path, config, false)
     }
 
     fn plain(text: &str) -> Result<Drafts, ProbeError> {
@@ -553,7 +558,7 @@ mod tests {
             error
                 .hint()
                 .unwrap()
-                .contains("without labels are not supported yet")
+                .contains("without either are not supported yet")
         );
     }
 
@@ -617,7 +622,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("m.jsonl");
         fs::write(&path, r#"{"id": ["a", "b"], "text": "x", "label": 1}"#).unwrap();
-        let error = read(&path, &ProbeConfig::default()).unwrap_err();
+        let error = read(&path, &ProbeConfig::default(), false).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -701,12 +706,12 @@ mod tests {
         let path = folder.path().join("m.csv");
         fs::write(&path, "id,label\na,1\nb,1\n").unwrap();
         fs::write(folder.path().join("x.npz"), npz(2)).unwrap();
-        let drafts = read(&path, &ProbeConfig::default()).unwrap();
+        let drafts = read(&path, &ProbeConfig::default(), false).unwrap();
         assert_eq!(drafts.modality, Modality::Tensor);
         assert_eq!(drafts.items[1].source, Source::TensorRow(1));
 
         fs::write(folder.path().join("y.npz"), npz(2)).unwrap();
-        let error = read(&path, &ProbeConfig::default()).unwrap_err();
+        let error = read(&path, &ProbeConfig::default(), false).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -719,15 +724,18 @@ mod tests {
             model_tensors: Some(folder.path().join("y.npz")),
             ..ProbeConfig::default()
         };
-        let drafts = read(&path, &config).unwrap();
+        let drafts = read(&path, &config, false).unwrap();
         assert_eq!(drafts.tensors, config.model_tensors);
 
         // A manifest of paths does not look for tensors, unless they are named.
         fs::write(&path, "path,label\na,1\nb,1\n").unwrap();
         let mut config = ProbeConfig::default();
-        assert_eq!(read(&path, &config).unwrap().modality, Modality::Image);
+        assert_eq!(
+            read(&path, &config, false).unwrap().modality,
+            Modality::Image
+        );
         config.tensors = Some(folder.path().join("y.npz"));
-        let drafts = read(&path, &config).unwrap();
+        let drafts = read(&path, &config, false).unwrap();
         assert_eq!(drafts.modality, Modality::Tensor);
         assert_eq!(drafts.items[0].id, "a");
     }
@@ -743,7 +751,7 @@ mod tests {
             tensors: Some(tensors),
             ..ProbeConfig::default()
         };
-        let error = read(&path, &config).unwrap_err();
+        let error = read(&path, &config, false).unwrap_err();
         let message = error.to_string();
         assert!(message.contains("x.npy has 3 rows, but "), "{message}");
         assert!(message.ends_with("m.csv has 2"), "{message}");

@@ -5,6 +5,7 @@ mod findings;
 mod items;
 mod slices;
 mod structure;
+mod what_if;
 
 use crate::config::AuditConfig;
 use crate::domain::{Finding, FindingCode, Item, Measure, Pairing, Probe, Severity, Side, Source};
@@ -16,6 +17,7 @@ use crate::judge::outcomes::{Change, Flips};
 use crate::probe::ProbeSummary;
 use crate::retrieve::rank::{Hit, Ranking};
 use crate::retrieve::verification::Verification;
+use crate::retrieve::what_if::WhatIf;
 use crate::retrieve::{Evaluation, Retrieval, agreement};
 use crate::structure::{Consensus, Structure};
 
@@ -47,6 +49,8 @@ pub struct Stages<'a> {
     pub temperature: f64,
     /// Stage 4.
     pub retrieval: &'a Retrieval,
+    /// Stage 4, fitted maps; `None` where nothing could be fitted.
+    pub what_if: Option<&'a WhatIf>,
     /// Stage 5, the order of the backfill; `None` where there is nothing to order.
     pub order: Option<&'a BackfillOrder>,
     /// Stage 5, what was looked at.
@@ -94,6 +98,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
         slices: tables.slices(),
         refresh: tables.refresh(),
         backfill: tables.backfill(),
+        what_if: tables.what_if(),
         policy: PolicySection {
             hash: stages.config.policy.hash(),
             weakened: stages.config.policy.weakened(),
@@ -221,6 +226,12 @@ impl<'a> Tables<'a> {
             distractors: counts.distractor_items,
             identical_pairs: protocol.identical_pairs(),
             same_camera_pairs: protocol.same_camera_pairs(),
+            qrels: probe.qrels.as_ref().map(|qrels| QrelsSection {
+                origin: qrels.origin().display().to_string(),
+                judged: qrels.n_judged(),
+                highest_grade: qrels.highest_grade(),
+                identities_given: qrels.identities_given(),
+            }),
             bad_items: bad_items.clone(),
         }
     }

@@ -316,6 +316,7 @@ pub fn skip() -> AuditReport {
             distractors: 0,
             identical_pairs: 0,
             same_camera_pairs: 0,
+            qrels: None,
             bad_items: Vec::new(),
         },
         assay: AssaySection {
@@ -375,6 +376,7 @@ pub fn skip() -> AuditReport {
         slices: Some(gate::slices()),
         refresh: Some(gate::refresh()),
         backfill: Some(gate::backfill()),
+        what_if: Some(gate::what_if()),
         structure: structure(),
         worst_flips: flips(),
         policy: gate::policy(),

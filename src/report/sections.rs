@@ -44,6 +44,9 @@ pub struct AuditReport {
     pub refresh: Option<RefreshSection>,
     /// Which part of the gallery to re-embed first; `None` as for `refresh`.
     pub backfill: Option<BackfillSection>,
+    /// What a fitted map of the new space onto the old one would recover; a diagnostic. `None` when nothing could be
+    /// fitted.
+    pub what_if: Option<WhatIfSection>,
     /// Sub-clusters, consensus and credibility of the old space.
     pub structure: StructureSection,
     /// The worst negative flips, worst first, at most 24.
@@ -140,8 +143,23 @@ pub struct ProbeSection {
     pub identical_pairs: usize,
     /// Query-gallery pairs removed because identity and camera agree.
     pub same_camera_pairs: usize,
+    /// Relevance judgements; `None`: items of one identity are relevant to each other.
+    pub qrels: Option<QrelsSection>,
     /// Items that could not be read and were left out (`--max-bad-items`): id and cause.
     pub bad_items: Vec<BadItemRow>,
+}
+
+/// Where the relevance judgements come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QrelsSection {
+    /// The file.
+    pub origin: String,
+    /// Judged pairs, not relevant ones included.
+    pub judged: usize,
+    /// Highest grade; above 1 makes nDCG see more than relevant or not.
+    pub highest_grade: u32,
+    /// Whether the probe names identities too; if not, each query is a unit of its own.
+    pub identities_given: bool,
 }
 
 /// An item that could not be read.
@@ -449,6 +467,32 @@ pub struct BackfillStep {
     pub failing_slices: Vec<String>,
     /// Whether all gates pass.
     pub passes: bool,
+}
+
+/// What a fitted map would recover, on identities that it was not fitted on. Never reaches the verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhatIfSection {
+    /// Items the maps were fitted on.
+    pub fit_items: usize,
+    /// Queries they were tested on.
+    pub test_queries: usize,
+    /// Primary measure of old->old on the test queries.
+    pub old_old: f64,
+    /// Primary measure of new->old there; `None` when the dimensions differ.
+    pub new_old: Option<f64>,
+    /// One row a map.
+    pub maps: Vec<WhatIfRow>,
+}
+
+/// One map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhatIfRow {
+    /// `procrustes` (orthogonal) or `linear`.
+    pub map: String,
+    /// Primary measure of map(new)->old on the test queries.
+    pub mapped: f64,
+    /// The same minus old->old.
+    pub change: Estimate,
 }
 
 /// What skipping, a partial and a full backfill cost for the production gallery.

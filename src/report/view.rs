@@ -82,6 +82,10 @@ pub struct View {
     pub backfill_steps: Option<Table>,
     /// What each way costs.
     pub costs: Option<Table>,
+    /// What a fitted map would recover.
+    pub what_if: Option<Table>,
+    /// What it was fitted and tested on.
+    pub what_if_note: String,
     /// CMC@1 flips.
     pub flips: Option<Flips>,
     /// The worst negative flips.
@@ -441,6 +445,8 @@ impl View {
             backfill_notes: gate::backfill_notes(report),
             backfill_steps: gate::backfill_steps(report),
             costs: gate::costs(report),
+            what_if: gate::what_if(report),
+            what_if_note: gate::what_if_note(report),
             flips: evidence::flips(report),
             worst_flips: evidence::worst_flips(report, thumbnails),
             subclusters_note: structure::subclusters_note(report),

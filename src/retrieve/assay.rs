@@ -13,7 +13,8 @@ use super::{QuerySet, measures};
 /// Mean of `measure` over the evaluated queries, one value a permutation of the gallery's labels.
 ///
 /// Permutation p is drawn from the stream (seed, p). A query's junk stays removed; its relevant items are the
-/// non-junk positions that drew one of its labels. A permutation that leaves a query without a relevant item skips
+/// non-junk positions that drew one of its labels, or, where relevance is judged, an item that was judged relevant
+/// (its grade goes with it). A permutation that leaves a query without a relevant item skips
 /// that query. Ties count against the query, as everywhere.
 ///
 /// # Errors
@@ -27,10 +28,12 @@ pub fn shuffled_means(
     permutations: usize,
     seed: u64,
 ) -> Result<Vec<f64>, ScoreOverflow> {
-    let shuffles: Vec<ShuffledLabels> = (0..permutations as u64)
+    let gallery_items = protocol.gallery();
+    let shuffles: Vec<Vec<u32>> = (0..permutations as u64)
         .into_par_iter()
-        .map(|stream| ShuffledLabels::new(probe, protocol.gallery(), seed, stream))
+        .map(|stream| shuffled_positions(gallery_items.len(), seed, stream))
         .collect();
+    let donors = Donors::new(probe, gallery_items);
     let per_query = score_rows(
         queries.embeddings,
         &queries.items,
@@ -39,12 +42,15 @@ pub fn shuffled_means(
         |q, row| {
             let query = &protocol.queries()[q];
             let ranks = RankTable::new(row, &query.junk);
-            let labels = &probe.items[query.item].labels;
+            let donors = donors.of(query.item);
             shuffles
                 .iter()
-                .map(|shuffle| {
-                    let ranks = ranks.of(&shuffle.positions_with(labels));
-                    (!ranks.is_empty()).then(|| measures::evaluate(measure, &ranks))
+                .map(|new_position| {
+                    let drawn = donors
+                        .iter()
+                        .map(|&(position, grade)| (new_position[position as usize], grade));
+                    let (ranks, grades) = ranks.of(drawn);
+                    (!ranks.is_empty()).then(|| measures::evaluate(measure, &ranks, &grades))
                 })
                 .collect::<Vec<Option<f64>>>()
         },
@@ -57,30 +63,54 @@ pub fn shuffled_means(
         .collect())
 }
 
-/// Gallery positions by label after one permutation.
-struct ShuffledLabels {
+/// Where one permutation puts each gallery position's labels.
+fn shuffled_positions(n: usize, seed: u64, stream: u64) -> Vec<u32> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    let mut donor_at: Vec<usize> = (0..n).collect();
+    donor_at.shuffle(&mut rng);
+    let mut new_position = vec![0; n];
+    for (position, donor) in donor_at.into_iter().enumerate() {
+        new_position[donor] = position as u32;
+    }
+    new_position
+}
+
+/// The gallery positions whose labels make an item relevant to a query, before junk is removed.
+struct Donors<'a> {
+    probe: &'a Probe,
+    gallery: &'a [usize],
     positions_of_label: Vec<Vec<u32>>,
 }
 
-impl ShuffledLabels {
-    fn new(probe: &Probe, gallery: &[usize], seed: u64, stream: u64) -> Self {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream);
-        let mut shuffled: Vec<usize> = gallery.to_vec();
-        shuffled.shuffle(&mut rng);
+impl<'a> Donors<'a> {
+    fn new(probe: &'a Probe, gallery: &'a [usize]) -> Self {
         let mut positions_of_label = vec![Vec::new(); probe.labels.len()];
-        for (position, &donor) in shuffled.iter().enumerate() {
-            for &label in &probe.items[donor].labels {
+        for (position, &item) in gallery.iter().enumerate() {
+            for &label in &probe.items[item].labels {
                 positions_of_label[label as usize].push(position as u32);
             }
         }
-        Self { positions_of_label }
+        Self {
+            probe,
+            gallery,
+            positions_of_label,
+        }
     }
 
-    fn positions_with(&self, labels: &[u32]) -> Vec<u32> {
-        let mut positions: Vec<u32> = labels
-            .iter()
-            .flat_map(|&label| self.positions_of_label[label as usize].iter().copied())
+    /// (gallery position, grade), each position once.
+    fn of(&self, query: usize) -> Vec<(u32, u32)> {
+        if let Some(qrels) = &self.probe.qrels {
+            let position = |item: u32| self.gallery.binary_search(&(item as usize)).ok();
+            let judged = qrels.relevant_to(query).iter();
+            return judged
+                .filter_map(|&(item, grade)| Some((position(item)? as u32, grade)))
+                .collect();
+        }
+        let labels = self.probe.items[query].labels.iter();
+        let mut positions: Vec<(u32, u32)> = labels
+            .flat_map(|&label| &self.positions_of_label[label as usize])
+            .map(|&position| (position, 1))
             .collect();
         positions.sort_unstable();
         positions.dedup();
@@ -112,21 +142,22 @@ impl RankTable {
         Self { at_or_above }
     }
 
-    /// rank = 1 + (all - relevant at or above) + relevant before, ascending; junk positions are ignored.
-    fn of(&self, relevant: &[u32]) -> Vec<u64> {
-        let mut counts: Vec<u64> = relevant
-            .iter()
-            .map(|&position| u64::from(self.at_or_above[position as usize]))
-            .filter(|&count| count > 0)
+    /// rank = 1 + (all - relevant at or above) + relevant before, ascending, and the grades; junk positions are ignored.
+    fn of(&self, relevant: impl Iterator<Item = (u32, u32)>) -> (Vec<u64>, Vec<u32>) {
+        let mut counts: Vec<(u64, u32)> = relevant
+            .map(|(position, grade)| (u64::from(self.at_or_above[position as usize]), grade))
+            .filter(|&(count, _)| count > 0)
             .collect();
+        // Equal counts are equal scores: the lower grade stands first.
         counts.sort_unstable();
         (0..counts.len())
             .map(|before| {
+                let (count, grade) = counts[before];
                 let relevant_at_or_above =
-                    counts.partition_point(|&count| count <= counts[before]) as u64;
-                1 + counts[before] - relevant_at_or_above + before as u64
+                    counts.partition_point(|&(other, _)| other <= count) as u64;
+                (1 + count - relevant_at_or_above + before as u64, grade)
             })
-            .collect()
+            .unzip()
     }
 }
 
@@ -146,14 +177,17 @@ mod tests {
         for row in rows {
             for relevant in [vec![0_u32], vec![1, 3], vec![0, 2, 5]] {
                 let junk = vec![4_u32];
+                let grades: Vec<u32> = relevant.iter().map(|position| 7 - position).collect();
                 let query = QueryProtocol {
                     item: 0,
                     identity: 0,
                     relevant: relevant.clone(),
+                    grades: grades.clone(),
                     junk: junk.clone(),
                 };
-                let expected = Ranking::new(&query, &mut row.to_vec()).ranks();
-                assert_eq!(RankTable::new(row, &junk).of(&relevant), expected);
+                let ranking = Ranking::new(&query, &mut row.to_vec());
+                let found = RankTable::new(row, &junk).of(relevant.iter().copied().zip(grades));
+                assert_eq!(found, (ranking.ranks(), ranking.grades()));
             }
         }
     }

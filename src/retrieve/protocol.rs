@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::Probe;
+use crate::domain::{Probe, Qrels};
 
 /// The retrieval protocol of a probe (`docs/METRICS.md`, section 1).
 ///
@@ -23,14 +23,17 @@ pub struct QueryProtocol {
     pub identity: u32,
     /// Gallery positions that are relevant, sorted, never empty.
     pub relevant: Vec<u32>,
+    /// Grades, at least 1, parallel to `relevant`; empty without judgements (every grade is 1).
+    pub grades: Vec<u32>,
     /// Gallery positions that are removed from the ranking, sorted.
     pub junk: Vec<u32>,
 }
 
 impl Protocol {
     /// Applies the rules: the query itself is junk; so is an item with a byte-identical input (`input_digests`, one an
-    /// item, equal digests mean equal inputs); so, with cameras, is an item of the same identity and camera. Queries
-    /// without a relevant item left are excluded and counted.
+    /// item, equal digests mean equal inputs); so, with cameras, is an item of the same identity and camera. What is left is
+    /// relevant when it was judged with a grade above 0, or, without judgements, shares a label. Queries without a
+    /// relevant item left are excluded and counted.
     pub fn new(probe: &Probe, input_digests: &[Option<[u8; 32]>]) -> Self {
         let gallery = probe.gallery();
         let mut positions_of_label = vec![Vec::new(); probe.labels.len()];
@@ -108,8 +111,15 @@ impl Protocol {
         }
         junk.sort_unstable();
         junk.dedup();
-        same_label.retain(|position| junk.binary_search(position).is_err());
-        if same_label.is_empty() {
+        let (mut relevant, mut grades) = match &probe.qrels {
+            Some(qrels) => self.judged(qrels, item),
+            None => (same_label, Vec::new()),
+        };
+        let is_left = |position: &u32| junk.binary_search(position).is_err();
+        let mut left = relevant.iter().map(is_left);
+        grades.retain(|_| left.next().expect("one grade a position"));
+        relevant.retain(is_left);
+        if relevant.is_empty() {
             self.n_excluded += 1;
             return;
         }
@@ -118,9 +128,21 @@ impl Protocol {
         self.queries.push(QueryProtocol {
             item,
             identity,
-            relevant: same_label,
+            relevant,
+            grades,
             junk,
         });
+    }
+
+    /// Gallery positions that were judged relevant to the query item, sorted, and their grades.
+    fn judged(&self, qrels: &Qrels, query: usize) -> (Vec<u32>, Vec<u32>) {
+        let judged = qrels.relevant_to(query).iter();
+        judged
+            .filter_map(|&(item, grade)| {
+                let position = self.gallery.binary_search(&(item as usize)).ok()?;
+                Some((position as u32, grade))
+            })
+            .unzip()
     }
 
     /// Gallery item indices in item order, junk identities excluded.
@@ -146,6 +168,12 @@ impl Protocol {
     /// Queries without a relevant gallery item left.
     pub fn n_excluded(&self) -> usize {
         self.n_excluded
+    }
+
+    /// Whether some item is more relevant than others: a grade above 1. nDCG is the measure that sees it.
+    pub fn is_graded(&self) -> bool {
+        let mut grades = self.queries.iter().flat_map(|query| &query.grades);
+        grades.any(|&grade| grade > 1)
     }
 
     /// Pairs of an evaluated query and another item with a byte-identical input.
@@ -201,6 +229,7 @@ mod tests {
             modality: Modality::Stored,
             origin: "made up".into(),
             tensors: None,
+            qrels: None,
             findings: Vec::new(),
         }
     }
@@ -254,6 +283,50 @@ mod tests {
         assert_eq!(
             (protocol.query_items(), protocol.n_excluded()),
             (vec![2], 1)
+        );
+    }
+
+    #[test]
+    fn judgements_override_labels_but_not_junk() {
+        use crate::domain::Judgement;
+        let mut probe = probe(&[
+            (Some(1), Some(1), Both),
+            (Some(1), Some(1), Gallery),
+            (Some(1), Some(2), Gallery),
+            (Some(2), Some(1), Gallery),
+            (None, None, Gallery),
+            (Some(3), None, Query),
+        ]);
+        let judged = |query, item, grade| Judgement { query, item, grade };
+        let judgements = [
+            judged(0, 0, 3), // the query itself
+            judged(0, 1, 2), // same identity and camera
+            judged(0, 3, 2),
+            judged(0, 4, 1), // identity -1
+            judged(5, 2, 1),
+            judged(5, 1, 0),
+        ];
+        probe.qrels = Some(Qrels::new("q".into(), 6, &judgements, true));
+        let protocol = Protocol::new(&probe, &[None; 6]);
+        let [first, second] = protocol.queries() else {
+            panic!("both queries find something")
+        };
+        // Item 2 shares the label of item 0, and nobody judged it.
+        assert_eq!(
+            (&first.relevant[..], &first.grades[..]),
+            (&[3][..], &[2][..])
+        );
+        assert_eq!(
+            (&second.relevant[..], &second.grades[..]),
+            (&[2][..], &[1][..])
+        );
+        assert!(protocol.is_graded());
+        probe.qrels = Some(Qrels::new("q".into(), 6, &judgements[4..], true));
+        let protocol = Protocol::new(&probe, &[None; 6]);
+        assert!(!protocol.is_graded());
+        assert_eq!(
+            (protocol.query_items(), protocol.n_excluded()),
+            (vec![5], 1)
         );
     }
 

@@ -27,6 +27,9 @@ pub struct RankedRelevant {
     pub rank: u64,
     /// The same with ties counted in the query's favour (non-relevant items with a score > its own).
     pub optimistic_rank: u64,
+    /// How relevant, at least 1; 1 without graded judgements. Of equal scores the lower grade stands first: a tie counts
+    /// against the query here too.
+    pub grade: u32,
 }
 
 /// One hit.
@@ -45,26 +48,31 @@ impl Ranking {
             row[position as usize] = f32::NAN;
         }
         let top = top_hits(row);
-        let mut relevant: Vec<(u32, f32)> = query
+        let mut relevant: Vec<(u32, f32, u32)> = query
             .relevant
             .iter()
-            .map(|&position| (position, row[position as usize]))
+            .enumerate()
+            .map(|(i, &position)| {
+                let grade = query.grades.get(i).copied().unwrap_or(1);
+                (position, row[position as usize], grade)
+            })
             .collect();
-        relevant.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        relevant.sort_by(|a, b| b.1.total_cmp(&a.1).then((a.2, a.0).cmp(&(b.2, b.0))));
         // NaN compares false with everything, so what is left in the row are the non-relevant items.
         for &position in &query.relevant {
             row[position as usize] = f32::NAN;
         }
-        let thresholds: Vec<f32> = relevant.iter().map(|&(_, score)| score).collect();
+        let thresholds: Vec<f32> = relevant.iter().map(|&(_, score, _)| score).collect();
         let (at_or_above, above) = count_at_thresholds(row, &thresholds);
         let relevant = relevant
             .into_iter()
             .enumerate()
-            .map(|(before, (position, score))| RankedRelevant {
+            .map(|(before, (position, score, grade))| RankedRelevant {
                 position,
                 score,
                 rank: 1 + at_or_above[before] + before as u64,
                 optimistic_rank: 1 + above[before] + before as u64,
+                grade,
             })
             .collect();
         Self {
@@ -84,6 +92,23 @@ impl Ranking {
         self.relevant
             .iter()
             .map(|relevant| relevant.optimistic_rank)
+            .collect()
+    }
+
+    /// Grades, parallel to [`Ranking::ranks`].
+    pub fn grades(&self) -> Vec<u32> {
+        self.relevant
+            .iter()
+            .map(|relevant| relevant.grade)
+            .collect()
+    }
+
+    /// Grades with ties in the query's favour, parallel to [`Ranking::optimistic_ranks`]: of equal scores the higher
+    /// grade first.
+    pub fn optimistic_grades(&self) -> Vec<u32> {
+        self.relevant
+            .chunk_by(|a, b| a.score == b.score)
+            .flat_map(|tied| tied.iter().rev().map(|relevant| relevant.grade))
             .collect()
     }
 
@@ -153,8 +178,25 @@ mod tests {
             item: 0,
             identity: 0,
             relevant: relevant.to_vec(),
+            grades: Vec::new(),
             junk: junk.to_vec(),
         }
+    }
+
+    #[test]
+    fn tied_grades_count_against_the_query_too() {
+        // Grades 3, 1, 2 at scores .5, .5, .9; one non-relevant item ties at .5.
+        let graded = QueryProtocol {
+            grades: vec![3, 1, 2],
+            ..query(&[0, 1, 2], &[])
+        };
+        let ranking = Ranking::new(&graded, &mut [0.5, 0.5, 0.9, 0.5]);
+        assert_eq!(
+            (ranking.ranks(), ranking.grades()),
+            (vec![1, 3, 4], vec![2, 1, 3])
+        );
+        let optimistic = (ranking.optimistic_ranks(), ranking.optimistic_grades());
+        assert_eq!(optimistic, (vec![1, 2, 3], vec![2, 3, 1]));
     }
 
     #[test]

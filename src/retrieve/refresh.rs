@@ -148,13 +148,25 @@ struct Point {
 
 /// One query's scores of both galleries, reduced to what its relevant items need.
 struct MixedRow {
-    /// (gallery position, index into the thresholds of its old score, of its new score) of each relevant item.
-    relevant: Vec<(u32, usize, usize)>,
+    /// The relevant items.
+    relevant: Vec<MixedRelevant>,
     /// The relevant items' scores under both galleries, ascending.
     thresholds: Vec<f32>,
     /// (gallery position, thresholds at or below its old score, at or below its new score) of each non-relevant
     /// item that reaches the lowest threshold with either; the others never count.
     rivals: Vec<(u32, u32, u32)>,
+}
+
+/// One relevant item under both galleries.
+struct MixedRelevant {
+    /// Gallery position.
+    position: u32,
+    /// Index into the thresholds of its score under the old gallery.
+    on_old: usize,
+    /// The same under the new gallery.
+    on_new: usize,
+    /// Its grade, 1 without judgements.
+    grade: u32,
 }
 
 impl MixedRow {
@@ -170,9 +182,15 @@ impl MixedRow {
         let relevant = query
             .relevant
             .iter()
-            .map(|&p| {
-                let index = |row: &[f32]| at_or_below(row[p as usize]) - 1;
-                (p, index(on_old), index(on_new))
+            .enumerate()
+            .map(|(i, &position)| {
+                let index = |row: &[f32]| at_or_below(row[position as usize]) - 1;
+                MixedRelevant {
+                    position,
+                    on_old: index(on_old),
+                    on_new: index(on_new),
+                    grade: query.grades.get(i).copied().unwrap_or(1),
+                }
             })
             .collect();
         let lowest = thresholds[0];
@@ -220,25 +238,25 @@ impl MixedRow {
                     at_or_above[level - 1] =
                         u64::try_from(above).expect("a rival leaves a count that it was in");
                 }
-                let mut active: Vec<usize> = self
+                let mut active: Vec<(usize, u32)> = self
                     .relevant
                     .iter()
-                    .map(|&(position, on_old, on_new)| {
-                        if usize::from(first_steps[position as usize]) <= step {
-                            on_new
-                        } else {
-                            on_old
-                        }
+                    .map(|item| {
+                        let refreshed = usize::from(first_steps[item.position as usize]) <= step;
+                        let threshold = if refreshed { item.on_new } else { item.on_old };
+                        (threshold, item.grade)
                     })
                     .collect();
-                active.sort_unstable_by(|a, b| b.cmp(a));
+                // Best first; of equal scores the lower grade first, against the query.
+                active.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
                 let ranks: Vec<u64> = active
                     .iter()
                     .enumerate()
-                    .map(|(before, &threshold)| 1 + at_or_above[threshold] + before as u64)
+                    .map(|(before, &(threshold, _))| 1 + at_or_above[threshold] + before as u64)
                     .collect();
+                let grades: Vec<u32> = active.iter().map(|&(_, grade)| grade).collect();
                 Point {
-                    value: measures::evaluate(measure, &ranks),
+                    value: measures::evaluate(measure, &ranks, &grades),
                     right: ranks[0] == 1,
                 }
             })
@@ -258,6 +276,7 @@ mod tests {
             item: 0,
             identity: 0,
             relevant: relevant.to_vec(),
+            grades: (0..relevant.len() as u32).map(|i| 1 + i % 3).collect(),
             junk: junk.to_vec(),
         }
     }
@@ -277,15 +296,16 @@ mod tests {
                 let junk: Vec<u32> = (0..n as u32).filter(|p| p % 7 == 3 && p % 5 != 0).collect();
                 let query = query(&relevant, &junk);
                 let order = Order::random(n, 9, round);
-                let points = MixedRow::new(&query, &old, &new)
-                    .walk(&order.first_steps(), Measure::MeanAveragePrecision);
+                // The one measure that sees ranks and grades.
+                let measure = Measure::NdcgAt(10);
+                let points = MixedRow::new(&query, &old, &new).walk(&order.first_steps(), measure);
                 for (step, point) in points.iter().enumerate() {
                     let mut mixed = old.clone();
                     for &p in &order.positions()[..order.items_at(step)] {
                         mixed[p as usize] = new[p as usize];
                     }
                     let ranking = Ranking::new(&query, &mut mixed);
-                    let expected = measures::average_precision(&ranking.ranks());
+                    let expected = measures::evaluate(measure, &ranking.ranks(), &ranking.grades());
                     assert_eq!(point.value, expected, "n {n} round {round} step {step}");
                     assert_eq!(point.right, ranking.first_rank() == 1);
                 }

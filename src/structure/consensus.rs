@@ -34,7 +34,8 @@ pub struct Consensus {
 ///   gallery item is taken out of its own prototype, and a sub-cluster of it alone is left out.
 ///
 /// The result is parallel to `queries`: `None` for a query without a relevant gallery item left or without
-/// both embeddings.
+/// both embeddings, and for every query of a probe that names no identities. Relevant are here the items of the query's
+/// identity, also where retrieval follows judgements: the objectives that are read are those of a classifier.
 ///
 /// # Panics
 /// When the dimensions differ: new->old does not exist then, and the caller checks.
@@ -48,6 +49,9 @@ pub fn consensus(
     options: &StructureOptions,
 ) -> Vec<Option<Consensus>> {
     assert_eq!(old.dim(), new.dim(), "new->old needs one dimension");
+    if !probe.names_identities() {
+        return vec![None; queries.len()];
+    }
     let tau = options.temperature;
     let gallery = embedded(probe.gallery(), old);
     let gallery_rows = unit_rows(old, &gallery);

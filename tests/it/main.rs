@@ -6,5 +6,6 @@ mod cli;
 mod embedding;
 mod golden;
 mod properties;
+mod qrels;
 mod run;
 mod synthetic;

@@ -1,7 +1,9 @@
 //! What must hold for any space, and a readable O(n^2) twin of the rankings.
 
 use compat_audit::config::Similarity;
-use compat_audit::domain::{Embeddings, Item, Measure, Modality, Pairing, Probe, Role, Source};
+use compat_audit::domain::{
+    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side, Source,
+};
 use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::score::score_pair;
 use compat_audit::retrieve::{Retrieval, measures, retrieve};
@@ -39,6 +41,7 @@ pub fn probe_of<'a>(labels: &[u32], role: impl Fn(usize) -> &'a str) -> Probe {
         modality: Modality::Stored,
         origin: "made up".into(),
         tensors: None,
+        qrels: None,
         findings: Vec::new(),
     }
 }
@@ -48,77 +51,182 @@ struct Space {
     labels: Vec<u32>,
     old: Array2<f32>,
     new: Array2<f32>,
+    /// `grades[query][item]`; `None`: relevant is who shares the label.
+    grades: Option<Vec<Vec<u32>>>,
 }
 
-/// Few distinct coordinates, so that ties happen.
+fn matrix(
+    n: usize,
+    dim: usize,
+    values: impl Strategy<Value = f32>,
+) -> impl Strategy<Value = Array2<f32>> {
+    prop::collection::vec(values, n * dim)
+        .prop_map(move |values| Array2::from_shape_vec((n, dim), values).expect("n x dim"))
+}
+
+/// Half-integers are neither zero nor infinite, and few, so that ties happen.
+fn coarse() -> impl Strategy<Value = f32> {
+    (-3_i8..4).prop_map(|v| f32::from(v) + 0.5)
+}
+
+/// A space of ties; every other one is judged in grades of 0 (mostly) to 3.
 fn space() -> impl Strategy<Value = Space> {
     (8..30_usize, 2..6_usize).prop_flat_map(|(n, dim)| {
-        let matrix = || {
-            prop::collection::vec((-3_i8..4).prop_map(|v| f32::from(v) + 0.5), n * dim)
-                .prop_map(move |values| Array2::from_shape_vec((n, dim), values).expect("n x dim"))
-        };
-        (prop::collection::vec(0..4_u32, n), matrix(), matrix())
-            .prop_map(|(labels, old, new)| Space { labels, old, new })
+        let grade = prop_oneof![4 => Just(0_u32), 1 => 1..4_u32];
+        let grades = prop::collection::vec(prop::collection::vec(grade, n), n);
+        (
+            prop::collection::vec(0..4_u32, n),
+            matrix(n, dim, coarse()),
+            matrix(n, dim, coarse()),
+            prop::option::of(grades),
+        )
+            .prop_map(|(labels, old, new, grades)| Space {
+                labels,
+                old,
+                new,
+                grades,
+            })
+    })
+}
+
+/// A space and an order of its items.
+fn space_and_order() -> impl Strategy<Value = (Space, Vec<usize>)> {
+    space().prop_flat_map(|space| {
+        let order: Vec<usize> = (0..space.labels.len()).collect();
+        (Just(space), Just(order).prop_shuffle())
     })
 }
 
 fn embeddings(rows: &Array2<f32>) -> Embeddings {
-    Embeddings::dense(rows.clone(), true).expect("half-integers are neither zero nor infinite")
+    Embeddings::dense(rows.clone(), true).expect("no row is zero or infinite")
 }
 
 fn run(space: &Space) -> Retrieval {
-    let probe = probe_of(&space.labels, |_| "both");
-    let digests = vec![None; space.labels.len()];
+    let mut probe = probe_of(&space.labels, |_| "both");
+    let n = space.labels.len();
+    probe.qrels = space.grades.as_ref().map(|grades| {
+        let pairs = (0..n).flat_map(|query| (0..n).map(move |item| (query, item)));
+        let judgements: Vec<Judgement> = pairs
+            .map(|(query, item)| Judgement {
+                query,
+                item,
+                grade: grades[query][item] as i32,
+            })
+            .collect();
+        Qrels::new("made up".into(), n, &judgements, true)
+    });
+    let digests = vec![None; n];
     let (old, new) = (embeddings(&space.old), embeddings(&space.new));
-    retrieve(
-        &probe,
-        &digests,
-        &old,
-        &new,
-        Similarity::Cosine,
-        Measure::MeanAveragePrecision,
-        7,
-    )
-    .expect("finite")
+    retrieve(&probe, &digests, &old, &new, Similarity::Cosine, None, 7).expect("finite")
 }
 
-/// AP by the definition: sort, walk, count; ties count against the query.
-fn naive_average_precision(space: &Space, query: usize) -> Option<f64> {
-    let (old, new) = (embeddings(&space.old), embeddings(&space.new));
-    let score = |g: usize| {
-        score_pair(
-            new.view(query).expect("dense"),
-            old.view(g).expect("dense"),
-            Similarity::Cosine,
-        )
+/// Grades in the order of one query's ranking, by sorting: of equal scores the less relevant first, or last.
+fn naive_ranking(space: &Space, pairing: Pairing, query: usize, favour: bool) -> Vec<u32> {
+    let of = |side| {
+        if side == Side::Old {
+            &space.old
+        } else {
+            &space.new
+        }
     };
-    let others: Vec<usize> = (0..space.labels.len()).filter(|&g| g != query).collect();
-    let is_relevant = |g: usize| space.labels[g] == space.labels[query];
-    let mut relevant: Vec<usize> = others.iter().copied().filter(|&g| is_relevant(g)).collect();
-    relevant.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
-    let precision = |(before, &g): (usize, &usize)| {
-        let worse = others
-            .iter()
-            .filter(|&&n| !is_relevant(n) && score(n) >= score(g))
-            .count();
-        (before + 1) as f64 / (1 + worse + before) as f64
+    let (queries, gallery) = (
+        embeddings(of(pairing.query)),
+        embeddings(of(pairing.gallery)),
+    );
+    let grade = |item: usize| match &space.grades {
+        Some(grades) => grades[query][item],
+        None => u32::from(space.labels[item] == space.labels[query]),
     };
-    let sum: f64 = relevant.iter().enumerate().map(precision).sum();
-    (!relevant.is_empty()).then(|| sum / relevant.len() as f64)
+    let mut ranking: Vec<(f32, u32)> = (0..space.labels.len())
+        .filter(|&item| item != query)
+        .map(|item| {
+            let (q, g) = (queries.view(query), gallery.view(item));
+            let (q, g) = (q.expect("dense"), g.expect("dense"));
+            (score_pair(q, g, Similarity::Cosine), grade(item))
+        })
+        .collect();
+    ranking.sort_by(|a, b| {
+        let by_grade = if favour { b.1.cmp(&a.1) } else { a.1.cmp(&b.1) };
+        b.0.total_cmp(&a.0).then(by_grade)
+    });
+    ranking.into_iter().map(|(_, grade)| grade).collect()
+}
+
+/// The measure by its textbook definition, on the grades in ranked order; at least one is above 0.
+fn naive_measure(measure: Measure, grades: &[u32]) -> f64 {
+    let hits = |k: usize| grades.iter().take(k).filter(|&&grade| grade > 0).count();
+    let n_relevant = hits(grades.len());
+    let ranks: Vec<usize> = (1..=grades.len())
+        .filter(|&rank| grades[rank - 1] > 0)
+        .collect();
+    let total = n_relevant as f64;
+    let dcg = |grades: &[u32], k: u32| -> f64 {
+        let gain = |(i, &grade): (usize, &u32)| f64::from(grade) / ((i + 2) as f64).log2();
+        grades.iter().enumerate().take(k as usize).map(gain).sum()
+    };
+    match measure {
+        Measure::MeanAveragePrecision => {
+            let precision = |&rank: &usize| hits(rank) as f64 / rank as f64;
+            ranks.iter().map(precision).sum::<f64>() / total
+        }
+        Measure::CmcAt(k) => f64::from(u8::from(hits(k as usize) > 0)),
+        Measure::RecallAt(k) => hits(k as usize) as f64 / total,
+        Measure::MeanReciprocalRank => 1.0 / ranks[0] as f64,
+        Measure::RPrecision => hits(n_relevant) as f64 / total,
+        Measure::MeanInverseNegativePenalty => total / ranks[n_relevant - 1] as f64,
+        Measure::NdcgAt(k) => {
+            let mut best = grades.to_vec();
+            best.sort_unstable_by(|a, b| b.cmp(a));
+            dcg(grades, k) / dcg(&best, k)
+        }
+    }
+}
+
+/// One row a query item: every measure under every pairing, with ties against the query and in its favour.
+fn all_values(found: &Retrieval) -> Vec<(usize, Vec<f64>)> {
+    let mut rows: Vec<(usize, Vec<f64>)> = found
+        .protocol
+        .query_items()
+        .into_iter()
+        .map(|item| (item, Vec::new()))
+        .collect();
+    for evaluation in found.evaluations.values() {
+        for measure in Measure::ALL {
+            let against = evaluation.per_query(measure);
+            let favour = evaluation.per_query_optimistic(measure);
+            for ((row, against), favour) in rows.iter_mut().zip(against).zip(favour) {
+                row.1.extend([against, favour]);
+            }
+        }
+    }
+    rows
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn rankings_agree_with_the_naive_twin(space in space()) {
+    fn every_measure_agrees_with_the_naive_twin(space in space()) {
         let found = run(&space);
-        let ours = found.evaluations[&Pairing::NEW_OLD].per_query(Measure::MeanAveragePrecision);
-        let naive: Vec<f64> =
-            (0..space.labels.len()).filter_map(|query| naive_average_precision(&space, query)).collect();
-        prop_assert_eq!(ours.len(), naive.len());
-        for (ours, naive) in ours.iter().zip(&naive) {
-            prop_assert!((ours - naive).abs() < 1e-12);
+        for (&pairing, evaluation) in &found.evaluations {
+            for favour in [false, true] {
+                let rankings: Vec<Vec<u32>> = (0..space.labels.len())
+                    .map(|query| naive_ranking(&space, pairing, query, favour))
+                    .filter(|grades| grades.iter().any(|&grade| grade > 0))
+                    .collect();
+                prop_assert_eq!(rankings.len(), evaluation.rankings.len());
+                for measure in Measure::ALL {
+                    let ours = if favour {
+                        evaluation.per_query_optimistic(measure)
+                    } else {
+                        evaluation.per_query(measure)
+                    };
+                    for (ours, grades) in ours.iter().zip(&rankings) {
+                        let naive = naive_measure(measure, grades);
+                        prop_assert!((ours - naive).abs() < 1e-12, "{} {} {} {}", pairing, measure, ours, naive);
+                    }
+                }
+            }
         }
     }
 
@@ -132,60 +240,85 @@ proptest! {
     }
 
     #[test]
-    fn every_measure_is_in_0_1(ranks in prop::collection::btree_set(1..200_u64, 1..20)) {
-        let ranks: Vec<u64> = ranks.into_iter().collect();
+    fn every_measure_is_in_0_1(ranked in prop::collection::btree_map(1..200_u64, 1..5_u32, 1..20)) {
+        let (ranks, grades): (Vec<u64>, Vec<u32>) = ranked.into_iter().unzip();
         for measure in Measure::ALL {
-            let value = measures::evaluate(measure, &ranks);
-            prop_assert!((0.0..=1.0 + 1e-15).contains(&value), "{}: {}", measure, value);
+            for grades in [&grades[..], &[]] {
+                let value = measures::evaluate(measure, &ranks, grades);
+                prop_assert!((0.0..=1.0 + 1e-15).contains(&value), "{}: {}", measure, value);
+            }
         }
     }
 
     #[test]
-    fn permuting_the_items_changes_nothing(space in space(), shift in 1..7_usize) {
-        let n = space.labels.len();
-        let order: Vec<usize> = (0..n).map(|i| (i + shift) % n).collect();
+    fn permuting_the_items_changes_nothing((space, order) in space_and_order()) {
         let permuted = Space {
             labels: order.iter().map(|&i| space.labels[i]).collect(),
             old: space.old.select(ndarray::Axis(0), &order),
             new: space.new.select(ndarray::Axis(0), &order),
+            grades: space.grades.as_ref().map(|grades| {
+                order.iter().map(|&q| order.iter().map(|&g| grades[q][g]).collect()).collect()
+            }),
         };
-        let values = |space: &Space| {
-            let mut values =
-                run(space).evaluations[&Pairing::NEW_OLD].per_query(Measure::MeanAveragePrecision);
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        prop_assert_eq!(values(&space), values(&permuted));
+        let values = all_values(&run(&space));
+        let mut again: Vec<_> =
+            all_values(&run(&permuted)).into_iter().map(|(item, row)| (order[item], row)).collect();
+        again.sort_by_key(|&(item, _)| item);
+        prop_assert_eq!(values, again);
     }
 
     #[test]
-    fn a_model_against_itself_changes_nothing(space in space()) {
+    fn a_model_against_itself_changes_nothing_and_flips_nothing(space in space()) {
         let same = Space { new: space.old.clone(), ..space };
         let found = run(&same);
-        prop_assert_eq!(&found.evaluations[&Pairing::OLD_OLD], &found.evaluations[&Pairing::NEW_OLD]);
-        prop_assert_eq!(&found.evaluations[&Pairing::OLD_OLD], &found.evaluations[&Pairing::NEW_NEW]);
+        let old_old = &found.evaluations[&Pairing::OLD_OLD];
+        for pairing in [Pairing::NEW_OLD, Pairing::NEW_NEW, Pairing::OLD_NEW] {
+            let other = &found.evaluations[&pairing];
+            prop_assert_eq!(old_old, other);
+            for measure in Measure::ALL {
+                prop_assert_eq!(old_old.per_query(measure), other.per_query(measure));
+            }
+        }
+        let flips = old_old.rankings.iter().zip(&found.evaluations[&Pairing::NEW_OLD].rankings)
+            .filter(|(a, b)| (a.first_rank() == 1) != (b.first_rank() == 1));
+        prop_assert_eq!(flips.count(), 0);
     }
 
-    /// Swapping two axes and flipping one is an exact rotation of f32 vectors up to the order of the chain, so only
-    /// tie-free rankings can be compared.
+    /// One rotation of both spaces, by an angle in each of two planes, so that every score is rounded anew.
     #[test]
-    fn rotating_both_models_together_changes_nothing(space in space()) {
+    fn rotating_both_models_together_changes_nothing(
+        labels in prop::collection::vec(0..4_u32, 24),
+        old in matrix(24, 4, 0.1_f32..1.0),
+        new in matrix(24, 4, 0.1_f32..1.0),
+        angles in (0.0..6.3_f64, 0.0..6.3_f64),
+    ) {
         let turn = |rows: &Array2<f32>| {
-            let dim = rows.ncols();
-            Array2::from_shape_fn(rows.dim(), |(i, d)| match d {
-                0 => -rows[[i, dim - 1]],
-                d if d == dim - 1 => rows[[i, 0]],
-                d => rows[[i, d]],
+            Array2::from_shape_fn(rows.dim(), |(i, d)| {
+                let (angle, first) = if d < 2 { (angles.0, 0) } else { (angles.1, 2) };
+                let (a, b) = (f64::from(rows[[i, first]]), f64::from(rows[[i, first + 1]]));
+                let turned = if d == first {
+                    a * angle.cos() - b * angle.sin()
+                } else {
+                    a * angle.sin() + b * angle.cos()
+                };
+                turned as f32
             })
         };
-        let turned = Space { labels: space.labels.clone(), old: turn(&space.old), new: turn(&space.new) };
+        let (turned_old, turned_new) = (turn(&old), turn(&new));
+        let space = Space { labels, old, new, grades: None };
+        let turned = Space { old: turned_old, new: turned_new, ..space.clone() };
         let (found, again) = (run(&space), run(&turned));
-        for (a, b) in found.evaluations[&Pairing::NEW_OLD].rankings.iter()
-            .zip(&again.evaluations[&Pairing::NEW_OLD].rankings)
-        {
-            let tied = a.top.windows(2).any(|pair| (pair[0].score - pair[1].score).abs() < 1e-5);
-            if !tied {
-                prop_assert_eq!(a.ranks(), b.ranks());
+        for (pairing, evaluation) in &found.evaluations {
+            let other = &again.evaluations[pairing];
+            // Unit vectors of four dimensions, rounded at 2^-24 each: a score moves by less than 1e-6.
+            let is_clear: Vec<bool> = evaluation.rankings.iter()
+                .map(|ranking| ranking.top.windows(2).all(|pair| pair[0].score - pair[1].score > 2e-6))
+                .collect();
+            for measure in Measure::ALL {
+                let values = evaluation.per_query(measure).into_iter().zip(other.per_query(measure));
+                for ((before, after), _) in values.zip(&is_clear).filter(|(_, is_clear)| **is_clear) {
+                    prop_assert_eq!(before, after, "{} {}", pairing, measure);
+                }
             }
         }
     }
@@ -202,7 +335,12 @@ fn cka_cannot_see_the_rotation_that_breaks_the_search() {
     });
     // Every axis becomes the next one.
     let new = Array2::from_shape_fn((60, 6), |(item, d)| old[[item, (d + 1) % 6]]);
-    let space = Space { labels, old, new };
+    let space = Space {
+        labels,
+        old,
+        new,
+        grades: None,
+    };
     let found = run(&space);
     let first = |pairing| {
         let values = found.evaluations[&pairing].per_query(Measure::CmcAt(1));

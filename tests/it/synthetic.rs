@@ -73,7 +73,7 @@ impl World {
 }
 
 /// NumPy's format, version 1.0, little-endian f32, C order.
-fn write_npy(path: &Path, rows: &[Vec<f64>]) {
+pub fn write_npy(path: &Path, rows: &[Vec<f64>]) {
     let mut header = format!(
         "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
         rows.len(),

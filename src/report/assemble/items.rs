@@ -45,11 +45,10 @@ impl Tables<'_> {
 
     fn hit(&self, hit: &Hit, query: usize) -> HitView {
         let item = self.stages.retrieval.protocol.gallery()[hit.position as usize];
-        let items = &self.stages.probe.items;
         HitView {
             item: self.view(item),
             score: hit.score,
-            relevant: items[item].is_relevant_to(&items[query]),
+            relevant: self.stages.probe.is_relevant(query, item),
         }
     }
 

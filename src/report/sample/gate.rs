@@ -96,6 +96,21 @@ pub(super) fn backfill() -> BackfillSection {
     }
 }
 
+pub(super) fn what_if() -> WhatIfSection {
+    let map = |name: &str, mapped: f64| WhatIfRow {
+        map: name.into(),
+        mapped,
+        change: near(mapped - 0.5512, 0.0121),
+    };
+    WhatIfSection {
+        fit_items: 536,
+        test_queries: 168,
+        old_old: 0.5512,
+        new_old: Some(0.5714),
+        maps: vec![map("procrustes", 0.5741), map("linear", 0.5688)],
+    }
+}
+
 pub(super) fn policy() -> PolicySection {
     let limits = Policy::default();
     PolicySection {

@@ -7,6 +7,11 @@ use crate::judge::CheckState;
 use crate::judge::waivers::WaiverState;
 use crate::report::AuditReport;
 
+/// A share of the gallery: the steps are whole per cents.
+fn whole_percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
 /// Tested slices shown; report.json has all.
 const SLICES: usize = 50;
 
@@ -151,13 +156,13 @@ pub fn refresh_notes(report: &AuditReport) -> Vec<String> {
         format!(
             "Lowest in the plan's order: {} at {} refreshed; area under the curve {}.",
             change(lowest),
-            percent(section.worst_beta),
+            whole_percent(section.worst_beta),
             change(section.area)
         ),
         format!(
             "Mean of {}: lowest at {} refreshed, area {}.",
             counted(section.random_orders, "random order", "random orders"),
-            percent(section.random_worst_beta),
+            whole_percent(section.random_worst_beta),
             change(section.random_area)
         ),
     ]
@@ -190,7 +195,7 @@ pub fn refresh_curve(report: &AuditReport) -> Option<Curve> {
             .backfill
             .as_ref()
             .and_then(|plan| plan.beta_star)
-            .map(|beta| (beta, format!("beta* {}", percent(beta)))),
+            .map(|beta| (beta, format!("beta* {}", whole_percent(beta)))),
     })
 }
 
@@ -202,7 +207,7 @@ pub fn backfill_notes(report: &AuditReport) -> Vec<String> {
         Some(0.0) => "No part of the gallery need be re-embedded: all gates pass on the held-out queries as it is.".to_owned(),
         Some(beta) => format!(
             "beta* = {}: from that share of the gallery on, every gate passes on queries that had no part in the order.",
-            percent(beta)
+            whole_percent(beta)
         ),
         None => "No beta*: not even the whole gallery re-embedded passes every gate on the held-out queries.".to_owned(),
     }];
@@ -215,7 +220,7 @@ pub fn backfill_notes(report: &AuditReport) -> Vec<String> {
     notes.push(format!(
         "{fixed}; {} tested it. A plan of up to {} of the gallery counts as partial.",
         counted(tested, "query", "queries"),
-        percent(plan.max_partial)
+        whole_percent(plan.max_partial)
     ));
     notes.push(
         "Order: sub-clusters that lose most first, then the least credible items, then those farthest from their sub-cluster's centre; backfill.csv lists the rows."
@@ -254,7 +259,7 @@ pub fn backfill_steps(report: &AuditReport) -> Option<Table> {
             ("do not pass", Tone::Unsure)
         };
         table.rows.push(vec![
-            Cell::number(percent(step.beta)),
+            Cell::number(whole_percent(step.beta)),
             estimate_cell(&step.change),
             Cell::number(percent(step.excess_flips.value))
                 .note(interval(&step.excess_flips, percent)),
@@ -284,6 +289,42 @@ pub fn costs(report: &AuditReport) -> Option<Table> {
         ]);
     }
     Some(table)
+}
+
+/// What a fitted map would recover.
+pub fn what_if(report: &AuditReport) -> Option<Table> {
+    let section = report.what_if.as_ref()?;
+    let mut table = Table::new(["new queries", "old gallery", "against today"]);
+    let mut row = |name: &str, value: f64, change: Cell| {
+        table
+            .rows
+            .push(vec![Cell::text(name), Cell::number(measure(value)), change]);
+    };
+    row("old queries (today)", section.old_old, Cell::default());
+    if let Some(new_old) = section.new_old {
+        let raw = Cell::number(change(new_old - section.old_old));
+        row("as they are", new_old, raw);
+    }
+    for map in &section.maps {
+        let name = match map.map.as_str() {
+            "procrustes" => "rotated onto the old space (Procrustes)",
+            _ => "mapped linearly onto the old space",
+        };
+        row(name, map.mapped, estimate_cell(&map.change));
+    }
+    Some(table)
+}
+
+/// What the maps were fitted and tested on.
+pub fn what_if_note(report: &AuditReport) -> String {
+    report.what_if.as_ref().map_or_else(String::new, |section| {
+        format!(
+            "{} of the queries' identities: fitted on {} of half of them, tested on {} of the other half. It tells whether an adapter is worth trying and never changes the verdict.",
+            report.primary,
+            counted(section.fit_items, "item", "items"),
+            counted(section.test_queries, "query", "queries"),
+        )
+    })
 }
 
 /// The policy's profile and what was changed about it.

@@ -52,6 +52,20 @@ pub fn probe(report: &AuditReport) -> Vec<Fact> {
     vec![
         Fact::new("origin", &probe.origin),
         Fact::new("modality", &probe.modality),
+        Fact::new(
+            "relevance",
+            probe.qrels.as_ref().map_or_else(
+                || "same identity".to_owned(),
+                |qrels| {
+                    format!(
+                        "{} ({} judged pairs, grades up to {})",
+                        qrels.origin,
+                        count(qrels.judged),
+                        qrels.highest_grade
+                    )
+                },
+            ),
+        ),
         Fact::new("items", count(probe.items)),
         Fact::new("identities", count(probe.identities)),
         Fact::new(

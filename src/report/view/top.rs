@@ -18,7 +18,7 @@ pub fn headline(report: &AuditReport) -> Headline {
         Verdict::PartialBackfill => (
             "Partial backfill first",
             "New queries may search the old gallery once the named part of it is re-embedded.",
-            Tone::Unsure,
+            Tone::Bad,
         ),
         Verdict::FullBackfill => (
             "Full backfill first",
