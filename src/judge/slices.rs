@@ -220,3 +220,141 @@ pub fn failing(evidence: &Evidence, policy: &Policy) -> Vec<String> {
         .map(|slice| slice.members.name())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence::Intervals;
+    use super::super::outcomes::Flip;
+    use super::*;
+
+    const RIGHT: Flip = Flip {
+        old_old: true,
+        after: true,
+        new_new: Some(true),
+    };
+
+    /// 60 identities of 12 queries each; those of the first `lost` fall from 1 to .2, the others gain a little.
+    fn outcomes(lost: u32) -> Outcomes {
+        let identities: Vec<u32> = (0..60).flat_map(|g| [g; 12]).collect();
+        let noise = |q: usize| 0.01 * ((q * 7) % 11) as f64;
+        let after = |(q, &g): (usize, &u32)| {
+            if g < lost {
+                0.2 + noise(q)
+            } else {
+                0.9 + noise(q)
+            }
+        };
+        Outcomes {
+            today: vec![0.9; identities.len()],
+            after: identities.iter().enumerate().map(after).collect(),
+            flips: vec![RIGHT; identities.len()],
+            identities,
+        }
+    }
+
+    fn by_identity(outcomes: &Outcomes) -> Vec<Members> {
+        (0..60)
+            .map(|g| Members {
+                column: IDENTITY.into(),
+                value: format!("id{g}"),
+                queries: (0..outcomes.identities.len())
+                    .filter(|&q| outcomes.identities[q] == g)
+                    .collect(),
+                is_one_sub_cluster: true,
+            })
+            .collect()
+    }
+
+    fn failing_names(slices: &[Slice], policy: &Policy) -> Vec<String> {
+        slices
+            .iter()
+            .filter(|slice| slice.state(policy) == CheckState::Fail)
+            .map(|slice| slice.members.name())
+            .collect()
+    }
+
+    #[test]
+    fn collapsed_identities_are_named_and_no_others() {
+        let (policy, outcomes) = (Policy::default(), outcomes(3));
+        let intervals = Intervals::new(&policy, 1);
+        let slices = test(
+            &by_identity(&outcomes),
+            &outcomes,
+            None,
+            &policy,
+            &intervals,
+        );
+        assert_eq!(
+            failing_names(&slices, &policy),
+            ["identity=id0", "identity=id1", "identity=id2"]
+        );
+    }
+
+    #[test]
+    fn kept_queries_are_found_again_and_small_slices_are_not_tested() {
+        let (policy, outcomes) = (Policy::default(), outcomes(1));
+        let intervals = Intervals::new(&policy, 1);
+        // Keeps 11 of 12 queries of even identities and 9 of odd ones.
+        let keep: Vec<bool> = (0..outcomes.identities.len())
+            .map(|q| {
+                q % 12
+                    < if outcomes.identities[q] % 2 == 0 {
+                        11
+                    } else {
+                        9
+                    }
+            })
+            .collect();
+        let right = vec![true; keep.len()];
+        let kept = outcomes.at(&keep, &outcomes.after, &right);
+        let slices = test(
+            &by_identity(&outcomes),
+            &kept,
+            Some(&keep),
+            &policy,
+            &intervals,
+        );
+        for (g, slice) in slices.iter().enumerate() {
+            assert_eq!(slice.test.is_some(), g % 2 == 0, "identity {g}");
+            assert!(
+                slice
+                    .members
+                    .queries
+                    .iter()
+                    .all(|&q| kept.identities[q] == g as u32)
+            );
+        }
+        assert_eq!(failing_names(&slices, &policy), ["identity=id0"]);
+        let traffic = untestable_traffic(
+            &[IDENTITY.into(), SUB_CLUSTER.into(), CAMERA.into()],
+            &slices,
+            kept.identities.len(),
+        );
+        let untested = 30.0 * 9.0 / (30.0 * 20.0);
+        assert_eq!(traffic, [untested, untested, 1.0]);
+    }
+
+    #[test]
+    fn a_policy_may_ask_for_proof_of_every_slice() {
+        let outcomes = outcomes(0);
+        let mut wide = outcomes.clone();
+        // One identity whose queries scatter so much that nothing is proven either way.
+        for q in 0..12 {
+            wide.after[q] = if q % 2 == 0 { 1.0 } else { 0.7 };
+        }
+        for (outcomes, policy, state) in [
+            (&outcomes, Policy::default(), CheckState::Pass),
+            (&wide, Policy::default(), CheckState::Pass),
+            (
+                &wide,
+                Policy::of(crate::config::Profile::Strict),
+                CheckState::Unsettled,
+            ),
+        ] {
+            let intervals = Intervals::new(&policy, 1);
+            let slices = test(&by_identity(outcomes), outcomes, None, &policy, &intervals);
+            assert_eq!(slices[0].state(&policy), state, "{:?}", slices[0].test);
+            assert_eq!(slices[5].state(&policy), CheckState::Pass);
+        }
+    }
+}
