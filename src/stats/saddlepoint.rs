@@ -159,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_odd_scale_free_and_falls_as_the_values_rise(
-            d in proptest::collection::vec(-1.0..1.0_f64, 2..60), factor in 1e-3..1e3_f64,
+            d in proptest::collection::vec(-1.0..1.0_f64, 20..60), factor in 1e-3..1e3_f64,
         ) {
             let z = deviate_of_sum_at_zero(&d);
             prop_assert!(!z.is_nan());
