@@ -7,4 +7,5 @@ mod embedding;
 mod golden;
 mod properties;
 mod run;
+mod simulations;
 mod synthetic;
