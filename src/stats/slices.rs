@@ -38,7 +38,8 @@ pub struct SliceTest {
     /// Benjamini and Hochberg's q over all slices: at most alpha makes it a suspect.
     pub q: f64,
     /// The true loss (a positive number) that fails with the given power even as the only losing slice of all:
-    /// -limit + (t(1 - alpha/m) + t(power)) SE of m slices. Infinite when nothing is known of the spread.
+    /// -limit + (t(1 - alpha/m) + t(power)) SE of m slices. Where the values do not vary it is the constant loss that
+    /// fails, infinite where nothing is known of the spread.
     pub minimum_detectable_loss: f64,
     /// How interval and p were made.
     pub method: IntervalMethod,
@@ -106,7 +107,7 @@ pub fn test_slices(
             p: test.p,
             p_holm,
             q,
-            minimum_detectable_loss: -limit + test.reach(1.0 - first_step) + test.reach(power),
+            minimum_detectable_loss: test.minimum_detectable_loss(limit, first_step, power),
             method: test.estimate.method,
         })
         .collect()
@@ -150,15 +151,19 @@ struct Single {
     p: f64,
     /// Degrees of freedom of the t on the standard error; 0 when nothing is known of the spread.
     df: f64,
+    /// Independent values: identities, in a small slice queries.
+    n: f64,
 }
 
 impl Single {
-    /// t(p) SE; nothing without spread.
-    fn reach(&self, p: f64) -> f64 {
-        if self.estimate.standard_error == 0.0 {
-            0.0
+    fn minimum_detectable_loss(&self, limit: f64, first_step: f64, power: f64) -> f64 {
+        let standard_error = self.estimate.standard_error;
+        if standard_error == 0.0 {
+            // The constant c with ((1 - limit) / (1 - c))^n = first_step.
+            (1.0 - limit) * first_step.powf(-1.0 / self.n) - 1.0
         } else if self.df > 0.0 {
-            t_quantile(p, self.df) * self.estimate.standard_error
+            let quantiles = t_quantile(1.0 - first_step, self.df) + t_quantile(power, self.df);
+            -limit + quantiles * standard_error
         } else {
             f64::INFINITY
         }
@@ -167,9 +172,9 @@ impl Single {
 
 fn by_identity(sums: &ClusterSums, limit: f64, level: f64, bootstrap: &Bootstrap) -> Single {
     let (estimate, distribution) = interval_and_distribution(&sums.sum, &sums.n, level, bootstrap);
-    let df = sums.degrees_of_freedom();
+    let (df, n) = (sums.degrees_of_freedom(), sums.n_identities() as f64);
     let p = if estimate.standard_error == 0.0 {
-        p_of_a_constant(estimate.value, sums.n_identities() as f64, limit)
+        p_of_a_constant(estimate.value, n, limit)
     } else {
         let p_t = t_cdf((estimate.value - limit) / estimate.standard_error, df);
         distribution.map_or(p_t, |bca| {
@@ -187,7 +192,7 @@ fn by_identity(sums: &ClusterSums, limit: f64, level: f64, bootstrap: &Bootstrap
             p_t.max(t_cdf(-z / stretch(sums.n_identities()), df))
         })
     };
-    Single { estimate, p, df }
+    Single { estimate, p, df, n }
 }
 
 fn by_query(
@@ -232,7 +237,7 @@ fn by_query(
         standard_error,
         method: IntervalMethod::ModeratedT,
     };
-    Single { estimate, p, df }
+    Single { estimate, p, df, n }
 }
 
 /// Bound of the p of `n` independent values in [-1, 1] that are all `value`, under a mean of at least `limit`.
@@ -404,7 +409,8 @@ mod tests {
         assert!(test(&[constant(-0.5, 1, 10)])[0].p < 0.05);
         let found = test(&[constant(-0.5, 20, 3)])[0];
         assert!((found.p - (1.1_f64 / 1.5).powi(20)).abs() < 1e-12);
-        assert_eq!(found.minimum_detectable_loss, 0.1);
+        // 1.1 / .05^(1/20) - 1.
+        assert!((found.minimum_detectable_loss - 0.277_745).abs() < 1e-6);
         // At the limit, or above it.
         assert_eq!(test(&[constant(LIMIT, 1, 10)])[0].p, 1.0);
         assert_eq!(test(&[constant(0.0, 30, 10)])[0].p, 1.0);
