@@ -337,7 +337,7 @@ impl<'de> Deserialize<'de> for Measure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntervalMethod {
-    /// Bias-corrected and accelerated bootstrap over identities (Efron 1987).
+    /// Bias-corrected and accelerated bootstrap over identities (Efron 1987), never inside the linearised t.
     BcaByIdentity,
     /// Linearised t over identities, for fewer than 40 of them.
     LinearisedT,

@@ -84,10 +84,10 @@ pub(super) struct Bca {
 }
 
 impl Bca {
-    /// The end with a share `p` of the confidence below it: the replicates' quantile at
-    /// Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z the normal quantile of `p`.
-    pub(super) fn end(&self, p: f64) -> f64 {
-        let z = self.correction + normal_quantile(p);
+    /// The end at the nominal deviate `z` (-1.645 for Efron's lower 5 % end): the replicates' quantile at
+    /// Phi(z0 + (z0 + z) / (1 - a (z0 + z))).
+    pub(super) fn end(&self, z: f64) -> f64 {
+        let z = self.correction + z;
         let shrink = 1.0 - self.acceleration * z;
         // Past its pole the transformation has no meaning; its limit is the most extreme replicate.
         let share = if shrink > 0.0 {
@@ -100,38 +100,30 @@ impl Bca {
         quantile(&self.sorted, share)
     }
 
-    /// The one-sided p of "the true value is at least `limit`": 1 - p of the [`Bca::end`] that lies on the limit.
+    /// The nominal deviate whose [`Bca::end`] lies on `limit`; infinite when none or every end is short of it.
     ///
-    /// `resolved` says what normal deviate the distribution gives to the limit where fewer than
-    /// [`RESOLVED`] replicates lie beyond it, so that p is not floored at one over the replicates.
-    pub(super) fn p_at_least(&self, limit: f64, resolved: impl FnOnce() -> f64) -> f64 {
+    /// `far` gives the normal deviate of the bootstrap distribution at the limit (Phi of it is the share of
+    /// replicates below) where fewer than [`RESOLVED`] replicates lie beyond.
+    pub(super) fn deviate(&self, limit: f64, far: impl FnOnce() -> f64) -> f64 {
         let n = self.sorted.len();
         let below = self.sorted.partition_point(|&r| r < limit);
         let not_above = self.sorted.partition_point(|&r| r <= limit);
-        let deviate = if not_above < RESOLVED || n - below < RESOLVED {
-            resolved()
+        let w = if not_above < RESOLVED || n - below < RESOLVED {
+            far()
         } else {
             // Ties count half, as in the bias correction.
             normal_quantile(0.5 * (below + not_above) as f64 / n as f64)
-        };
+        } - self.correction;
         // Inverts the transformation of `end`: w = y / (1 - a y) with y = z0 + z.
-        let w = deviate - self.correction;
         let grow = 1.0 + self.acceleration * w;
         if grow <= 0.0 {
-            // Past the pole every confidence, or none, reaches the limit.
-            return if w > 0.0 { 0.0 } else { 1.0 };
-        }
-        let y = if w.is_infinite() {
-            // The limit of w / (1 + a w); no acceleration leaves w itself.
-            if self.acceleration == 0.0 {
-                w
-            } else {
-                self.acceleration.recip()
-            }
+            // Past the pole.
+            w.signum() * f64::INFINITY
+        } else if w.is_infinite() && self.acceleration != 0.0 {
+            self.acceleration.recip() - self.correction
         } else {
-            w / grow
-        };
-        normal_cdf(self.correction - y)
+            w / grow - self.correction
+        }
     }
 }
 
