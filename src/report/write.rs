@@ -11,6 +11,16 @@ use crate::interrupt::HalfWritten;
 
 const REPORT: &str = "report.json";
 const ITEMS: &str = "items.parquet";
+const HTML: &str = "report.html";
+const CARD: &str = "report.png";
+const FIGURES: &str = "figures";
+
+/// The files of a report beside its figures: all that may lie in a folder that is replaced. A renderer's new file is
+/// listed here too, else its second report is refused.
+const OURS: [&str; 4] = [REPORT, HTML, CARD, ITEMS];
+
+/// What file managers leave in every folder that they show; nobody misses it.
+const DESKTOP: [&str; 3] = [".DS_Store", "Thumbs.db", "desktop.ini"];
 
 /// A file of the report: its path inside the folder and its bytes.
 type Rendered = (String, Vec<u8>);
@@ -28,31 +38,67 @@ pub fn check_out(out: &Path) -> Result<(), ReportError> {
     if !out.exists() {
         return Ok(());
     }
+    let names = names_in(out)?;
+    let Some(first) = names.first() else {
+        return Ok(());
+    };
+    if !is_our_report(&out.join(REPORT)) {
+        return Err(ReportError::OutNotOurs {
+            path: out.to_owned(),
+            found: first.clone(),
+        });
+    }
+    let figures = match out.join(FIGURES) {
+        folder if folder.is_dir() => names_in(&folder)?,
+        _ => Vec::new(),
+    };
+    let is_ours = |name: &&String| {
+        OURS.contains(&name.as_str()) || DESKTOP.contains(&name.as_str()) || *name == FIGURES
+    };
+    let is_figure = |name: &&String| {
+        name.ends_with(".svg") || name.ends_with(".png") || DESKTOP.contains(&name.as_str())
+    };
+    let foreign: Vec<String> = names
+        .iter()
+        .filter(|name| !is_ours(name))
+        .cloned()
+        .chain(
+            figures
+                .iter()
+                .filter(|name| !is_figure(name))
+                .map(|name| format!("{FIGURES}/{name}")),
+        )
+        .collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    Err(ReportError::OutHoldsOthers {
+        path: out.to_owned(),
+        foreign,
+    })
+}
+
+/// Names in a folder, sorted.
+fn names_in(folder: &Path) -> Result<Vec<String>, ReportError> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(out).map_err(ReportError::io("list the folder", out))? {
-        let entry = entry.map_err(ReportError::io("list the folder", out))?;
-        names.push(entry.file_name());
+    for entry in std::fs::read_dir(folder).map_err(ReportError::io("list the folder", folder))? {
+        let entry = entry.map_err(ReportError::io("list the folder", folder))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names.sort();
-    match names.first() {
-        Some(found) if !is_our_report(&out.join(REPORT)) => Err(ReportError::OutNotOurs {
-            path: out.to_owned(),
-            found: found.to_string_lossy().into_owned(),
-        }),
-        _ => Ok(()),
-    }
+    Ok(names)
 }
 
 /// Whether the file is a report.json of this or an older version, whole or not.
 fn is_our_report(path: &Path) -> bool {
     #[derive(serde::Deserialize)]
     struct Head {
-        schema_version: u32,
+        tool: String,
     }
     std::fs::read(path)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Head>(&bytes).ok())
-        .is_some_and(|head| (1..=super::SCHEMA_VERSION).contains(&head.schema_version))
+        .is_some_and(|head| head.tool == super::TOOL)
 }
 
 /// Writes the report's folder: report.json, report.html, report.png, figures/ and items.parquet.
@@ -110,12 +156,12 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
 fn render(report: &AuditReport) -> Result<Vec<Rendered>, ReportError> {
     let view = View::new(report, &mut Thumbnails::new(super::thumbnails::LIMIT));
     let mut files = vec![
-        ("report.html".to_owned(), html::to_html(&view)?.into_bytes()),
-        ("report.png".to_owned(), figures::card(&view).png(1)?),
+        (HTML.to_owned(), html::to_html(&view)?.into_bytes()),
+        (CARD.to_owned(), figures::card(&view).png(1)?),
     ];
     for (name, drawing) in figures::all(&view, figures::WIDE) {
-        files.push((format!("figures/{name}.svg"), drawing.svg()?.into_bytes()));
-        files.push((format!("figures/{name}.png"), drawing.png(2)?));
+        files.push((format!("{FIGURES}/{name}.svg"), drawing.svg()?.into_bytes()));
+        files.push((format!("{FIGURES}/{name}.png"), drawing.png(2)?));
     }
     Ok(files)
 }
@@ -254,13 +300,13 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
         write(&sample::skip(), &sample::items(), &out).unwrap();
-        std::fs::write(out.join("notes.txt"), "of the earlier one").unwrap();
+        std::fs::write(out.join(".DS_Store"), "of a file manager").unwrap();
         write(&sample::dimensions(), &sample::items(), &out).unwrap();
         let found = names(&out);
         assert!(
             !found
                 .iter()
-                .any(|name| name == "notes.txt" || name == "figures/decision.svg"),
+                .any(|name| name == ".DS_Store" || name == "figures/decision.svg"),
             "{found:?}"
         );
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
@@ -281,8 +327,10 @@ mod tests {
         ));
         assert!(refused.hint().unwrap().contains("--out"));
         // A report.json of something else does not make it ours.
-        std::fs::write(out.join("report.json"), r#"{"lint": []}"#).unwrap();
-        assert!(matches!(error(), ReportError::OutNotOurs { .. }));
+        for other in [r#"{"lint": []}"#, r#"{"schema_version": 1, "lint": []}"#] {
+            std::fs::write(out.join("report.json"), other).unwrap();
+            assert!(matches!(error(), ReportError::OutNotOurs { .. }));
+        }
         assert_eq!(names(&out), ["report.json", "thesis.tex"]);
 
         std::fs::remove_dir_all(&out).unwrap();
@@ -298,6 +346,24 @@ mod tests {
                 .ends_with("out: expected a folder or nothing, found a file")
         );
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "a file");
+    }
+
+    #[test]
+    fn what_others_put_into_a_report_is_named_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let out = temp.path().join("out");
+        write(&sample::skip(), &sample::items(), &out).unwrap();
+        std::fs::write(out.join("thesis.tex"), "mine").unwrap();
+        std::fs::write(out.join("figures/notes.txt"), "mine").unwrap();
+        let before = files(&out);
+        let refused = write(&sample::full(), &[], &out).unwrap_err();
+        assert!(
+            refused.to_string().ends_with(
+                "out: expected an earlier report and nothing else, found also thesis.tex, figures/notes.txt"
+            ),
+            "{refused}"
+        );
+        assert_eq!(files(&out), before);
     }
 
     #[test]
