@@ -140,7 +140,10 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         embedding_cache: (!args.no_cache).then(|| args.runtime.cache_dir()),
         progress: &bars,
         notify: &notify,
-        command: std::env::args().collect(),
+        // For the reader's eyes, so an argument that is no UTF-8 may be shown approximately.
+        command: std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
     };
     if args.dry_run {
         print(&preview_text(&audit::preview(&config, &around)?))?;

@@ -142,7 +142,7 @@ fn identity_folders(root: &Path, identities: u32, shots: u32) {
 }
 
 /// The bytes of a .npy file of format version 1.0.
-fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+pub fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
     let shape: String = shape.iter().map(|n| format!("{n},")).collect();
     let mut header =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
