@@ -307,6 +307,7 @@ fn log_to_stderr(verbose: bool) {
         // Only a second subscriber in one process fails; the first one stays.
         let _ = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
             .try_init();
     }

@@ -99,6 +99,9 @@ impl ReportError {
             Self::OutHoldsOthers { .. } => {
                 "move them elsewhere, or choose another folder with --out".into()
             }
+            Self::Io { action, .. } if *action == "read" => {
+                "check the path: give the report.json that an audit wrote".into()
+            }
             Self::Io { .. } => {
                 "check the permissions and the free space, or choose another folder with --out"
                     .into()
