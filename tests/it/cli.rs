@@ -387,11 +387,12 @@ fn stored_probe(folder: &Path, identities: usize, items: usize) -> [String; 3] {
             }));
         }
     }
-    let bytes: Vec<u8> = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
-    for name in ["old", "new"] {
+    for (name, tilt) in [("old", 0.0), ("new", 0.01_f32)] {
+        // Not quite the same model.
+        let tilted = values.iter().enumerate();
+        let bytes: Vec<u8> = tilted
+            .flat_map(|(i, value)| (value + if i % 7 == 0 { tilt } else { 0.0 }).to_le_bytes())
+            .collect();
         let npy = crate::embedding::npy("<f4", &[identities * items, 8], &bytes);
         std::fs::write(folder.join(format!("{name}.npy")), npy).expect("written");
         std::fs::write(folder.join(format!("{name}.ids.txt")), &ids).expect("written");
@@ -445,4 +446,92 @@ fn arguments_need_not_be_utf8() {
     let output = compat_audit(&args);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(Path::new(&out).join("report.html").is_file());
+}
+
+fn refused_with(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    assert!(text.contains("\nhint: "), "{text}");
+}
+
+#[test]
+fn given_files_and_keys_that_nothing_reads_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = |text: &str| {
+        let file = folder.path().join("audit.toml");
+        std::fs::write(&file, text).expect("written");
+        file.display().to_string()
+    };
+    let image = [path("emoji/old.onnx"), path("emoji/old.onnx")];
+    let images = path("emoji/labels.csv");
+    for (key, text) in [
+        ("old.tensors", "[old]\ntensors = \"nope.npz\"\n"),
+        ("old.tokenizer", "[old]\ntokenizer = \"nope.json\"\n"),
+        ("new.prefix", "[new]\nprefix = \"query: \"\n"),
+    ] {
+        let file = config(text);
+        let text = refused(&[&image[0], &image[1], &images, "--config", &file]);
+        refused_with(&text, &[key, "image probe"]);
+    }
+    let file = config("[new]\nmean = [0.5, 0.5, 0.5]\n");
+    let tiny = path("tiny_text/old.onnx");
+    let text = refused(&[&tiny, &tiny, &path("tiny_text"), "--config", &file]);
+    refused_with(&text, &["new.mean", "text probe"]);
+
+    let stored = stored_probe(folder.path(), 3, 4);
+    let [old, new, probe] = stored.each_ref();
+    let text = refused(&[old, new, probe, "--old-embeddings", "/nope.parquet"]);
+    refused_with(&text, &["old_embeddings", "old.npy"]);
+    let text = refused(&[old, new, probe, "--tensors", "/nope.npz"]);
+    refused_with(&text, &["audit.tensors"]);
+    let file = config("[old]\nmean = [0.5, 0.5, 0.5]\n");
+    let text = refused(&[old, new, probe, "--config", &file]);
+    refused_with(&text, &["old.mean", "stored embeddings", "dims"]);
+
+    // A folder of images has no columns.
+    let folders = folder.path().join("folders");
+    crate::embedding::identity_folders(&folders, 3, 2);
+    let file = config("[columns]\nidentity = \"sku\"\n");
+    let text = refused(&[
+        &image[0],
+        &image[1],
+        &folders.display().to_string(),
+        "--config",
+        &file,
+    ]);
+    refused_with(&text, &["columns.identity", "without a manifest"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_as_data_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("m.csv");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &pipe.display().to_string(),
+    ]);
+    refused_with(&text, &["m.csv", "found neither"]);
+}
+
+#[test]
+fn a_library_that_cannot_be_loaded_says_the_loaders_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let library = folder.path().join("libonnxruntime.so");
+    std::fs::write(&library, "no library").expect("written");
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &path("emoji"),
+        "--onnxruntime",
+        library.to_str().expect("UTF-8"),
+    ]);
+    refused_with(&text, &["libonnxruntime.so"]);
+    if cfg!(target_os = "linux") {
+        refused_with(&text, &["too short"]);
+    }
 }
