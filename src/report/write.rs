@@ -7,7 +7,7 @@ use super::view::View;
 use super::{
     AuditReport, ItemRow, ReportError, figures, html, json, tables, thumbnails::Thumbnails,
 };
-use crate::interrupt::HalfWritten;
+use crate::interrupt::{self, HalfWritten};
 
 const REPORT: &str = "report.json";
 const ITEMS: &str = "items.parquet";
@@ -176,18 +176,20 @@ impl Staging {
     /// Writes the files under `new/`, so that the folder that is moved has the usual permissions (a temporary
     /// folder is closed to others).
     fn with_files(files: &[Rendered], beside: &Path) -> Result<Self, ReportError> {
+        let turn = interrupt::turn();
         std::fs::create_dir_all(beside).map_err(ReportError::io("create the folder", beside))?;
         let folder = tempfile::Builder::new()
             .prefix(".compat-audit-")
             .tempdir_in(beside)
             .map_err(ReportError::io("create a folder in", beside))?;
         let staging = Self {
-            _announced: HalfWritten::announce(folder.path()),
+            _announced: turn.announce(folder.path()),
             folder,
         };
         for (name, bytes) in files {
             let path = staging.new_folder().join(name);
             let parent = path.parent().expect("it lies in the staging folder");
+            let _turn = interrupt::turn();
             std::fs::create_dir_all(parent)
                 .map_err(ReportError::io("create the folder", parent))?;
             std::fs::write(&path, bytes).map_err(ReportError::io("write", &path))?;
@@ -212,6 +214,8 @@ fn replace_folder(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
         found: "the root folder".into(),
     })?;
     let staging = Staging::with_files(files, parent)?;
+    // Both moves are one turn: an interrupt never finds the earlier report in the folder that it removes.
+    let _turn = interrupt::turn();
     let earlier = staging.folder.path().join("earlier");
     let had_one = target.exists();
     if had_one {
@@ -230,6 +234,7 @@ fn replace_folder(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
 /// Replaces single files of a report in place; the folder itself stays, as a shell may stand in it.
 fn replace_files(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
     let staging = Staging::with_files(files, out)?;
+    let _turn = interrupt::turn();
     for (name, _) in files {
         let target = out.join(name);
         let parent = target.parent().expect("it lies in the report's folder");
