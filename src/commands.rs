@@ -140,7 +140,10 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         embedding_cache: (!args.no_cache).then(|| args.runtime.cache_dir()),
         progress: &bars,
         notify: &notify,
-        command: std::env::args().collect(),
+        // For the reader's eyes, so an argument that is no UTF-8 may be shown approximately.
+        command: std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
     };
     if args.dry_run {
         print(&preview_text(&audit::preview(&config, &around)?))?;
@@ -312,6 +315,7 @@ fn log_to_stderr(verbose: bool) {
         // Only a second subscriber in one process fails; the first one stays.
         let _ = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
             .try_init();
     }

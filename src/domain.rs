@@ -372,7 +372,7 @@ pub struct Estimate {
 }
 
 /// JSON has no infinity and no NaN: they are written as null, and these read them back.
-mod null_as {
+pub(crate) mod null_as {
     use serde::{Deserialize, Deserializer};
 
     pub fn infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {

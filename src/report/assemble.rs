@@ -67,6 +67,7 @@ pub struct Stages<'a> {
 pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
     let tables = Tables::new(&stages);
     let report = AuditReport {
+        tool: TOOL.into(),
         schema_version: SCHEMA_VERSION,
         verdict: VerdictSection {
             verdict: stages.judgement.verdict,

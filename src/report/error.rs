@@ -46,6 +46,18 @@ pub enum ReportError {
         /// The first entry, by name.
         found: String,
     },
+    /// The output folder holds a report and things that no report has: replacing it would delete them.
+    #[error(
+        "{}: expected an earlier report and nothing else, found also {}",
+        path.display(),
+        foreign.join(", ")
+    )]
+    OutHoldsOthers {
+        /// The output folder.
+        path: PathBuf,
+        /// Names inside it, sorted.
+        foreign: Vec<String>,
+    },
     /// The file system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -83,6 +95,12 @@ impl ReportError {
             }
             Self::OutIsFile { .. } | Self::OutNotOurs { .. } => {
                 "choose another folder with --out, or remove this one yourself".into()
+            }
+            Self::OutHoldsOthers { .. } => {
+                "move them elsewhere, or choose another folder with --out".into()
+            }
+            Self::Io { action, .. } if *action == "read" => {
+                "check the path: give the report.json that an audit wrote".into()
             }
             Self::Io { .. } => {
                 "check the permissions and the free space, or choose another folder with --out"

@@ -241,6 +241,7 @@ pub fn skip() -> AuditReport {
     let mut changes = measures(0.0207, 0.0098);
     changes[0].estimate = change;
     AuditReport {
+        tool: TOOL.into(),
         schema_version: SCHEMA_VERSION,
         verdict: VerdictSection {
             verdict: Verdict::SkipBackfill,

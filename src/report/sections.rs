@@ -2,16 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Estimate, Finding, Measure, Setting};
+use crate::domain::{Estimate, Finding, Measure, Setting, null_as};
 use crate::judge::waivers::WaiverUse;
 use crate::judge::{Check, CheckState, Verdict};
 
 /// Version of the JSON's shape; raised when a field changes meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// What tells a report of ours from any other JSON.
+pub const TOOL: &str = "compat-audit";
+
 /// Everything the audit found. Same inputs give the same bytes outside `run`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditReport {
+    /// [`TOOL`].
+    pub tool: String,
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// The answer and why.
@@ -182,7 +187,9 @@ pub struct AssaySection {
     pub permutations: usize,
     /// (1 + #{permuted >= observed}) / (1 + permutations).
     pub p_value: f64,
-    /// Largest margin this probe could judge: .2 * (lower bound of old->old - shuffled).
+    /// Largest margin this probe could judge: .2 * (lower bound of old->old - shuffled); null (minus infinity) when
+    /// nothing bounds old->old from below.
+    #[serde(deserialize_with = "null_as::minus_infinity")]
     pub largest_margin: f64,
     /// Loss of the primary measure that would be found with the policy's power; `None` without new->old.
     pub resolvable_margin: Option<f64>,
