@@ -7,17 +7,20 @@ pub mod assemble;
 pub mod figures;
 pub mod html;
 pub mod json;
+pub mod junit;
 pub mod tables;
 pub mod terminal;
 pub mod thumbnails;
 pub mod view;
 
+mod baseline;
 mod error;
 #[cfg(test)]
 mod sample;
 mod sections;
 mod write;
 
+pub use baseline::{BaselineSection, MeasureThenAndNow, StateThenAndNow};
 pub use error::ReportError;
 pub use sections::*;
 pub use write::{check_out, render_again, write};

@@ -88,6 +88,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
         slices: tables.slices(),
         refresh: tables.refresh(),
         backfill: tables.backfill(),
+        baseline: None,
         policy: PolicySection {
             hash: stages.config.policy.hash(),
             weakened: stages.config.policy.weakened(),

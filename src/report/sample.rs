@@ -370,6 +370,7 @@ pub fn skip() -> AuditReport {
         backfill: Some(gate::backfill()),
         structure: structure(),
         worst_flips: flips(),
+        baseline: None,
         policy: gate::policy(),
         settings: vec![
             Setting { key: "policy.margin".into(), value: 0.01.into(), origin: Origin::Default },

@@ -46,6 +46,8 @@ pub struct AuditReport {
     pub structure: StructureSection,
     /// The worst negative flips, worst first, at most 24.
     pub worst_flips: Vec<FlipExample>,
+    /// An earlier audit beside this one; `None` without `--baseline`.
+    pub baseline: Option<super::BaselineSection>,
     /// The policy as it was used.
     pub policy: PolicySection,
     /// Every setting with its origin.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::view::View;
 use super::{
-    AuditReport, ItemRow, ReportError, figures, html, json, tables, thumbnails::Thumbnails,
+    AuditReport, ItemRow, ReportError, figures, html, json, junit, tables, thumbnails::Thumbnails,
 };
 use crate::interrupt::HalfWritten;
 
@@ -112,6 +112,7 @@ fn render(report: &AuditReport) -> Result<Vec<Rendered>, ReportError> {
     let mut files = vec![
         ("report.html".to_owned(), html::to_html(&view)?.into_bytes()),
         ("report.png".to_owned(), figures::card(&view).png(1)?),
+        ("junit.xml".to_owned(), junit::to_xml(&view).into_bytes()),
     ];
     for (name, drawing) in figures::all(&view, figures::WIDE) {
         files.push((format!("figures/{name}.svg"), drawing.svg()?.into_bytes()));
@@ -222,7 +223,7 @@ mod tests {
         files(folder).into_keys().collect()
     }
 
-    const ALL: [&str; 12] = [
+    const ALL: [&str; 13] = [
         "figures/credibility.png",
         "figures/credibility.svg",
         "figures/decision.png",
@@ -232,6 +233,7 @@ mod tests {
         "figures/subclusters.png",
         "figures/subclusters.svg",
         "items.parquet",
+        "junit.xml",
         "report.html",
         "report.json",
         "report.png",
