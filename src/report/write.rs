@@ -1,11 +1,13 @@
 //! The only place that touches the report's files: everything is rendered first, written beside, then moved.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::view::View;
 use super::{
-    AuditReport, ItemRow, ReportError, figures, html, json, junit, tables, thumbnails::Thumbnails,
+    AuditReport, ItemRow, ReportError, figures, html, json, junit, markdown, prometheus, tables,
+    thumbnails::Thumbnails,
 };
 use crate::interrupt::HalfWritten;
 
@@ -55,7 +57,8 @@ fn is_our_report(path: &Path) -> bool {
         .is_some_and(|head| (1..=super::SCHEMA_VERSION).contains(&head.schema_version))
 }
 
-/// Writes the report's folder: report.json, report.html, report.png, figures/ and items.parquet.
+/// Writes the report's folder: report.json, report.html, report.png, figures/, items.parquet, and for CI systems
+/// summary.md, junit.xml and metrics.prom.
 ///
 /// An earlier report in its place is replaced as a whole; after an error it is as it was.
 ///
@@ -69,7 +72,7 @@ pub fn write(report: &AuditReport, items: &[ItemRow], out: &Path) -> Result<(), 
     replace_folder(&files, out)
 }
 
-/// Renders html, png and figures from a report.json again, into `out`; report.json and items.parquet go with
+/// Renders everything but report.json and items.parquet from a report.json again, into `out`; report.json and items.parquet go with
 /// them as they are.
 ///
 /// # Errors
@@ -85,8 +88,7 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
         _ => Path::new("."),
     };
     let read = |path: &Path| std::fs::read(path).map_err(ReportError::io("read", path));
-    let text = read(report_json)?;
-    let report = json::from_json(&String::from_utf8_lossy(&text), report_json)?;
+    let (report, text) = read_with_bytes(report_json)?;
     let rendered = render(&report)?;
     let same = |a: &Path, b: &Path| {
         a.canonicalize()
@@ -107,12 +109,61 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
     replace_folder(&files, out)
 }
 
+/// Reads a report.json.
+///
+/// # Errors
+/// [`ReportError::Unreadable`], and as [`json::from_json`].
+pub fn read(report_json: &Path) -> Result<AuditReport, ReportError> {
+    Ok(read_with_bytes(report_json)?.0)
+}
+
+fn read_with_bytes(report_json: &Path) -> Result<(AuditReport, Vec<u8>), ReportError> {
+    let bytes = std::fs::read(report_json).map_err(|source| ReportError::Unreadable {
+        path: report_json.to_owned(),
+        source,
+    })?;
+    let report = json::from_json(&String::from_utf8_lossy(&bytes), report_json)?;
+    Ok((report, bytes))
+}
+
+/// Appends to a file that is not ours, such as a job's summary page: what is in it stays.
+///
+/// # Errors
+/// [`ReportError::Append`] when the file system refuses.
+pub fn append(text: &str, path: &Path) -> Result<(), ReportError> {
+    let written = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
+        // What stands there may lack its last line end, and Markdown parts blocks by blank lines.
+        let gap = if file.metadata()?.len() > 0 {
+            "\n\n"
+        } else {
+            ""
+        };
+        file.write_all(format!("{gap}{text}").as_bytes())
+    };
+    written().map_err(|source| ReportError::Append {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn render(report: &AuditReport) -> Result<Vec<Rendered>, ReportError> {
     let view = View::new(report, &mut Thumbnails::new(super::thumbnails::LIMIT));
     let mut files = vec![
         ("report.html".to_owned(), html::to_html(&view)?.into_bytes()),
         ("report.png".to_owned(), figures::card(&view).png(1)?),
         ("junit.xml".to_owned(), junit::to_xml(&view).into_bytes()),
+        (
+            "summary.md".to_owned(),
+            markdown::summary(&view).into_bytes(),
+        ),
+        (
+            "metrics.prom".to_owned(),
+            prometheus::metrics(report).into_bytes(),
+        ),
     ];
     for (name, drawing) in figures::all(&view, figures::WIDE) {
         files.push((format!("figures/{name}.svg"), drawing.svg()?.into_bytes()));
@@ -223,7 +274,7 @@ mod tests {
         files(folder).into_keys().collect()
     }
 
-    const ALL: [&str; 13] = [
+    const ALL: [&str; 15] = [
         "figures/credibility.png",
         "figures/credibility.svg",
         "figures/decision.png",
@@ -234,9 +285,11 @@ mod tests {
         "figures/subclusters.svg",
         "items.parquet",
         "junit.xml",
+        "metrics.prom",
         "report.html",
         "report.json",
         "report.png",
+        "summary.md",
     ];
 
     #[test]
@@ -341,6 +394,20 @@ mod tests {
         std::fs::remove_file(first.join("items.parquet")).unwrap();
         render_again(&json, &again).unwrap();
         assert!(!again.join("items.parquet").exists());
+    }
+
+    #[test]
+    fn appending_keeps_what_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("summary");
+        append("first\n", &path).unwrap();
+        append("second\n", &path).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "first\n\n\nsecond\n"
+        );
+        let error = append("third", temp.path()).unwrap_err();
+        assert!(matches!(error, ReportError::Append { .. }), "{error}");
     }
 
     #[test]
