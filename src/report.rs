@@ -20,6 +20,8 @@ mod baseline;
 mod error;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod schema;
 mod sections;
 mod write;
 

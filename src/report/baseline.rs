@@ -13,6 +13,7 @@ use crate::judge::{CheckState, Verdict};
 
 /// An earlier audit beside this one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BaselineSection {
     /// The earlier report, as given.
     pub path: String,
@@ -36,6 +37,7 @@ pub struct BaselineSection {
 
 /// One measure of one pairing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MeasureThenAndNow {
     /// `query->gallery`.
     pub pairing: String,
@@ -51,6 +53,7 @@ pub struct MeasureThenAndNow {
 
 /// The state of a check or slice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StateThenAndNow {
     /// The check's code, or `column=value`.
     pub name: String,

@@ -11,8 +11,10 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// Everything the audit found. Same inputs give the same bytes outside `run`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditReport {
-    /// [`SCHEMA_VERSION`].
+    /// Version of the JSON's shape.
+    #[cfg_attr(test, schemars(extend("const" = SCHEMA_VERSION)))]
     pub schema_version: u32,
     /// The answer and why.
     pub verdict: VerdictSection,
@@ -58,6 +60,7 @@ pub struct AuditReport {
 
 /// The answer and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VerdictSection {
     /// The answer.
     pub verdict: Verdict,
@@ -77,6 +80,7 @@ pub struct VerdictSection {
 
 /// The policy and what was done to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PolicySection {
     /// Hash of the limits: equal hashes, equal limits.
     pub hash: String,
@@ -90,6 +94,7 @@ pub struct PolicySection {
 
 /// One model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModelSection {
     /// File name.
     pub name: String,
@@ -113,6 +118,7 @@ pub struct ModelSection {
 
 /// The probe and its counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProbeSection {
     /// Manifest or folder, as given.
     pub origin: String,
@@ -146,6 +152,7 @@ pub struct ProbeSection {
 
 /// An item that could not be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BadItemRow {
     /// Item id.
     pub id: String,
@@ -155,6 +162,7 @@ pub struct BadItemRow {
 
 /// Assay sensitivity: can this probe tell a working model from shuffled labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AssaySection {
     /// Whether the probe can judge.
     pub can_judge: bool,
@@ -174,6 +182,7 @@ pub struct AssaySection {
 
 /// One pairing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PairingSection {
     /// `query->gallery`.
     pub pairing: String,
@@ -185,6 +194,7 @@ pub struct PairingSection {
 
 /// One measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MeasureRow {
     /// `mAP`, `CMC@1`, ...
     pub measure: String,
@@ -196,6 +206,7 @@ pub struct MeasureRow {
 
 /// Verification over all non-junk query-gallery pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VerificationSection {
     /// Matching pairs.
     pub matches: u64,
@@ -211,6 +222,7 @@ pub struct VerificationSection {
 
 /// One threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperatingPoint {
     /// False-accept rate asked for.
     pub far: f64,
@@ -224,6 +236,7 @@ pub struct OperatingPoint {
 
 /// What the new queries do to the old gallery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CompatibilitySection {
     /// new->old minus old->old for every measure, the primary first (D).
     pub change: Vec<MeasureRow>,
@@ -245,6 +258,7 @@ pub struct CompatibilitySection {
 
 /// CMC@1 right or wrong, counted over queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlipSection {
     /// Right under both old->old and new->old.
     pub right_right: usize,
@@ -266,6 +280,7 @@ pub struct FlipSection {
 
 /// Top-k overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OverlapRow {
     /// k (cut to the gallery's size).
     pub k: usize,
@@ -275,6 +290,7 @@ pub struct OverlapRow {
 
 /// Five-number summary and mean.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quantiles {
     /// Smallest.
     pub min: f64,
@@ -292,6 +308,7 @@ pub struct Quantiles {
 
 /// What a hard-wired threshold would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ThresholdTransferRow {
     /// False-accept rate the threshold was set for under old->old.
     pub far: f64,
@@ -307,6 +324,7 @@ pub struct ThresholdTransferRow {
 
 /// Parts of the queries on their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SliceSection {
     /// Columns whose values are slices.
     pub columns: Vec<SliceColumn>,
@@ -322,6 +340,7 @@ pub struct SliceSection {
 
 /// One column of slices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SliceColumn {
     /// `identity`, `sub-cluster`, `camera` or a manifest column.
     pub column: String,
@@ -335,6 +354,7 @@ pub struct SliceColumn {
 
 /// One tested slice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SliceRow {
     /// `column=value`.
     pub name: String,
@@ -366,6 +386,7 @@ pub struct SliceRow {
 
 /// A slice with too few queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UntestableSlice {
     /// `column=value`.
     pub name: String,
@@ -377,6 +398,7 @@ pub struct UntestableSlice {
 
 /// new->mixed(beta): a gallery of which the share beta is re-embedded by the new model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefreshSection {
     /// The curve in the order of the backfill plan, beta rising from 0 to 1.
     pub curve: Vec<RefreshPoint>,
@@ -396,6 +418,7 @@ pub struct RefreshSection {
 
 /// One point of the refresh curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefreshPoint {
     /// Share of the gallery that is re-embedded.
     pub beta: f64,
@@ -407,6 +430,7 @@ pub struct RefreshPoint {
 
 /// Which part of the gallery to re-embed first, and how much of it is enough.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackfillSection {
     /// The smallest share at which all gates pass on queries that did not fix the order; `None` when not even
     /// the whole gallery passes.
@@ -427,6 +451,7 @@ pub struct BackfillSection {
 
 /// One share tested on the held-out queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackfillStep {
     /// The share.
     pub beta: f64,
@@ -442,6 +467,7 @@ pub struct BackfillStep {
 
 /// What skipping, a partial and a full backfill cost for the production gallery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CostSection {
     /// Items of the production gallery.
     pub gallery_size: u64,
@@ -455,6 +481,7 @@ pub struct CostSection {
 
 /// One way to go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CostRow {
     /// `skip`, `partial` or `full`.
     pub option: String,
@@ -468,6 +495,7 @@ pub struct CostRow {
 
 /// Sub-clusters, consensus and credibility.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StructureSection {
     /// Number of sub-clusters.
     pub n_subclusters: usize,
@@ -485,6 +513,7 @@ pub struct StructureSection {
 
 /// One sub-cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubClusterRow {
     /// `identity` or `identity/2`.
     pub name: String,
@@ -504,6 +533,7 @@ pub struct SubClusterRow {
 
 /// Means over queries of the consensus in both spaces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConsensusSection {
     /// Neighbourhood probability mass on the own identity, old queries.
     pub mass_old: f64,
@@ -523,6 +553,7 @@ pub struct ConsensusSection {
 
 /// Credibility of old gallery embeddings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CredibilitySection {
     /// Gallery items with a score.
     pub assessable: usize,
@@ -546,6 +577,7 @@ pub struct CredibilitySection {
 
 /// One gallery item's credibility, each score in [0, 1], high is credible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CredibilityRow {
     /// What to show.
     pub item: ItemView,
@@ -561,6 +593,7 @@ pub struct CredibilityRow {
 
 /// How a reader recognises an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ItemView {
     /// Item id.
     pub id: String,
@@ -574,6 +607,7 @@ pub struct ItemView {
 
 /// A query that the old model answers and the new one, on the old gallery, does not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlipExample {
     /// The query.
     pub query: ItemView,
@@ -591,6 +625,7 @@ pub struct FlipExample {
 
 /// One hit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HitView {
     /// The gallery item.
     pub item: ItemView,
@@ -602,6 +637,7 @@ pub struct HitView {
 
 /// What changes from run to run; the only part of the JSON that may.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RunSection {
     /// compat-audit's version.
     pub tool_version: String,
