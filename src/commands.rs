@@ -2,6 +2,7 @@
 
 mod ci;
 mod init;
+mod paths;
 
 use std::fmt;
 use std::io::Write;
@@ -130,6 +131,7 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     log_to_stderr(args.verbose);
     limit_threads(args.runtime.threads());
     let config = AuditConfig::resolve(args.paths(), args.config_file()?, args.overrides())?;
+    paths::check(&config, args.runtime.onnxruntime.as_deref())?;
     // Before anything runs: a mistyped baseline must not cost an audit.
     let baseline = args
         .baseline

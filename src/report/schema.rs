@@ -32,6 +32,12 @@ fn schema() -> String {
         .into_generator()
         .into_root_schema_for::<AuditReport>();
     schema.insert("title".into(), "report.json of compat-audit".into());
+    schema.insert(
+        "description".into(),
+        "Same inputs give the same bytes outside `run`. JSON has no NaN and no infinity: a value without data, and \
+         an interval's end that nothing bounds, are null."
+            .into(),
+    );
     serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n"
 }
 

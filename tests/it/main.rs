@@ -2,9 +2,11 @@
 
 mod architecture;
 mod cases;
+mod ci;
 mod cli;
 mod embedding;
 mod golden;
 mod properties;
 mod run;
+mod schema;
 mod synthetic;
