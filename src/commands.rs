@@ -1,6 +1,8 @@
 //! What each command does: stdout is data, stderr is progress and notices.
 
+mod ci;
 mod init;
+mod paths;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -15,7 +17,7 @@ use crate::config::{AuditConfig, ConfigError, FailOn, Inconclusive};
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
-use crate::report::{self, ReportError, terminal};
+use crate::report::{self, BaselineSection, ReportError};
 use crate::retrieve::score;
 use crate::runtime::{self, Runtime, RuntimeError};
 
@@ -129,6 +131,13 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     log_to_stderr(args.verbose);
     limit_threads(args.runtime.threads());
     let config = AuditConfig::resolve(args.paths(), args.config_file()?, args.overrides())?;
+    paths::check(&config, args.runtime.onnxruntime.as_deref())?;
+    // Before anything runs: a mistyped baseline must not cost an audit.
+    let baseline = args
+        .baseline
+        .as_deref()
+        .map(|path| Ok::<_, ReportError>((path, report::read(path)?)))
+        .transpose()?;
     let bars = Bars::new(args.quiet);
     let notify = |line: &str| {
         if !args.quiet {
@@ -154,19 +163,20 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .clone()
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
-    let outcome = audit::run(&config, &around)?;
-    report::write(&outcome.report, &outcome.rows, &out)?;
-    let verdict = outcome.report.verdict.verdict;
-    if args.quiet {
-        print(&format!("{verdict}\n"))?;
+    let mut outcome = audit::run(&config, &around)?;
+    let report = &mut outcome.report;
+    report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, report, path));
+    report::write(report, &outcome.rows, &out)?;
+    ci::CiSystem::new(|name| std::env::var_os(name))
+        .tell(report, args.quiet)
+        .iter()
+        .for_each(|line| notice(line));
+    let verdict = report.verdict.verdict;
+    print(&if args.quiet {
+        format!("{verdict}\n")
     } else {
-        let is_terminal = std::io::stdout().is_terminal();
-        let style = terminal::Style {
-            color: is_terminal && std::env::var_os("NO_COLOR").is_none(),
-            ascii: !is_terminal,
-        };
-        print(&terminal::summary(&outcome.report, &out, style))?;
-    }
+        ci::stdout(report, &out, args.format)?
+    })?;
     Ok(Done::Audited {
         verdict,
         policy: GatePolicy {

@@ -100,6 +100,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
         refresh: tables.refresh(),
         backfill: tables.backfill(),
         what_if: tables.what_if(),
+        baseline: None,
         policy: PolicySection {
             hash: stages.config.policy.hash(),
             weakened: stages.config.policy.weakened(),

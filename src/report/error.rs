@@ -11,6 +11,22 @@ pub enum ReportError {
         /// Name of the field.
         field: String,
     },
+    /// There is no such report, or it may not be read.
+    #[error("{}: cannot read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is not ours cannot be appended to.
+    #[error("{}: cannot append: {source}", path.display())]
+    Append {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The text is no report.
     #[error("{}: expected a compat-audit report.json, found {found}", path.display())]
     NotAReport {
@@ -89,8 +105,10 @@ impl ReportError {
                 "give the report.json that an audit wrote; if it was edited, run the audit again"
                     .into()
             }
+            Self::Unreadable { .. } => "give the report.json that an audit wrote".into(),
+            Self::Append { .. } => "check the path and its permissions".into(),
             Self::SchemaVersion { .. } => {
-                "render it with the version of compat-audit that wrote it, or run the audit again"
+                "read it with the version of compat-audit that wrote it, or run the audit again"
                     .into()
             }
             Self::OutIsFile { .. } | Self::OutNotOurs { .. } => {

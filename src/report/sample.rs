@@ -380,6 +380,7 @@ pub fn skip() -> AuditReport {
         what_if: Some(gate::what_if()),
         structure: structure(),
         worst_flips: flips(),
+        baseline: None,
         policy: gate::policy(),
         settings: vec![
             Setting { key: "policy.margin".into(), value: 0.01.into(), origin: Origin::Default },

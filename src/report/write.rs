@@ -1,10 +1,14 @@
 //! The only place that touches the report's files: everything is rendered first, written beside, then moved.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::view::View;
-use super::{AuditReport, ReportError, Rows, figures, html, json, tables, thumbnails::Thumbnails};
+use super::{
+    AuditReport, ReportError, Rows, figures, html, json, junit, markdown, prometheus, tables,
+    thumbnails::Thumbnails,
+};
 use crate::interrupt::{self, HalfWritten};
 
 const REPORT: &str = "report.json";
@@ -13,10 +17,23 @@ const BACKFILL: [&str; 2] = ["backfill.csv", "backfill.parquet"];
 const HTML: &str = "report.html";
 const CARD: &str = "report.png";
 const FIGURES: &str = "figures";
+const JUNIT: &str = "junit.xml";
+const SUMMARY: &str = "summary.md";
+const METRICS: &str = "metrics.prom";
 
 /// The files of a report beside its figures: all that may lie in a folder that is replaced. A renderer's new file is
 /// listed here too, else its second report is refused.
-const OURS: [&str; 6] = [REPORT, HTML, CARD, ITEMS, BACKFILL[0], BACKFILL[1]];
+const OURS: [&str; 9] = [
+    REPORT,
+    HTML,
+    CARD,
+    ITEMS,
+    BACKFILL[0],
+    BACKFILL[1],
+    JUNIT,
+    SUMMARY,
+    METRICS,
+];
 
 /// What file managers leave in every folder that they show; nobody misses it.
 const DESKTOP: [&str; 3] = [".DS_Store", "Thumbs.db", "desktop.ini"];
@@ -100,8 +117,8 @@ fn is_our_report(path: &Path) -> bool {
         .is_some_and(|head| head.tool == super::TOOL)
 }
 
-/// Writes the report's folder: report.json, report.html, report.png, figures/, items.parquet and, with a
-/// plan, backfill.csv and backfill.parquet.
+/// Writes the report's folder: report.json, report.html, report.png, figures/, items.parquet, for CI systems
+/// summary.md, junit.xml and metrics.prom, and with a plan backfill.csv and backfill.parquet.
 ///
 /// An earlier report in its place is replaced as a whole; after an error it is as it was.
 ///
@@ -119,8 +136,8 @@ pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), Report
     replace_folder(&files, out)
 }
 
-/// Renders html, png and figures from a report.json again, into `out`; report.json and the tables go with them
-/// as they are.
+/// Renders everything but report.json and the tables from a report.json again, into `out`; those go with it as they
+/// are.
 ///
 /// # Errors
 /// As [`json::from_json`] and [`write()`].
@@ -135,8 +152,7 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
         _ => Path::new("."),
     };
     let read = |path: &Path| std::fs::read(path).map_err(ReportError::io("read", path));
-    let text = read(report_json)?;
-    let report = json::from_json(&String::from_utf8_lossy(&text), report_json)?;
+    let (report, text) = read_with_bytes(report_json)?;
     let rendered = render(&report)?;
     let same = |a: &Path, b: &Path| {
         a.canonicalize()
@@ -159,11 +175,55 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
     replace_folder(&files, out)
 }
 
+/// Reads a report.json.
+///
+/// # Errors
+/// [`ReportError::Unreadable`], and as [`json::from_json`].
+pub fn read(report_json: &Path) -> Result<AuditReport, ReportError> {
+    Ok(read_with_bytes(report_json)?.0)
+}
+
+fn read_with_bytes(report_json: &Path) -> Result<(AuditReport, Vec<u8>), ReportError> {
+    let bytes = std::fs::read(report_json).map_err(|source| ReportError::Unreadable {
+        path: report_json.to_owned(),
+        source,
+    })?;
+    let report = json::from_json(&String::from_utf8_lossy(&bytes), report_json)?;
+    Ok((report, bytes))
+}
+
+/// Appends to a file that is not ours, such as a job's summary page: what is in it stays.
+///
+/// # Errors
+/// [`ReportError::Append`] when the file system refuses.
+pub fn append(text: &str, path: &Path) -> Result<(), ReportError> {
+    let written = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
+        // What stands there may lack its last line end, and Markdown parts blocks by blank lines.
+        let gap = if file.metadata()?.len() > 0 {
+            "\n\n"
+        } else {
+            ""
+        };
+        file.write_all(format!("{gap}{text}").as_bytes())
+    };
+    written().map_err(|source| ReportError::Append {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 fn render(report: &AuditReport) -> Result<Vec<Rendered>, ReportError> {
     let view = View::new(report, &mut Thumbnails::new(super::thumbnails::LIMIT));
     let mut files = vec![
         (HTML.to_owned(), html::to_html(&view)?.into_bytes()),
         (CARD.to_owned(), figures::card(&view).png(1)?),
+        (JUNIT.to_owned(), junit::to_xml(&view).into_bytes()),
+        (SUMMARY.to_owned(), markdown::summary(&view).into_bytes()),
+        (METRICS.to_owned(), prometheus::metrics(report).into_bytes()),
     ];
     for (name, drawing) in figures::all(&view, figures::WIDE) {
         files.push((format!("{FIGURES}/{name}.svg"), drawing.svg()?.into_bytes()));
@@ -279,7 +339,7 @@ mod tests {
         files(folder).into_keys().collect()
     }
 
-    const ALL: [&str; 12] = [
+    const ALL: [&str; 15] = [
         "figures/credibility.png",
         "figures/credibility.svg",
         "figures/decision.png",
@@ -289,9 +349,12 @@ mod tests {
         "figures/subclusters.png",
         "figures/subclusters.svg",
         "items.parquet",
+        "junit.xml",
+        "metrics.prom",
         "report.html",
         "report.json",
         "report.png",
+        "summary.md",
     ];
 
     #[test]
@@ -421,6 +484,20 @@ mod tests {
         std::fs::remove_file(first.join("items.parquet")).unwrap();
         render_again(&json, &again).unwrap();
         assert!(!again.join("items.parquet").exists());
+    }
+
+    #[test]
+    fn appending_keeps_what_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("summary");
+        append("first\n", &path).unwrap();
+        append("second\n", &path).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "first\n\n\nsecond\n"
+        );
+        let error = append("third", temp.path()).unwrap_err();
+        assert!(matches!(error, ReportError::Append { .. }), "{error}");
     }
 
     #[test]
