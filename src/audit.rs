@@ -10,11 +10,15 @@ use crate::domain::{FindingCode, Modality, Origin, Probe, Side, nearest};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
 };
-use crate::judge::{self, evidence::Evidence};
+use crate::judge::evidence::{Evidence, Intervals};
+use crate::judge;
 use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
-use crate::retrieve::{self, score::ScoreOverflow};
+use crate::retrieve::score::ScoreOverflow;
+use crate::retrieve::verification::FAR;
+use crate::retrieve::verification::transfer::{ThresholdTransfer, threshold_transfer_estimates};
+use crate::retrieve::{self, Retrieval};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
 
@@ -217,6 +221,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             structure: &structure,
             retrieval: &retrieval,
             credible: credible.as_ref(),
+            threshold,
             refreshed: order.as_ref().zip(curves.as_deref()),
         },
         &config.policy,
@@ -281,6 +286,33 @@ pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Previe
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
+}
+
+/// What the old threshold does to new queries; without a rate in the policy, at the highest of the reported rates.
+fn threshold_transfer(
+    config: &AuditConfig,
+    retrieval: &Retrieval,
+    old: &Embeddings,
+    new: &Embeddings,
+) -> Result<Option<ThresholdTransfer>, AuditError> {
+    let far = config.policy.threshold_far.unwrap_or(FAR[0]);
+    let intervals = Intervals::new(&config.policy, config.seed);
+    let evaluation = |pairing| retrieval.evaluations.get(&pairing);
+    let (Some(old_old), Some(new_old)) =
+        (evaluation(Pairing::OLD_OLD), evaluation(Pairing::NEW_OLD))
+    else {
+        return Ok(None);
+    };
+    Ok(threshold_transfer_estimates(
+        &retrieval.protocol,
+        old,
+        new,
+        config.similarity,
+        [old_old, new_old],
+        far,
+        intervals.level,
+        &intervals.bootstrap,
+    )?)
 }
 
 /// Every column that the policy names must exist.
