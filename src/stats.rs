@@ -11,10 +11,12 @@ use crate::domain::{Estimate, IntervalMethod};
 
 mod binomial;
 mod bootstrap;
+mod functional;
 mod permutation;
 
 pub use binomial::{design_effect, proportion_estimate};
 pub use bootstrap::Bootstrap;
+pub use functional::functional_estimates;
 pub use permutation::{permutation_p, sign_flip_test};
 
 /// Below this many identities the bootstrap's tails are too short, and the linearised t is used.
