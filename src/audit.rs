@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{FindingCode, Probe, Side};
+use crate::domain::{FindingCode, Probe, Side, nearest};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
 };
 use crate::judge::{self, evidence::Evidence};
 use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
-use crate::report::{AuditReport, BadItemRow, ItemRow, ReportError, RunSection};
+use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
 use crate::retrieve::{self, score::ScoreOverflow};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
@@ -68,6 +68,16 @@ pub enum AuditError {
         /// Gallery items with an identity.
         gallery: usize,
     },
+    /// The policy names a slice column that the probe lacks: nothing of it would be tested.
+    #[error("policy.slice_columns: {}: no column `{found}`; it has {}", origin.display(), known.join(", "))]
+    UnknownSliceColumn {
+        /// The probe.
+        origin: PathBuf,
+        /// The column.
+        found: String,
+        /// The columns there are.
+        known: Vec<String>,
+    },
     /// Stage 4.
     #[error(transparent)]
     Retrieve(#[from] ScoreOverflow),
@@ -89,6 +99,9 @@ impl AuditError {
             AuditError::NothingToEvaluate { .. } => Some(
                 "query and gallery identities must overlap; an identity with one item, or with all items of one camera, has nothing to find".into(),
             ),
+            AuditError::UnknownSliceColumn { found, known, .. } => {
+                nearest(found, known.iter().cloned()).map(|name| format!("did you mean `{name}`?"))
+            }
             AuditError::Retrieve(_) => {
                 Some("use --similarity cosine, or embeddings of a usual size".into())
             }
@@ -101,8 +114,8 @@ impl AuditError {
 pub struct Outcome {
     /// The report.
     pub report: AuditReport,
-    /// One row an item.
-    pub items: Vec<ItemRow>,
+    /// Its tables.
+    pub rows: Rows,
 }
 
 /// Runs the six stages.
@@ -113,6 +126,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let started = SystemTime::now();
     let mut clock = Clock::default();
     let mut probe = probe::load(&config.data, &config.probe)?;
+    check_slice_columns(&probe, config)?;
     clock.lap("probe");
 
     let runtime = runtime_if_needed(config, around)?;
@@ -130,7 +144,15 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
 
     let (a, b) = (&old.embeddings, &new.embeddings);
     let digests = input_digests(&old, &new);
-    let retrieval = retrieve::retrieve(&probe, digests, a, b, config.similarity, config.seed)?;
+    let retrieval = retrieve::retrieve(
+        &probe,
+        digests,
+        a,
+        b,
+        config.similarity,
+        config.policy.primary,
+        config.seed,
+    )?;
     let comparable = a.dim() == b.dim();
     let credible = (comparable && probe.names_identities())
         .then(|| {
@@ -160,16 +182,39 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     };
     let same_model = old.model.hash == new.model.hash
         && old.model.preprocessing_key == new.model.preprocessing_key;
-    let dims = [a.dim(), b.dim()];
+    let order = judge::backfill::order(&retrieval, &structure, a, &config.policy, config.seed);
+    let curves = order
+        .as_ref()
+        .map(|plan| {
+            retrieve::refresh(
+                &retrieval,
+                a,
+                b,
+                config.similarity,
+                &plan.order,
+                config.seed,
+            )
+        })
+        .transpose()?;
+    clock.lap("refresh");
+    let what_if =
+        retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
+    clock.lap("what-if");
+
     let evidence = Evidence::collect(
-        &retrieval,
-        credible.as_ref(),
-        dims,
-        same_model,
+        &judge::evidence::Stages {
+            probe: &probe,
+            dims: [a.dim(), b.dim()],
+            same_model,
+            structure: &structure,
+            retrieval: &retrieval,
+            credible: credible.as_ref(),
+            refreshed: order.as_ref().zip(curves.as_deref()),
+        },
         &config.policy,
         config.seed,
     );
-    let judgement = judge::judge(&evidence, &config.policy);
+    let judgement = judge::judge(&evidence, &config.policy, config.today);
     clock.lap("judge");
 
     let run = RunSection {
@@ -184,7 +229,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         from_cache: [old.n_from_cache, new.n_from_cache],
         embedded: [old.n_embedded, new.n_embedded],
     };
-    let (report, items) = assemble(Stages {
+    let (report, rows) = assemble(Stages {
         config,
         probe: &probe,
         old: &old,
@@ -194,12 +239,14 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         consensus: &consensus,
         temperature: options.temperature,
         retrieval: &retrieval,
+        what_if: what_if.as_ref(),
+        order: order.as_ref(),
         evidence: &evidence,
         judgement,
         bad_items,
         run,
     });
-    Ok(Outcome { report, items })
+    Ok(Outcome { report, rows })
 }
 
 /// What `--dry-run` and `init` show: the probe and both models, nothing inferred.
@@ -216,6 +263,7 @@ pub struct Preview {
 /// As [`run`], for what can be seen without running.
 pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Preview, AuditError> {
     let probe = probe::load(&config.data, &config.probe)?;
+    check_slice_columns(&probe, config)?;
     let runtime = runtime_if_needed(config, around)?;
     let describe = |side: Side| {
         let (source, options) = side_options(side, config, around)?;
@@ -224,6 +272,20 @@ pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Previe
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
+}
+
+/// Every column that the policy names must exist.
+fn check_slice_columns(probe: &Probe, config: &AuditConfig) -> Result<(), AuditError> {
+    let known = judge::slices::known_columns(probe);
+    let unknown = |column: &&String| !known.contains(column);
+    match config.policy.slice_columns.iter().flatten().find(unknown) {
+        Some(found) => Err(AuditError::UnknownSliceColumn {
+            origin: probe.origin.clone(),
+            found: found.clone(),
+            known,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn embed_failed(side: Side, source: EmbedError) -> AuditError {

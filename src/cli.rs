@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{ConfigFile, Overrides, Similarity};
+use crate::config::{ConfigFile, FailOn, Inconclusive, Overrides, Profile, Similarity};
+use crate::domain::{CheckSeverity, Measure};
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
 const EXAMPLES: &str = "\
@@ -16,7 +17,7 @@ Examples:
   compat-audit init old.onnx new.onnx data/      write a commented audit.toml
   compat-audit old.onnx new.onnx data/ --dry-run
 
-Exit codes: 0 skip-backfill; 1 full-backfill or do-not-upgrade; 2 error; 3 inconclusive; 130 interrupted.";
+Exit codes: 0 skip-backfill; 1 partial-backfill, full-backfill or do-not-upgrade; 2 error; 3 inconclusive; 130 interrupted.";
 
 /// May the new embedding model search the gallery that the old one built?
 #[derive(Debug, Parser)]
@@ -172,12 +173,87 @@ pub struct AuditArgs {
         allow_negative_numbers = true
     )]
     pub negative_flips: Option<f64>,
+    /// Named set of limits to start from (default: default)
+    #[arg(long, value_enum, help_heading = "Judging")]
+    pub profile: Option<ProfileArg>,
+    /// The measure that decides (default: mAP, or nDCG@10 when relevance is graded)
+    #[arg(long, value_name = "MEASURE", help_heading = "Judging")]
+    pub primary: Option<Measure>,
+    /// Largest tolerated loss of a slice (default 0.1)
+    #[arg(
+        long,
+        value_name = "D",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
+    pub slice_margin: Option<f64>,
+    /// Columns whose values are slices (default: identity, sub-cluster, camera, every manifest column)
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        help_heading = "Judging"
+    )]
+    pub slice_columns: Option<Vec<String>>,
+    /// Largest tolerated loss while the gallery is refreshed (default 0.01)
+    #[arg(
+        long,
+        value_name = "D",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
+    pub refresh_margin: Option<f64>,
+    /// Largest share of the gallery that a partial backfill may re-embed (default 0.5)
+    #[arg(
+        long,
+        value_name = "S",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
+    pub max_partial: Option<f64>,
+    /// False-accept rate of a hard-wired score threshold; gates what it lets through and turns away
+    #[arg(
+        long,
+        value_name = "F",
+        help_heading = "Judging",
+        allow_negative_numbers = true
+    )]
+    pub threshold_far: Option<f64>,
+    /// How much a check matters: gate, warn or off (repeatable)
+    #[arg(long, value_name = "CHECK=LEVEL", value_parser = severity_arg, help_heading = "Judging")]
+    pub severity: Vec<(String, CheckSeverity)>,
+    /// What an inconclusive verdict means to the exit code (default fail)
+    #[arg(long, value_enum, help_heading = "Judging")]
+    pub inconclusive: Option<InconclusiveArg>,
+    /// From which verdict on the exit code is 1 (default partial)
+    #[arg(long, value_enum, help_heading = "Judging")]
+    pub fail_on: Option<FailOnArg>,
     /// How embeddings are compared (default cosine)
     #[arg(long, value_enum, help_heading = "Judging")]
     pub similarity: Option<SimilarityArg>,
     /// Seed of every random draw (default 0)
     #[arg(long, value_name = "N", help_heading = "Judging")]
     pub seed: Option<u64>,
+
+    /// Items of the production gallery, for what a backfill costs
+    #[arg(long, value_name = "N", help_heading = "Backfill")]
+    pub gallery_size: Option<u64>,
+    /// Cost of embedding a million items
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Backfill",
+        allow_negative_numbers = true
+    )]
+    pub cost_per_million: Option<f64>,
+    /// Items embedded a second
+    #[arg(
+        long,
+        value_name = "Y",
+        help_heading = "Backfill",
+        allow_negative_numbers = true
+    )]
+    pub throughput: Option<f64>,
 
     /// Folder of the report (default: reports/OLD-vs-NEW)
     #[arg(long, value_name = "DIR", help_heading = "Output")]
@@ -236,6 +312,51 @@ pub enum SimilarityArg {
     L2,
 }
 
+/// [`Profile`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ProfileArg {
+    /// The documented limits
+    Default,
+    /// An improvement proven, every slice proven, little left untested
+    Strict,
+    /// Twice the tolerance, refreshes only warn
+    Lenient,
+}
+
+/// [`Inconclusive`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum InconclusiveArg {
+    /// Exit with 3
+    Fail,
+    /// Exit with 0
+    Pass,
+}
+
+/// [`FailOn`] on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FailOnArg {
+    /// A partial backfill is enough
+    Partial,
+    /// A full backfill or do-not-upgrade
+    Full,
+    /// No verdict; errors still exit with 2
+    Never,
+}
+
+/// `check=level`.
+fn severity_arg(text: &str) -> Result<(String, CheckSeverity), String> {
+    let (check, level) = text
+        .split_once('=')
+        .ok_or("expected CHECK=LEVEL, such as refresh=warn")?;
+    let level = match level {
+        "gate" => CheckSeverity::Gate,
+        "warn" => CheckSeverity::Warn,
+        "off" => CheckSeverity::Off,
+        other => return Err(format!("expected gate, warn or off, found `{other}`")),
+    };
+    Ok((check.to_owned(), level))
+}
+
 impl AuditArgs {
     /// The three positional paths; clap requires them unless --version is given.
     pub fn paths(&self) -> [PathBuf; 3] {
@@ -266,6 +387,30 @@ impl AuditArgs {
             alpha: self.alpha,
             excess_flips: self.excess_flips,
             negative_flips: self.negative_flips,
+            profile: self.profile.map(|profile| match profile {
+                ProfileArg::Default => Profile::Default,
+                ProfileArg::Strict => Profile::Strict,
+                ProfileArg::Lenient => Profile::Lenient,
+            }),
+            primary: self.primary,
+            slice_margin: self.slice_margin,
+            slice_columns: self.slice_columns.clone(),
+            refresh_margin: self.refresh_margin,
+            max_partial: self.max_partial,
+            threshold_far: self.threshold_far,
+            severity: self.severity.clone(),
+            inconclusive: self.inconclusive.map(|meaning| match meaning {
+                InconclusiveArg::Fail => Inconclusive::Fail,
+                InconclusiveArg::Pass => Inconclusive::Pass,
+            }),
+            fail_on: self.fail_on.map(|verdict| match verdict {
+                FailOnArg::Partial => FailOn::Partial,
+                FailOnArg::Full => FailOn::Full,
+                FailOnArg::Never => FailOn::Never,
+            }),
+            gallery_size: self.gallery_size,
+            cost_per_million: self.cost_per_million,
+            throughput: self.throughput,
             similarity: self.similarity.map(|similarity| match similarity {
                 SimilarityArg::Cosine => Similarity::Cosine,
                 SimilarityArg::Ip => Similarity::Ip,

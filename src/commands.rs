@@ -11,7 +11,7 @@ use clap::CommandFactory;
 use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
 use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, RuntimeCommand};
-use crate::config::{AuditConfig, ConfigError};
+use crate::config::{AuditConfig, ConfigError, FailOn, Inconclusive};
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
@@ -25,7 +25,21 @@ pub enum Done {
     /// No verdict was asked for.
     Nothing,
     /// An audit reached this verdict.
-    Audited(Verdict),
+    Audited {
+        /// The verdict.
+        verdict: Verdict,
+        /// What it means to a deployment gate.
+        policy: GatePolicy,
+    },
+}
+
+/// What a verdict means to a deployment gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatePolicy {
+    /// From which verdict on the gate stops.
+    pub fail_on: FailOn,
+    /// Whether an inconclusive verdict stops it.
+    pub inconclusive: Inconclusive,
 }
 
 /// An error as the user reads it: what, and what to do.
@@ -138,7 +152,7 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
     let outcome = audit::run(&config, &around)?;
-    report::write(&outcome.report, &outcome.items, &out)?;
+    report::write(&outcome.report, &outcome.rows, &out)?;
     let verdict = outcome.report.verdict.verdict;
     if args.quiet {
         print(&format!("{verdict}\n"))?;
@@ -150,7 +164,13 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         };
         print(&terminal::summary(&outcome.report, &out, style))?;
     }
-    Ok(Done::Audited(verdict))
+    Ok(Done::Audited {
+        verdict,
+        policy: GatePolicy {
+            fail_on: config.policy.fail_on,
+            inconclusive: config.policy.inconclusive,
+        },
+    })
 }
 
 /// `reports/<old>-vs-<new>`, by file stem; equal stems take their folder's name.

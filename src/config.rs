@@ -5,15 +5,18 @@
 
 mod file;
 mod model;
+mod policy;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Origin, Setting};
+use crate::domain::{CheckSeverity, Date, Measure, Origin, Setting};
 
+use file::BackfillTable;
 pub use file::{ConfigError, ConfigFile};
 pub use model::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
+pub use policy::{FailOn, Inconclusive, Policy, Profile, Waiver};
 
 /// Names of the manifest columns, where they are not the usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -63,28 +66,15 @@ pub enum Similarity {
     L2,
 }
 
-/// What the judge holds the evidence against; echoed in every report.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Policy {
-    /// Non-inferiority margin on the primary measure (mAP), absolute. Default .01.
-    pub margin: f64,
-    /// One-sided error of each bound. Default .05.
-    pub alpha: f64,
-    /// Largest tolerated share of excess flips. Default .05.
-    pub excess_flips: f64,
-    /// Largest tolerated share of negative flips; gates when set, or when excess flips cannot be tested.
-    pub negative_flips: Option<f64>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            margin: 0.01,
-            alpha: 0.05,
-            excess_flips: 0.05,
-            negative_flips: None,
-        }
-    }
+/// What a backfill costs in production, for the plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostInputs {
+    /// Items of the production gallery.
+    pub gallery_size: u64,
+    /// Money a million items.
+    pub cost_per_million: Option<f64>,
+    /// Items a second.
+    pub throughput: Option<f64>,
 }
 
 /// What the command line says; `None` leaves it to audit.toml or the default.
@@ -98,6 +88,32 @@ pub struct Overrides {
     pub excess_flips: Option<f64>,
     /// `--negative-flips`
     pub negative_flips: Option<f64>,
+    /// `--profile`
+    pub profile: Option<Profile>,
+    /// `--primary`
+    pub primary: Option<Measure>,
+    /// `--slice-margin`
+    pub slice_margin: Option<f64>,
+    /// `--slice-columns`
+    pub slice_columns: Option<Vec<String>>,
+    /// `--refresh-margin`
+    pub refresh_margin: Option<f64>,
+    /// `--max-partial`
+    pub max_partial: Option<f64>,
+    /// `--threshold-far`
+    pub threshold_far: Option<f64>,
+    /// `--severity`, check codes and how much each matters
+    pub severity: Vec<(String, CheckSeverity)>,
+    /// `--inconclusive`
+    pub inconclusive: Option<Inconclusive>,
+    /// `--fail-on`
+    pub fail_on: Option<FailOn>,
+    /// `--gallery-size`
+    pub gallery_size: Option<u64>,
+    /// `--cost-per-million`
+    pub cost_per_million: Option<f64>,
+    /// `--throughput`
+    pub throughput: Option<f64>,
     /// `--similarity`
     pub similarity: Option<Similarity>,
     /// `--seed`
@@ -134,6 +150,10 @@ pub struct AuditConfig {
     pub new_model: ModelConfig,
     /// The judge's limits.
     pub policy: Policy,
+    /// What a backfill costs; `None` without a gallery size.
+    pub cost: Option<CostInputs>,
+    /// The day of the audit, for waivers that lapse.
+    pub today: Date,
     /// How embeddings are compared.
     pub similarity: Similarity,
     /// Seed of every random draw.
@@ -157,52 +177,8 @@ impl AuditConfig {
         flags: Overrides,
     ) -> Result<Self, ConfigError> {
         let mut settings = Vec::new();
-        let defaults = Policy::default();
-        let mut number = |key: &'static str, flag, file, default, range: (f64, f64)| {
-            let value: f64 = pick(&mut settings, key, flag, file, default);
-            if value > range.0 && value < range.1 {
-                Ok(value)
-            } else {
-                Err(ConfigError::OutOfRange {
-                    key: key.into(),
-                    low: range.0,
-                    high: range.1,
-                    found: value,
-                })
-            }
-        };
-        let limits = file.policy;
-        let margin = number(
-            "policy.margin",
-            flags.margin,
-            limits.margin,
-            defaults.margin,
-            (0.0, 1.0),
-        )?;
-        let alpha = number(
-            "policy.alpha",
-            flags.alpha,
-            limits.alpha,
-            defaults.alpha,
-            (0.0, 0.5),
-        )?;
-        let excess_flips = number(
-            "policy.excess_flips",
-            flags.excess_flips,
-            limits.excess_flips,
-            defaults.excess_flips,
-            (0.0, 1.0),
-        )?;
-        let negative_flips = match flags.negative_flips.or(limits.negative_flips) {
-            Some(_) => Some(number(
-                "policy.negative_flips",
-                flags.negative_flips,
-                limits.negative_flips,
-                0.0,
-                (0.0, 1.0),
-            )?),
-            None => None,
-        };
+        let policy = policy::resolve(file.policy, &flags, &mut settings)?;
+        let cost = cost(file.backfill, &flags, &mut settings)?;
         let audit = file.audit;
         let similarity = pick(
             &mut settings,
@@ -246,18 +222,61 @@ impl AuditConfig {
             },
             old_model: file.old,
             new_model: file.new,
-            policy: Policy {
-                margin,
-                alpha,
-                excess_flips,
-                negative_flips,
-            },
+            policy,
+            cost,
+            today: Date::today(),
             similarity,
             seed,
             max_bad_items,
             strict,
             settings,
         })
+    }
+}
+
+/// The cost of a backfill, when a gallery size is given.
+fn cost(
+    table: BackfillTable,
+    flags: &Overrides,
+    settings: &mut Vec<Setting>,
+) -> Result<Option<CostInputs>, ConfigError> {
+    let mut positive = |key: &str, flag: Option<f64>, file: Option<f64>| match flag.or(file) {
+        None => Ok(None),
+        Some(found) if found.is_finite() && found > 0.0 => {
+            Ok(Some(pick(settings, key, flag, file, found)))
+        }
+        Some(found) => Err(ConfigError::OutOfRange {
+            key: key.into(),
+            low: 0.0,
+            high: f64::INFINITY,
+            found,
+        }),
+    };
+    let cost_per_million = positive(
+        "backfill.cost_per_million",
+        flags.cost_per_million,
+        table.cost_per_million,
+    )?;
+    let throughput = positive("backfill.throughput", flags.throughput, table.throughput)?;
+    match flags.gallery_size.or(table.gallery_size) {
+        Some(gallery_size) => {
+            pick(
+                settings,
+                "backfill.gallery_size",
+                flags.gallery_size,
+                table.gallery_size,
+                gallery_size,
+            );
+            Ok(Some(CostInputs {
+                gallery_size,
+                cost_per_million,
+                throughput,
+            }))
+        }
+        None if cost_per_million.is_some() || throughput.is_some() => {
+            Err(ConfigError::NoGallerySize)
+        }
+        None => Ok(None),
     }
 }
 

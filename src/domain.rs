@@ -3,14 +3,19 @@
 //! Nothing here reads a file or computes a metric. Bad values are refused where they are built, so the
 //! stages after `embed` need not look for NaN again.
 
+mod check;
+mod date;
 mod embeddings;
 mod finding;
 mod qrels;
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
+pub use date::{Date, NotADate};
 pub use embeddings::{Embeddings, EmbeddingsError, cosine};
 pub use finding::{Finding, FindingCode, Severity};
 pub use qrels::{Judgement, Qrels};
@@ -312,16 +317,34 @@ impl Serialize for Measure {
     }
 }
 
+impl FromStr for Measure {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        UnknownName::find("measure", text, Measure::ALL, |measure| measure.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Measure {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// How an interval was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntervalMethod {
-    /// Bias-corrected and accelerated bootstrap over identities (Efron 1987).
+    /// Bias-corrected and accelerated bootstrap over identities (Efron 1987), never inside the linearised t.
     BcaByIdentity,
     /// Linearised t over identities, for fewer than 40 of them.
     LinearisedT,
     /// Clopper-Pearson at the effective sample size (Korn and Graubard 1998).
     KornGraubard,
+    /// t over queries with a variance moderated over all small slices (Smyth 2004).
+    ModeratedT,
 }
 
 /// A number with its two-sided interval; they travel together.

@@ -5,11 +5,16 @@ use std::panic::UnwindSafe;
 use std::process::ExitCode;
 
 use compat_audit::cli;
-use compat_audit::commands::{self, Done, Failure};
+use compat_audit::commands::{self, Done, Failure, GatePolicy};
+use compat_audit::config::{FailOn, Inconclusive};
 use compat_audit::judge::Verdict;
 
+/// A backfill is needed, or the upgrade loses.
+const STOP: u8 = 1;
 /// Usage, input or run-time error, and a panic.
 const ERROR: u8 = 2;
+/// The probe cannot tell.
+const UNDECIDED: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -48,9 +53,23 @@ fn say(line: &str) {
 fn exit_code(done: &Done) -> u8 {
     match done {
         Done::Nothing => 0,
-        Done::Audited(Verdict::SkipBackfill) => 0,
-        Done::Audited(Verdict::FullBackfill | Verdict::DoNotUpgrade) => 1,
-        Done::Audited(Verdict::Inconclusive) => 3,
+        Done::Audited { verdict, policy } => verdict_code(*verdict, policy),
+    }
+}
+
+fn verdict_code(verdict: Verdict, policy: &GatePolicy) -> u8 {
+    let stops = match verdict {
+        Verdict::SkipBackfill => false,
+        Verdict::PartialBackfill => policy.fail_on == FailOn::Partial,
+        Verdict::FullBackfill | Verdict::DoNotUpgrade => policy.fail_on != FailOn::Never,
+        Verdict::Inconclusive => {
+            policy.fail_on != FailOn::Never && policy.inconclusive == Inconclusive::Fail
+        }
+    };
+    match (stops, verdict) {
+        (false, _) => 0,
+        (true, Verdict::Inconclusive) => UNDECIDED,
+        (true, _) => STOP,
     }
 }
 
@@ -65,15 +84,26 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_documented_ones() {
-        let codes = [
-            (Done::Nothing, 0),
-            (Done::Audited(Verdict::SkipBackfill), 0),
-            (Done::Audited(Verdict::FullBackfill), 1),
-            (Done::Audited(Verdict::DoNotUpgrade), 1),
-            (Done::Audited(Verdict::Inconclusive), 3),
+        assert_eq!(exit_code(&Done::Nothing), 0);
+        let verdicts = [
+            Verdict::SkipBackfill,
+            Verdict::PartialBackfill,
+            Verdict::FullBackfill,
+            Verdict::DoNotUpgrade,
+            Verdict::Inconclusive,
         ];
-        for (done, code) in codes {
-            assert_eq!(exit_code(&done), code);
+        for (fail_on, inconclusive, codes) in [
+            (FailOn::Partial, Inconclusive::Fail, [0, 1, 1, 1, 3]),
+            (FailOn::Partial, Inconclusive::Pass, [0, 1, 1, 1, 0]),
+            (FailOn::Full, Inconclusive::Fail, [0, 0, 1, 1, 3]),
+            (FailOn::Never, Inconclusive::Fail, [0, 0, 0, 0, 0]),
+        ] {
+            let policy = GatePolicy {
+                fail_on,
+                inconclusive,
+            };
+            let found = verdicts.map(|verdict| exit_code(&Done::Audited { verdict, policy }));
+            assert_eq!(found, codes, "{policy:?}");
         }
     }
 }

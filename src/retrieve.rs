@@ -5,8 +5,10 @@ pub mod assay;
 pub mod measures;
 pub mod protocol;
 pub mod rank;
+pub mod refresh;
 pub mod score;
 pub mod verification;
+pub mod what_if;
 
 use std::collections::BTreeMap;
 
@@ -25,12 +27,14 @@ pub const PERMUTATIONS: usize = 200;
 pub struct Retrieval {
     /// What counted for which query.
     pub protocol: Protocol,
+    /// The measure that decides.
+    pub primary: Measure,
     /// The pairings that exist; old->old always does.
     pub evaluations: BTreeMap<Pairing, Evaluation>,
     /// Verification of the pairings, where there are pairs enough. The new ones also hold FAR and FRR at the
     /// thresholds of old->old.
     pub verifications: BTreeMap<Pairing, Verification>,
-    /// Mean average precision of old->old, one value a permutation of the gallery's labels.
+    /// Primary measure of old->old, one value a permutation of the gallery's labels.
     pub shuffled: Vec<f64>,
 }
 
@@ -90,7 +94,8 @@ pub struct QuerySet<'a> {
 /// Ranks every query under every pairing that the embeddings allow.
 ///
 /// A pairing exists when both models' dimensions agree and the gallery model has an embedding of every gallery item.
-/// `input_digests` are hashes of the decoded inputs, one an item.
+/// `input_digests` are hashes of the decoded inputs, one an item; `primary` is the measure that
+/// decides; `None`: nDCG@10 when relevance is graded, else mAP.
 ///
 /// # Errors
 /// A score that overflows f32.
@@ -100,9 +105,15 @@ pub fn retrieve(
     old: &Embeddings,
     new: &Embeddings,
     similarity: Similarity,
+    primary: Option<Measure>,
     seed: u64,
 ) -> Result<Retrieval, ScoreOverflow> {
     let protocol = Protocol::new(probe, input_digests);
+    let primary = primary.unwrap_or(if protocol.is_graded() {
+        Measure::NdcgAt(10)
+    } else {
+        Measure::MeanAveragePrecision
+    });
     let of = |side: Side| if side == Side::Old { old } else { new };
     let n_query_identities = n_distinct(protocol.query_identities());
     let mut evaluations = BTreeMap::new();
@@ -160,7 +171,7 @@ pub fn retrieve(
                     &protocol,
                     &queries,
                     &gallery,
-                    Measure::MeanAveragePrecision,
+                    primary,
                     PERMUTATIONS,
                     seed,
                 )?;
@@ -170,6 +181,7 @@ pub fn retrieve(
     }
     Ok(Retrieval {
         protocol,
+        primary,
         evaluations,
         verifications,
         shuffled,
@@ -211,6 +223,27 @@ pub fn retrieve_kept(
     };
     let evaluations = [evaluate(old)?, evaluate(new)?];
     Ok((protocol, evaluations))
+}
+
+/// The refresh curve in the plan's order, then in [`refresh::RANDOM_ORDERS`] random ones.
+///
+/// Both models' dimensions must agree and every gallery item must have both embeddings.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn refresh(
+    retrieval: &Retrieval,
+    old: &Embeddings,
+    new: &Embeddings,
+    similarity: Similarity,
+    planned: &refresh::Order,
+    seed: u64,
+) -> Result<Vec<refresh::Curve>, ScoreOverflow> {
+    let n = planned.positions().len();
+    let random = (0..refresh::RANDOM_ORDERS).map(|index| refresh::Order::random(n, seed, index));
+    let orders: Vec<_> = std::iter::once(planned.clone()).chain(random).collect();
+    let primary = retrieval.primary;
+    refresh::curves(&retrieval.protocol, old, new, similarity, primary, &orders)
 }
 
 /// Number of distinct values.

@@ -80,6 +80,31 @@ pub struct Structure {
 }
 
 impl Structure {
+    /// For each identity of the probe, whether it has more than one sub-cluster.
+    pub fn split_identities(&self, probe: &Probe) -> Vec<bool> {
+        let mut is_split = vec![false; probe.identities.len()];
+        for subcluster in &self.subclusters {
+            is_split[subcluster.identity as usize] |= subcluster.index_in_identity > 0;
+        }
+        is_split
+    }
+
+    /// The sub-clusters' names: the identity's, with `/1`, `/2` where there are several.
+    pub fn subcluster_names(&self, probe: &Probe) -> Vec<String> {
+        let is_split = self.split_identities(probe);
+        self.subclusters
+            .iter()
+            .map(|subcluster| {
+                let identity = &probe.identities[subcluster.identity as usize];
+                if is_split[subcluster.identity as usize] {
+                    format!("{identity}/{}", subcluster.index_in_identity + 1)
+                } else {
+                    identity.clone()
+                }
+            })
+            .collect()
+    }
+
     /// The structure of a probe without identities.
     fn none(n_items: usize) -> Self {
         Self {

@@ -1,10 +1,12 @@
 //! Reading audit.toml.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnNames, ModelConfig, Similarity};
+use super::{ColumnNames, FailOn, Inconclusive, ModelConfig, Profile, Similarity};
+use crate::domain::{CheckSeverity, Measure, UnknownName, nearest};
 
 /// audit.toml as written, every key optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +18,8 @@ pub struct ConfigFile {
     pub columns: ColumnNames,
     /// `[policy]`
     pub policy: PolicyTable,
+    /// `[backfill]`
+    pub backfill: BackfillTable,
     /// `[old]`
     pub old: ModelConfig,
     /// `[new]`
@@ -42,18 +46,54 @@ pub struct AuditTable {
     pub old_embeddings: Option<PathBuf>,
 }
 
-/// `[policy]`
+/// `[backfill]`; each key as in [`super::CostInputs`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackfillTable {
+    pub gallery_size: Option<u64>,
+    pub cost_per_million: Option<f64>,
+    pub throughput: Option<f64>,
+}
+
+/// `[policy]`; each key as in [`super::Policy`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PolicyTable {
-    /// See [`super::Policy::margin`].
+    pub profile: Option<Profile>,
+    pub primary: Option<Measure>,
     pub margin: Option<f64>,
-    /// See [`super::Policy::alpha`].
     pub alpha: Option<f64>,
-    /// See [`super::Policy::excess_flips`].
     pub excess_flips: Option<f64>,
-    /// See [`super::Policy::negative_flips`].
     pub negative_flips: Option<f64>,
+    pub slice_margin: Option<f64>,
+    pub slice_columns: Option<Vec<String>>,
+    pub slices_proven: Option<bool>,
+    pub untestable_traffic: Option<f64>,
+    pub refresh_margin: Option<f64>,
+    pub max_partial: Option<f64>,
+    pub threshold_far: Option<f64>,
+    pub threshold_far_factor: Option<f64>,
+    pub threshold_frr_rise: Option<f64>,
+    pub blind_share: Option<f64>,
+    pub inconclusive: Option<Inconclusive>,
+    pub fail_on: Option<FailOn>,
+    /// Check codes and how much each matters.
+    pub severity: BTreeMap<String, CheckSeverity>,
+    /// `[[policy.waiver]]`
+    pub waiver: Vec<WaiverTable>,
+}
+
+/// One `[[policy.waiver]]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaiverTable {
+    /// Code of the check.
+    pub check: String,
+    /// The slice, as the report names it.
+    pub slice: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The last day it holds, as a TOML date or a text.
+    pub until: toml::Value,
 }
 
 /// Why a configuration cannot be used.
@@ -97,6 +137,39 @@ pub enum ConfigError {
         /// The value.
         found: f64,
     },
+    /// A cost without anything to multiply it by.
+    #[error(
+        "backfill.cost_per_million and backfill.throughput need backfill.gallery_size, which is not given"
+    )]
+    NoGallerySize,
+    /// A name in the policy that names nothing.
+    #[error("{key}: {source}")]
+    Unknown {
+        /// Dotted key.
+        key: String,
+        /// What was found and what is known.
+        source: UnknownName,
+    },
+    /// A severity or a waiver for a check that asks whether the probe can judge at all.
+    #[error("{key}: `{check}` always gates: without it no other check means anything")]
+    Precondition {
+        /// Dotted key.
+        key: String,
+        /// The check.
+        check: &'static str,
+    },
+    /// A waiver that cannot be used.
+    #[error("policy.waiver {number} ({check}): expected {expected}, found {found}")]
+    Waiver {
+        /// 1-based place in the file.
+        number: usize,
+        /// The check it names.
+        check: String,
+        /// What was expected.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
 }
 
 fn quoted(keys: &[String]) -> String {
@@ -115,6 +188,17 @@ impl ConfigError {
                 .map(|key| format!("did you mean `{key}`?"))
                 .or_else(|| Some("`compat-audit init` writes a file with every key".into())),
             ConfigError::Unreadable { .. } => Some("check the path given with --config".into()),
+            ConfigError::Unknown { source, .. } => source.nearest().map(|name| format!("did you mean `{name}`?")),
+            ConfigError::NoGallerySize => {
+                Some("give --gallery-size, the number of items of the production gallery".into())
+            }
+            ConfigError::Precondition { .. } => {
+                Some("use a probe that passes it, or judge without this tool".into())
+            }
+            ConfigError::Waiver { .. } => Some(
+                "a waiver has check, reason, until = YYYY-MM-DD, and for slices also slice = \"column=value\""
+                    .into(),
+            ),
             ConfigError::Invalid { .. } | ConfigError::OutOfRange { .. } => None,
         }
     }
@@ -146,7 +230,7 @@ impl ConfigFile {
         Ok(file)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let invalid = |error: toml::de::Error| ConfigError::Invalid {
             path: path.into(),
             message: error.to_string().trim_end().to_owned(),
@@ -156,7 +240,7 @@ impl ConfigFile {
         let file = serde_ignored::deserialize(deserializer, |key| keys.push(key.to_string()))
             .map_err(invalid)?;
         if let Some(first) = keys.first() {
-            let nearest = nearest_key(first);
+            let nearest = nearest(first, known_keys());
             return Err(ConfigError::UnknownKeys {
                 path: path.into(),
                 keys,
@@ -182,17 +266,6 @@ pub fn known_keys() -> Vec<String> {
         );
     }
     keys
-}
-
-fn nearest_key(unknown: &str) -> Option<String> {
-    /// Jaro-Winkler similarity from which a suggestion helps more than it confuses.
-    const ALIKE: f64 = 0.85;
-    known_keys()
-        .into_iter()
-        .map(|key| (strsim::jaro_winkler(unknown, &key), key))
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
 }
 
 #[cfg(test)]

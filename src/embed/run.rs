@@ -15,7 +15,7 @@ use super::{
     collect, open,
 };
 use crate::domain::{Finding, FindingCode, Probe, Severity, cosine};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, SESSION_SETTINGS};
 
 /// Items that are embedded alone and in a batch to see whether it matters.
 const BATCH_SAMPLE: usize = 8;
@@ -50,9 +50,9 @@ pub fn embed(
         &resolved.cache_key,
         &version,
         &model.provider,
-        &resolved.batch_size.to_string(),
+        resolved.batch_size.to_string().as_str(),
+        SESSION_SETTINGS,
     ]
-    .map(String::as_str)
     .join("\n");
     let key = blake3::hash(key.as_bytes()).to_hex();
     let mut findings = resolved.findings.clone();

@@ -1,25 +1,22 @@
 //! The estimates that the checks are made of, from the rankings of stage 4.
 
 use crate::config::Policy;
-use crate::domain::{Estimate, Measure, Pairing};
+use crate::domain::{Estimate, Measure, Pairing, Probe};
 use crate::retrieve::protocol::Protocol;
+use crate::retrieve::refresh::Curve;
 use crate::retrieve::{Evaluation, Retrieval, n_distinct};
 use crate::stats::{self, Bootstrap, ClusterSums};
+use crate::structure::Structure;
 
-/// The measure that decides.
-pub const PRIMARY: Measure = Measure::MeanAveragePrecision;
+use super::backfill::{self, BackfillOrder, Plan};
+use super::outcomes::{Change, Flip, Flips, Outcomes};
+use super::slices::{self, Members, Slice};
 
 /// Share of the distance between the working and the shuffled model that a margin may be.
 const LARGEST_MARGIN_SHARE: f64 = 0.2;
 
-/// Power at which the resolvable margin is stated.
-const POWER: f64 = 0.8;
-
 /// Bootstrap replicates of every interval.
 const REPLICATES: usize = 10_000;
-
-/// Permutations of the asymmetry test.
-const SIGN_FLIPS: usize = 10_000;
 
 /// How every interval of an audit is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +39,11 @@ impl Intervals {
         }
     }
 
+    /// One-sided error of each end.
+    pub fn alpha(&self) -> f64 {
+        (1.0 - self.level) / 2.0
+    }
+
     /// Mean over queries, resampled by identity.
     pub fn mean(&self, values: &[f64], identities: &[u32]) -> Estimate {
         stats::mean_estimate(
@@ -55,6 +57,8 @@ impl Intervals {
 /// What the judge looks at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
+    /// The measure that decides.
+    pub primary: Measure,
     /// Evaluated queries.
     pub n_queries: usize,
     /// Their identities.
@@ -75,6 +79,16 @@ pub struct Evidence {
     pub gain: Option<Estimate>,
     /// Flips; `None` without new->old.
     pub flips: Option<Flips>,
+    /// Columns whose values are slices.
+    pub slice_columns: Vec<String>,
+    /// Slices; `None` without new->old.
+    pub slices: Option<Vec<Slice>>,
+    /// For each slice column the share of queries in none of its tested slices; empty without new->old.
+    pub untestable_traffic: Vec<f64>,
+    /// The refresh curve; `None` without new->old or new->new.
+    pub refresh: Option<Refresh>,
+    /// How much of the gallery is enough; `None` as for `refresh`.
+    pub plan: Option<Plan>,
     /// D on the gallery without its least credible items; `None` when not tested.
     pub change_without_least_credible: Option<Estimate>,
 }
@@ -96,132 +110,211 @@ pub struct Assay {
     pub blind_share: f64,
 }
 
-/// The cross-test change D = M(new->old) - M(old->old).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Change {
-    /// Ties counted against the query in both pairings.
-    pub estimate: Estimate,
-    /// Ties counted in the query's favour in both.
-    pub optimistic: Estimate,
-    /// Mean over identities of their mean change.
-    pub identity_weighted: f64,
-    /// Loss that would be found with power .8 at the policy's alpha.
-    pub resolvable_margin: f64,
-}
-
-/// CMC@1 flips between old->old and new->old.
+/// M(new->mixed(beta)) - M(old->old) from beta = 0 to beta = 1 in steps of 1 / STEPS.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Flips {
-    /// One a query.
-    pub per_query: Vec<Flip>,
-    /// Share of negative flips.
-    pub negative: Estimate,
-    /// Share of positive flips.
-    pub positive: Estimate,
-    /// Share of excess flips; `None` without new->new.
-    pub excess: Option<Estimate>,
-    /// p-value of the cluster sign-flip test.
-    pub asymmetry_p: f64,
+pub struct Refresh {
+    /// In the plan's order.
+    pub planned: Vec<Estimate>,
+    /// Mean over random orders.
+    pub random: Vec<f64>,
+    /// Random orders in the mean.
+    pub random_orders: usize,
 }
 
-/// One query's CMC@1 under the pairings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flip {
-    /// Right under old->old.
-    pub old_old: bool,
-    /// Right under new->old.
-    pub new_old: bool,
-    /// Right under new->new, when tested.
-    pub new_new: Option<bool>,
+impl Refresh {
+    fn new(intervals: &Intervals, outcomes: &Outcomes, planned: &Curve, random: &[Curve]) -> Self {
+        let Outcomes {
+            identities, today, ..
+        } = outcomes;
+        let change = |values: &[f64]| difference(values, today);
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        Self {
+            planned: planned
+                .values
+                .iter()
+                .map(|values| intervals.mean(&change(values), identities))
+                .collect(),
+            random: (0..planned.values.len())
+                .map(|step| {
+                    let of = |curve: &Curve| mean(&change(&curve.values[step]));
+                    random.iter().map(of).sum::<f64>() / random.len() as f64
+                })
+                .collect(),
+            random_orders: random.len(),
+        }
+    }
+
+    /// The step whose safe bound is lowest: the one that decides.
+    pub fn worst_step(&self) -> usize {
+        (0..self.planned.len())
+            .min_by(|&a, &b| self.planned[a].lower.total_cmp(&self.planned[b].lower))
+            .expect("a curve has both ends")
+    }
 }
 
-impl Flip {
-    /// Right today, wrong if the backfill is skipped.
-    pub fn is_negative(self) -> bool {
-        self.old_old && !self.new_old
-    }
-
-    /// Wrong today, right after.
-    pub fn is_positive(self) -> bool {
-        !self.old_old && self.new_old
-    }
-
-    /// A negative flip that a backfill would heal: the fault of skipping, not of upgrading.
-    pub fn is_excess(self) -> bool {
-        self.is_negative() && self.new_new == Some(true)
-    }
+/// What the judge needs of the stages before it.
+pub struct Stages<'a> {
+    /// Stage 1.
+    pub probe: &'a Probe,
+    /// Dimensions of the old and the new model.
+    pub dims: [usize; 2],
+    /// Same model hash and preprocessing.
+    pub same_model: bool,
+    /// Stage 3.
+    pub structure: &'a Structure,
+    /// Stage 4.
+    pub retrieval: &'a Retrieval,
+    /// old->old and new->old on the gallery without its least credible items.
+    pub credible: Option<&'a (Protocol, [Evaluation; 2])>,
+    /// The curve in the plan's order, then those in random orders; with the plan's order.
+    pub refreshed: Option<(&'a BackfillOrder, &'a [Curve])>,
 }
 
 impl Evidence {
     /// Collects the evidence. The retrieval must have at least one evaluated query.
-    ///
-    /// `credible` is old->old and new->old on the gallery without its least credible items.
-    pub fn collect(
-        retrieval: &Retrieval,
-        credible: Option<&(Protocol, [Evaluation; 2])>,
-        dims: [usize; 2],
-        same_model: bool,
-        policy: &Policy,
-        seed: u64,
-    ) -> Self {
+    pub fn collect(stages: &Stages<'_>, policy: &Policy, seed: u64) -> Self {
+        let Stages {
+            probe,
+            structure,
+            retrieval,
+            ..
+        } = *stages;
+        let primary = retrieval.primary;
         let intervals = Intervals::new(policy, seed);
         let identities = retrieval.protocol.query_identities();
+        let n_queries = identities.len();
         let pairing = |pairing: Pairing| retrieval.evaluations.get(&pairing);
         let old_old = pairing(Pairing::OLD_OLD).expect("old->old always exists");
-        let today = old_old.per_query(PRIMARY);
+        let today = old_old.per_query(primary);
         let cross = pairing(Pairing::NEW_OLD);
         let refreshed = pairing(Pairing::NEW_NEW);
-        let worth_values = refreshed.map(|new| difference(&new.per_query(PRIMARY), &today));
-        let change_values = cross.map(|cross| difference(&cross.per_query(PRIMARY), &today));
+        let worth_values = refreshed.map(|new| difference(&new.per_query(primary), &today));
         let worth = worth_values
             .as_ref()
             .map(|values| intervals.mean(values, &identities));
+        let slice_columns = policy
+            .slice_columns
+            .clone()
+            .unwrap_or_else(|| slices::known_columns(probe));
+        let members = slices::members(
+            probe,
+            structure,
+            &retrieval.protocol.query_items(),
+            &slice_columns,
+        );
+        let collected = cross.map(|cross| {
+            Collected::new(
+                &intervals,
+                policy,
+                &identities,
+                (old_old, cross, refreshed),
+                primary,
+                &members,
+                stages.refreshed,
+            )
+        });
         let counts = ClusterSums::new(&today, &identities);
-        Self {
-            n_queries: identities.len(),
+        let mut evidence = Self {
+            primary,
+            n_queries,
             n_query_identities: n_distinct(identities.clone()),
             dominant_share: stats::dominant_share(&counts),
-            dims,
-            same_model,
+            dims: stages.dims,
+            same_model: stages.same_model,
             assay: Assay::new(&intervals, &today, &identities, &retrieval.shuffled),
-            change: cross.zip(change_values.as_ref()).map(|(cross, values)| {
-                let optimistic = difference(
-                    &cross.per_query_optimistic(PRIMARY),
-                    &old_old.per_query_optimistic(PRIMARY),
-                );
-                let sums = ClusterSums::new(values, &identities);
-                Change {
-                    estimate: intervals.mean(values, &identities),
-                    optimistic: intervals.mean(&optimistic, &identities),
-                    identity_weighted: stats::identity_weighted_mean(&sums),
-                    resolvable_margin: stats::resolvable_margin(&sums, policy.alpha, POWER),
-                }
-            }),
+            change: None,
             worth,
-            gain: change_values
+            gain: None,
+            flips: None,
+            untestable_traffic: Vec::new(),
+            slice_columns,
+            slices: None,
+            refresh: None,
+            plan: None,
+            // Without any query left there is nothing to say.
+            change_without_least_credible: stages
+                .credible
+                .filter(|(kept, _)| !kept.queries().is_empty())
+                .map(|(protocol, [old_old, new_old])| {
+                    let change =
+                        difference(&new_old.per_query(primary), &old_old.per_query(primary));
+                    intervals.mean(&change, &protocol.query_identities())
+                }),
+        };
+        if let Some(found) = collected {
+            evidence.gain = worth_values
                 .as_ref()
-                .zip(worth_values.as_ref())
-                .and_then(|(change, worth)| {
+                .and_then(|worth| {
                     stats::ratio_estimate(
-                        &ClusterSums::new(change, &identities),
+                        &ClusterSums::new(&found.outcomes.change(), &identities),
                         &ClusterSums::new(worth, &identities),
                         intervals.level,
                         &intervals.bootstrap,
                     )
                 })
                 // A share of a loss would read as a gain.
-                .filter(|_| worth.is_some_and(|worth| worth.lower > 0.0)),
-            flips: cross.zip(change_values.as_ref()).map(|(cross, change)| {
-                Flips::new(&intervals, old_old, cross, refreshed, change, &identities)
+                .filter(|_| worth.is_some_and(|worth| worth.lower > 0.0));
+            evidence.untestable_traffic =
+                slices::untestable_traffic(&evidence.slice_columns, &found.slices, n_queries);
+            evidence.change = Some(found.change);
+            evidence.flips = Some(found.flips);
+            evidence.slices = Some(found.slices);
+            (evidence.refresh, evidence.plan) = found.refreshed.unzip();
+        }
+        evidence
+    }
+}
+
+/// The evidence that needs new->old.
+struct Collected {
+    outcomes: Outcomes,
+    change: Change,
+    flips: Flips,
+    slices: Vec<Slice>,
+    refreshed: Option<(Refresh, Plan)>,
+}
+
+impl Collected {
+    fn new(
+        intervals: &Intervals,
+        policy: &Policy,
+        identities: &[u32],
+        (old_old, new_old, new_new): (&Evaluation, &Evaluation, Option<&Evaluation>),
+        primary: Measure,
+        members: &[Members],
+        refreshed: Option<(&BackfillOrder, &[Curve])>,
+    ) -> Self {
+        let right = |evaluation: &Evaluation, q: usize| evaluation.rankings[q].first_rank() == 1;
+        let outcomes = Outcomes {
+            identities: identities.to_vec(),
+            today: old_old.per_query(primary),
+            after: new_old.per_query(primary),
+            flips: (0..identities.len())
+                .map(|q| Flip {
+                    old_old: right(old_old, q),
+                    after: right(new_old, q),
+                    new_new: new_new.map(|new_new| right(new_new, q)),
+                })
+                .collect(),
+        };
+        let optimistic = difference(
+            &new_old.per_query_optimistic(primary),
+            &old_old.per_query_optimistic(primary),
+        );
+        Self {
+            change: Change::new(intervals, &outcomes.change(), Some(&optimistic), identities),
+            flips: Flips::new(intervals, &outcomes),
+            slices: slices::test(members, &outcomes, None, policy, intervals),
+            refreshed: refreshed.map(|(order, curves)| {
+                let (planned, random) = curves
+                    .split_first()
+                    .expect("the curve in the plan's order comes first");
+                (
+                    Refresh::new(intervals, &outcomes, planned, random),
+                    backfill::plan(&outcomes, members, order, planned, policy, intervals),
+                )
             }),
-            // Without any query left there is nothing to say.
-            change_without_least_credible: credible
-                .filter(|(kept, _)| !kept.queries().is_empty())
-                .map(|(protocol, [old_old, new_old])| {
-                    let change =
-                        difference(&new_old.per_query(PRIMARY), &old_old.per_query(PRIMARY));
-                    intervals.mean(&change, &protocol.query_identities())
-                }),
+            outcomes,
         }
     }
 }
@@ -237,56 +330,6 @@ impl Assay {
             p_value: stats::permutation_p(old_old.value, shuffled),
             largest_margin: LARGEST_MARGIN_SHARE * (old_old.lower - mean),
             blind_share: stats::blind_share(n_distinct(identities.to_vec())),
-        }
-    }
-}
-
-impl Flips {
-    fn new(
-        intervals: &Intervals,
-        old_old: &Evaluation,
-        new_old: &Evaluation,
-        new_new: Option<&Evaluation>,
-        change: &[f64],
-        identities: &[u32],
-    ) -> Self {
-        let right = |evaluation: &Evaluation| -> Vec<bool> {
-            evaluation
-                .rankings
-                .iter()
-                .map(|ranking| ranking.first_rank() == 1)
-                .collect()
-        };
-        let refreshed = new_new.map(right);
-        let per_query: Vec<Flip> = right(old_old)
-            .into_iter()
-            .zip(right(new_old))
-            .enumerate()
-            .map(|(q, (old_old, new_old))| Flip {
-                old_old,
-                new_old,
-                new_new: refreshed.as_ref().map(|right| right[q]),
-            })
-            .collect();
-        let share = |hit: fn(Flip) -> bool| {
-            let hits: Vec<bool> = per_query.iter().map(|&flip| hit(flip)).collect();
-            stats::proportion_estimate(&hits, identities, Some(change), intervals.level)
-        };
-        let net: Vec<f64> = per_query
-            .iter()
-            .map(|flip| f64::from(flip.is_positive()) - f64::from(flip.is_negative()))
-            .collect();
-        let asymmetry_p = stats::sign_flip_test(
-            &ClusterSums::new(&net, identities).sum,
-            intervals.bootstrap.seed,
-            SIGN_FLIPS,
-        );
-        Self {
-            negative: share(Flip::is_negative),
-            positive: share(Flip::is_positive),
-            excess: refreshed.is_some().then(|| share(Flip::is_excess)),
-            asymmetry_p,
-            per_query,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The verdict: the first line of the table that matches (`docs/METRICS.md`, section 7).
 
+use crate::config::Policy;
+
 use super::evidence::Evidence;
 use super::{Check, CheckCode, CheckSeverity, CheckState, Judgement, Verdict};
 
 /// Decides. Line 1 (an error) never gets here.
-pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
+pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judgement {
     let state = |code: CheckCode| {
         checks
             .iter()
@@ -18,6 +20,8 @@ pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
     };
     let failed = |code| state(code) == CheckState::Fail;
     let gain_proven = evidence.worth.map(|worth| worth.lower > 0.0);
+    let primary = evidence.primary;
+    let beta_star = evidence.plan.as_ref().and_then(|plan| plan.beta_star);
     let no_gain = if gain_proven == Some(false) {
         " No gain from the upgrade is proven."
     } else {
@@ -65,24 +69,38 @@ pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
             6,
             Verdict::FullBackfill,
             format!(
-                "Searching the old gallery with new queries loses {:.4} mAP (at least {:.4}), more than the margin.{no_gain}",
-                -change.value, -change.upper
+                "Searching the old gallery with new queries loses {:.4} {primary} (at least {:.4}), more than the margin.{no_gain}{}",
+                -change.value,
+                -change.upper,
+                match beta_star {
+                    Some(beta) if beta < 1.0 => format!(
+                        " All gates pass from {:.0} % of the gallery re-embedded on.",
+                        100.0 * beta
+                    ),
+                    _ => String::new(),
+                }
             ),
         )
     } else if let Some(check) = gates().find(|check| check.state == CheckState::Fail) {
-        (
-            7,
-            Verdict::FullBackfill,
-            format!(
-                "The mean loss is {}, but one gate fails: {}.{no_gain}",
-                if state(CheckCode::CrossTestChange) == CheckState::Pass {
-                    "within the margin"
-                } else {
-                    "not settled"
-                },
-                check.message
+        let loss = match state(CheckCode::CrossTestChange) {
+            CheckState::Pass => "within the margin",
+            _ => "not settled",
+        };
+        let why = format!(
+            "The mean loss is {loss}, but one gate fails: {}.",
+            check.message
+        );
+        match beta_star {
+            Some(beta) if beta <= policy.max_partial => (
+                7,
+                Verdict::PartialBackfill,
+                format!(
+                    "{why} From {:.0} % of the gallery re-embedded on, every gate passes on queries that had no part in the order.",
+                    100.0 * beta
+                ),
             ),
-        )
+            _ => (7, Verdict::FullBackfill, format!("{why}{no_gain}")),
+        }
     } else if let Some(check) = gates().find(|check| check.state == CheckState::Unsettled) {
         let settles = check
             .settles
@@ -97,7 +115,7 @@ pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
         let change = evidence.change.map(|change| change.estimate);
         let proof = change.map_or(String::new(), |change| {
             format!(
-                " mAP changes by {:+.4} (at worst {:+.4}).",
+                " {primary} changes by {:+.4} (at worst {:+.4}).",
                 change.value, change.lower
             )
         });
@@ -116,6 +134,7 @@ pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
             .is_some_and(|change| change.estimate.lower > 0.0),
         gain_proven,
         next_steps: next_steps(verdict, rule, &checks),
+        waivers: Vec::new(),
         checks,
     }
 }
@@ -123,8 +142,8 @@ pub fn decide(evidence: &Evidence, checks: Vec<Check>) -> Judgement {
 fn worse_even_refreshed(evidence: &Evidence) -> String {
     let worth = evidence.worth.expect("a failed check has an estimate");
     format!(
-        "Even with a full backfill users lose {:.4} mAP (at least {:.4}) against today.",
-        -worth.value, -worth.upper
+        "Even with a full backfill users lose {:.4} {} (at least {:.4}) against today.",
+        -worth.value, evidence.primary, -worth.upper
     )
 }
 
@@ -134,9 +153,14 @@ fn next_steps(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
             "Send new queries to the old gallery; re-embed items as they change.".into(),
             "Keep this report with the deployment: it holds for this probe and these two models.".into(),
         ],
+        Verdict::PartialBackfill => vec![
+            "Re-embed the first rows of backfill.csv, up to the share named above, before new queries search.".into(),
+            "Re-embed the rest in the same order when it suits; every later share passed as well.".into(),
+        ],
         Verdict::FullBackfill if rule == 3 => vec![
             "Re-embed the whole gallery before new queries search it.".into(),
-            "If the new model is a Matryoshka one, set `dims` to the old dimension and audit again.".into(),
+            "To audit new->old, both models must give one dimension: set `dims` under [new] when the new model is a Matryoshka one, or append a projection to the old dimension to it.".into(),
+            "The what-if table says what a linear map onto the old space would recover.".into(),
         ],
         Verdict::FullBackfill => vec![
             "Re-embed the whole gallery before new queries search it.".into(),
@@ -149,20 +173,7 @@ fn next_steps(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
         Verdict::Inconclusive => checks
             .iter()
             .filter(|check| check.severity == CheckSeverity::Gate)
-            .filter_map(|check| Some(format!("{}: {}", code_name(check.code), check.settles.as_ref()?)))
+            .filter_map(|check| Some(format!("{}: {}", check.code, check.settles.as_ref()?)))
             .collect(),
-    }
-}
-
-/// The code as it stands in the JSON.
-pub fn code_name(code: CheckCode) -> &'static str {
-    match code {
-        CheckCode::AssaySensitivity => "assay-sensitivity",
-        CheckCode::QueryIdentities => "query-identities",
-        CheckCode::Dimensions => "dimensions",
-        CheckCode::UpgradeWorth => "upgrade-worth",
-        CheckCode::CrossTestChange => "cross-test-change",
-        CheckCode::ExcessFlips => "excess-flips",
-        CheckCode::NegativeFlips => "negative-flips",
     }
 }

@@ -1,17 +1,23 @@
 //! Puts the stages' outputs into the report's sections.
 
+mod backfill;
 mod findings;
 mod items;
+mod slices;
 mod structure;
+mod what_if;
 
 use crate::config::AuditConfig;
 use crate::domain::{Finding, FindingCode, Item, Measure, Pairing, Probe, Severity, Side, Source};
 use crate::embed::Embedded;
 use crate::judge::Judgement;
-use crate::judge::evidence::{Change, Evidence, Flips, Intervals, PRIMARY, difference};
+use crate::judge::backfill::BackfillOrder;
+use crate::judge::evidence::{Evidence, Intervals, difference};
+use crate::judge::outcomes::{Change, Flips};
 use crate::probe::ProbeSummary;
 use crate::retrieve::rank::{Hit, Ranking};
 use crate::retrieve::verification::Verification;
+use crate::retrieve::what_if::WhatIf;
 use crate::retrieve::{Evaluation, Retrieval, agreement};
 use crate::structure::{Consensus, Structure};
 
@@ -43,6 +49,10 @@ pub struct Stages<'a> {
     pub temperature: f64,
     /// Stage 4.
     pub retrieval: &'a Retrieval,
+    /// Stage 4, fitted maps; `None` where nothing could be fitted.
+    pub what_if: Option<&'a WhatIf>,
+    /// Stage 5, the order of the backfill; `None` where there is nothing to order.
+    pub order: Option<&'a BackfillOrder>,
     /// Stage 5, what was looked at.
     pub evidence: &'a Evidence,
     /// Stage 5, what follows.
@@ -53,8 +63,8 @@ pub struct Stages<'a> {
     pub run: RunSection,
 }
 
-/// The report and its per-item rows.
-pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
+/// The report and its tables.
+pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
     let tables = Tables::new(&stages);
     let report = AuditReport {
         schema_version: SCHEMA_VERSION,
@@ -67,6 +77,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
             gain_proven: stages.judgement.gain_proven,
             next_steps: stages.judgement.next_steps.clone(),
         },
+        primary: stages.evidence.primary,
         checks: stages.judgement.checks.clone(),
         findings: tables.findings(),
         old: model(stages.old),
@@ -84,7 +95,16 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
         upgrade_worth: stages.evidence.worth,
         structure: tables.structure(),
         worst_flips: tables.worst_flips(),
-        policy: stages.config.policy.clone(),
+        slices: tables.slices(),
+        refresh: tables.refresh(),
+        backfill: tables.backfill(),
+        what_if: tables.what_if(),
+        policy: PolicySection {
+            hash: stages.config.policy.hash(),
+            weakened: stages.config.policy.weakened(),
+            waivers: stages.judgement.waivers.clone(),
+            limits: stages.config.policy.clone(),
+        },
         settings: [
             &stages.config.settings,
             &stages.old.settings,
@@ -96,7 +116,11 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Vec<ItemRow>) {
         .collect(),
         run: stages.run.clone(),
     };
-    (report, tables.items())
+    let rows = Rows {
+        items: tables.items(),
+        backfill: tables.backfill_rows(),
+    };
+    (report, rows)
 }
 
 fn model(embedded: &Embedded) -> ModelSection {
@@ -133,18 +157,14 @@ struct Tables<'a> {
     intervals: Intervals,
     /// Identity of each evaluated query.
     identities: Vec<u32>,
-    /// Whether an identity has more than one sub-cluster.
-    is_split: Vec<bool>,
+    /// Names of the sub-clusters.
+    subcluster_names: Vec<String>,
 }
 
 impl<'a> Tables<'a> {
     fn new(stages: &'a Stages<'a>) -> Self {
-        let mut is_split = vec![false; stages.probe.identities.len()];
-        for subcluster in &stages.structure.subclusters {
-            is_split[subcluster.identity as usize] |= subcluster.index_in_identity > 0;
-        }
         Self {
-            is_split,
+            subcluster_names: stages.structure.subcluster_names(stages.probe),
             stages,
             intervals: Intervals::new(&stages.config.policy, stages.config.seed),
             identities: stages.retrieval.protocol.query_identities(),
@@ -165,20 +185,14 @@ impl<'a> Tables<'a> {
     }
 
     fn not_tested(&self) -> Vec<String> {
-        let same_dim = self.stages.evidence.dims[0] == self.stages.evidence.dims[1];
         let mut lines = Vec::new();
         if self.evaluation(Pairing::NEW_OLD).is_none() {
             lines.push("new->old: the models' dimensions differ".to_owned());
         }
         if self.evaluation(Pairing::NEW_NEW).is_none() {
             lines.push(
-                "new->new, upgrade worth and excess flips: gallery items have no input to embed with the new model"
+                "new->new, upgrade worth, excess flips, refreshes and a backfill plan: gallery items have no input to embed with the new model"
                     .to_owned(),
-            );
-        }
-        if same_dim {
-            lines.push(
-                "slices and partial refreshes of the gallery: not part of this version".to_owned(),
             );
         }
         lines
@@ -227,8 +241,10 @@ impl<'a> Tables<'a> {
         values: impl Fn(Measure) -> Vec<f64>,
         optimistic: impl Fn(Measure) -> Vec<f64>,
     ) -> Vec<MeasureRow> {
-        Measure::ALL
-            .into_iter()
+        let primary = self.stages.evidence.primary;
+        let others = Measure::ALL.into_iter().filter(|&other| other != primary);
+        std::iter::once(primary)
+            .chain(others)
             .map(|measure| MeasureRow {
                 measure: measure.to_string(),
                 estimate: self.intervals.mean(&values(measure), &self.identities),
@@ -359,7 +375,7 @@ fn flip_section(flips: &Flips) -> FlipSection {
         flips
             .per_query
             .iter()
-            .filter(|flip| flip.old_old == old && flip.new_old == new)
+            .filter(|flip| flip.old_old == old && flip.after == new)
             .count()
     };
     FlipSection {

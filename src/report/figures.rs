@@ -4,10 +4,12 @@ mod card;
 mod charts;
 mod drawing;
 mod lettering;
+mod refresh;
 
 pub use card::card;
 pub use charts::{credibility, decision, pairings, subclusters};
 pub use drawing::Drawing;
+pub use refresh::refresh;
 
 use super::view::{Tone, View};
 use lettering::Type;
@@ -31,6 +33,7 @@ const NEW: Color = (0x2a, 0x6f, 0xb0);
 const GOOD: Color = (0x1a, 0x7f, 0x4b);
 const BAD: Color = (0xb4, 0x23, 0x18);
 const UNSURE: Color = (0x9a, 0x67, 0x00);
+const NEW_PALE: Color = (0xe3, 0xee, 0xf8);
 const BAD_PALE: Color = (0xfb, 0xea, 0xe8);
 const UNSURE_PALE: Color = (0xfd, 0xf3, 0xdc);
 
@@ -39,6 +42,7 @@ pub fn all(view: &View, width: u32) -> Vec<(&'static str, Drawing)> {
     [
         ("decision", decision(view, width, charts::TEXT)),
         ("pairings", pairings(view, width)),
+        ("refresh", refresh(view, width)),
         ("subclusters", subclusters(view, width)),
         ("credibility", credibility(view, width)),
     ]

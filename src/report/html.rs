@@ -82,7 +82,13 @@ fn keep_pairings_whole(html: &str) -> String {
 /// Each figure for a page and for a telephone: a scaled-down SVG would have unreadable text.
 fn figures(view: &View) -> Result<Value, ReportError> {
     // Strict templates want every name, also of a figure without evidence.
-    let names = ["decision", "pairings", "subclusters", "credibility"];
+    let names = [
+        "decision",
+        "pairings",
+        "refresh",
+        "subclusters",
+        "credibility",
+    ];
     let mut entries: BTreeMap<&str, Value> = names.map(|name| (name, Value::from(()))).into();
     let narrow = figures::all(view, figures::NARROW);
     for ((name, wide), (_, narrow)) in figures::all(view, figures::WIDE).into_iter().zip(narrow) {

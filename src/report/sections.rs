@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Estimate, Finding, Setting};
-use crate::judge::{Check, Verdict};
+use crate::domain::{Estimate, Finding, Measure, Setting};
+use crate::judge::waivers::WaiverUse;
+use crate::judge::{Check, CheckState, Verdict};
 
 /// Version of the JSON's shape; raised when a field changes meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -15,6 +16,8 @@ pub struct AuditReport {
     pub schema_version: u32,
     /// The answer and why.
     pub verdict: VerdictSection,
+    /// The measure that decides.
+    pub primary: Measure,
     /// The checks, in the order of the verdict's table.
     pub checks: Vec<Check>,
     /// What was noticed beside the checks.
@@ -35,12 +38,21 @@ pub struct AuditReport {
     pub cka: Option<CkaSection>,
     /// W = M(new->new) - M(old->old); `None` when new->new was not tested.
     pub upgrade_worth: Option<Estimate>,
+    /// Identities, sub-clusters, cameras and manifest values on their own; `None` when new->old was not tested.
+    pub slices: Option<SliceSection>,
+    /// The gallery re-embedded step by step; `None` when new->old or new->new was not tested.
+    pub refresh: Option<RefreshSection>,
+    /// Which part of the gallery to re-embed first; `None` as for `refresh`.
+    pub backfill: Option<BackfillSection>,
+    /// What a fitted map of the new space onto the old one would recover; a diagnostic. `None` when nothing could be
+    /// fitted.
+    pub what_if: Option<WhatIfSection>,
     /// Sub-clusters, consensus and credibility of the old space.
     pub structure: StructureSection,
     /// The worst negative flips, worst first, at most 24.
     pub worst_flips: Vec<FlipExample>,
     /// The policy as it was used.
-    pub policy: crate::config::Policy,
+    pub policy: PolicySection,
     /// Every setting with its origin.
     pub settings: Vec<Setting>,
     /// What changes from run to run.
@@ -64,6 +76,19 @@ pub struct VerdictSection {
     pub gain_proven: Option<bool>,
     /// What to do next, one sentence each.
     pub next_steps: Vec<String>,
+}
+
+/// The policy and what was done to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicySection {
+    /// Hash of the limits: equal hashes, equal limits.
+    pub hash: String,
+    /// What is looser than the profile, one line each.
+    pub weakened: Vec<String>,
+    /// What became of each waiver.
+    pub waivers: Vec<WaiverUse>,
+    /// Every limit.
+    pub limits: crate::config::Policy,
 }
 
 /// One model.
@@ -309,6 +334,193 @@ pub struct ThresholdTransferRow {
     pub observed_frr: f64,
 }
 
+/// Parts of the queries on their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SliceSection {
+    /// Columns whose values are slices.
+    pub columns: Vec<SliceColumn>,
+    /// Queries from which a slice is tested.
+    pub min_queries: usize,
+    /// The tested slices, failing first, then by adjusted p, then by change; all of them.
+    pub tested: Vec<SliceRow>,
+    /// Number of slices with too few queries.
+    pub n_untestable: usize,
+    /// The largest of them, at most 50.
+    pub untestable: Vec<UntestableSlice>,
+}
+
+/// One column of slices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SliceColumn {
+    /// `identity`, `sub-cluster`, `camera` or a manifest column.
+    pub column: String,
+    /// Its slices that were tested.
+    pub tested: usize,
+    /// Its slices with too few queries.
+    pub untestable: usize,
+    /// Share of the queries that lie in none of its tested slices.
+    pub untestable_traffic: f64,
+}
+
+/// One tested slice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SliceRow {
+    /// `column=value`.
+    pub name: String,
+    /// Queries.
+    pub queries: usize,
+    /// Their identities.
+    pub identities: usize,
+    /// Its share of all queries.
+    pub share: f64,
+    /// Mean primary measure, old->old.
+    pub old_old: f64,
+    /// Mean primary measure, new->old.
+    pub new_old: f64,
+    /// new->old minus old->old; the interval is the slice's own, not corrected for their number.
+    pub change: Estimate,
+    /// p of "loses no more than the slice margin", not corrected.
+    pub p: f64,
+    /// The same, Holm-corrected over all tested slices.
+    pub p_holm: f64,
+    /// False-discovery rate at which it would be called a suspect (Benjamini and Hochberg).
+    pub q: f64,
+    /// True loss that this slice would show with power .8 after the correction.
+    pub minimum_detectable_loss: f64,
+    /// What follows for the check on slices.
+    pub state: CheckState,
+    /// q at most alpha: worth a look, proves nothing.
+    pub suspect: bool,
+}
+
+/// A slice with too few queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UntestableSlice {
+    /// `column=value`.
+    pub name: String,
+    /// Queries.
+    pub queries: usize,
+    /// Its share of all queries.
+    pub share: f64,
+}
+
+/// new->mixed(beta): a gallery of which the share beta is re-embedded by the new model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefreshSection {
+    /// The curve in the order of the backfill plan, beta rising from 0 to 1.
+    pub curve: Vec<RefreshPoint>,
+    /// Area under M(new->mixed(beta)) - M(old->old) over beta (trapezoids), plan's order.
+    pub area: f64,
+    /// Mean curve over random orders: M(new->mixed(beta)) - M(old->old) at the same betas.
+    pub random: Vec<f64>,
+    /// Random orders in the mean.
+    pub random_orders: usize,
+    /// Area under the mean random curve.
+    pub random_area: f64,
+    /// beta of the lowest point of the plan's curve.
+    pub worst_beta: f64,
+    /// beta of the lowest point of the mean random curve.
+    pub random_worst_beta: f64,
+}
+
+/// One point of the refresh curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RefreshPoint {
+    /// Share of the gallery that is re-embedded.
+    pub beta: f64,
+    /// Number of items that is.
+    pub items: usize,
+    /// M(new->mixed(beta)) - M(old->old).
+    pub change: Estimate,
+}
+
+/// Which part of the gallery to re-embed first, and how much of it is enough.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackfillSection {
+    /// The smallest share at which all gates pass on queries that did not fix the order; `None` when not even
+    /// the whole gallery passes.
+    pub beta_star: Option<f64>,
+    /// Largest share that counts as a partial backfill.
+    pub max_partial: f64,
+    /// Queries that fixed the order, and queries that tested it.
+    pub split: [usize; 2],
+    /// The shares tested, from 1 downwards, up to the first that did not pass.
+    pub steps: Vec<BackfillStep>,
+    /// Sub-clusters that come first in the order.
+    pub first_subclusters: Vec<String>,
+    /// Gallery items in the order of the plan; `backfill.csv` and `backfill.parquet` list them.
+    pub items: usize,
+    /// Money and hours, when `--gallery-size` is given.
+    pub cost: Option<CostSection>,
+}
+
+/// One share tested on the held-out queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackfillStep {
+    /// The share.
+    pub beta: f64,
+    /// M(new->mixed(beta)) - M(old->old) on the held-out queries.
+    pub change: Estimate,
+    /// Excess flips there.
+    pub excess_flips: Estimate,
+    /// Slices that fail there.
+    pub failing_slices: Vec<String>,
+    /// Whether all gates pass.
+    pub passes: bool,
+}
+
+/// What a fitted map would recover, on identities that it was not fitted on. Never reaches the verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhatIfSection {
+    /// Items the maps were fitted on.
+    pub fit_items: usize,
+    /// Queries they were tested on.
+    pub test_queries: usize,
+    /// Primary measure of old->old on the test queries.
+    pub old_old: f64,
+    /// Primary measure of new->old there; `None` when the dimensions differ.
+    pub new_old: Option<f64>,
+    /// One row a map.
+    pub maps: Vec<WhatIfRow>,
+}
+
+/// One map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhatIfRow {
+    /// `procrustes` (orthogonal) or `linear`.
+    pub map: String,
+    /// Primary measure of map(new)->old on the test queries.
+    pub mapped: f64,
+    /// The same minus old->old.
+    pub change: Estimate,
+}
+
+/// What skipping, a partial and a full backfill cost for the production gallery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CostSection {
+    /// Items of the production gallery.
+    pub gallery_size: u64,
+    /// Money a million items; `None` when not given.
+    pub cost_per_million: Option<f64>,
+    /// Items a second; `None` when not given.
+    pub throughput: Option<f64>,
+    /// Skip, partial (at beta*), full.
+    pub options: Vec<CostRow>,
+}
+
+/// One way to go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CostRow {
+    /// `skip`, `partial` or `full`.
+    pub option: String,
+    /// Items to re-embed.
+    pub items: u64,
+    /// Money.
+    pub cost: Option<f64>,
+    /// Hours.
+    pub hours: Option<f64>,
+}
+
 /// Sub-clusters, consensus and credibility.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StructureSection {
@@ -462,6 +674,34 @@ pub struct RunSection {
     pub from_cache: [usize; 2],
     /// See `from_cache`.
     pub embedded: [usize; 2],
+}
+
+/// The tables that are too long for the JSON.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    /// One a probe item, in the probe's order.
+    pub items: Vec<ItemRow>,
+    /// One a gallery item, in the order of the backfill plan; empty without a plan.
+    pub backfill: Vec<BackfillRow>,
+}
+
+/// One row of `backfill.csv` and `backfill.parquet`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackfillRow {
+    /// Place in the order, from 1.
+    pub place: u64,
+    /// Item id.
+    pub id: String,
+    /// Identity name.
+    pub identity: String,
+    /// Sub-cluster name.
+    pub subcluster: Option<String>,
+    /// Combined credibility of the old embedding.
+    pub credibility: Option<f64>,
+    /// The first share of the gallery whose re-embedding includes it.
+    pub beta: f64,
+    /// Whether it belongs to the part that beta* asks for; `None` without a beta*.
+    pub needed: Option<bool>,
 }
 
 /// One row of `items.parquet`.

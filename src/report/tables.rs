@@ -1,8 +1,10 @@
-//! items.parquet: one row an item.
+//! items.parquet, one row an item; backfill.parquet and backfill.csv, one row a gallery item in the plan's order.
 
-use polars::prelude::{Column, DataFrame, ParquetCompression, ParquetWriter, PolarsResult};
+use polars::prelude::{
+    Column, CsvWriter, DataFrame, ParquetCompression, ParquetWriter, PolarsResult, SerWriter,
+};
 
-use super::{ItemRow, ReportError};
+use super::{BackfillRow, ItemRow, ReportError};
 use crate::domain::{Pairing, Role};
 
 /// Renders the rows as a Parquet file, in their order.
@@ -46,13 +48,54 @@ fn write(items: &[ItemRow]) -> PolarsResult<Vec<u8>> {
     }
     columns.push(text("flip", |item| item.flip));
 
+    parquet(&mut DataFrame::new(items.len(), columns)?)
+}
+
+fn parquet(table: &mut DataFrame) -> PolarsResult<Vec<u8>> {
     let mut bytes = Vec::new();
     // One thread: the same rows must give the same bytes.
     ParquetWriter::new(&mut bytes)
         .with_compression(ParquetCompression::Snappy)
         .set_parallel(false)
-        .finish(&mut DataFrame::new(items.len(), columns)?)?;
+        .finish(table)?;
     Ok(bytes)
+}
+
+/// Renders the plan's rows as CSV and as Parquet, in their order.
+///
+/// Columns: `place` (u64, from 1), `id`, `identity`, `subcluster` (text), `credibility`, `beta` (f64), `needed`
+/// (boolean). Missing values are empty and null.
+///
+/// # Errors
+/// [`ReportError::Render`] when polars cannot write it.
+pub fn backfill_tables(rows: &[BackfillRow]) -> Result<[Vec<u8>; 2], ReportError> {
+    let render = || -> PolarsResult<[Vec<u8>; 2]> {
+        let mut table = backfill(rows)?;
+        let mut csv = Vec::new();
+        CsvWriter::new(&mut csv).finish(&mut table)?;
+        Ok([csv, parquet(&mut table)?])
+    };
+    render().map_err(ReportError::render("backfill.csv"))
+}
+
+fn backfill(rows: &[BackfillRow]) -> PolarsResult<DataFrame> {
+    let text = |name: &str, value: fn(&BackfillRow) -> Option<&str>| {
+        Column::new(name.into(), rows.iter().map(value).collect::<Vec<_>>())
+    };
+    let places: Vec<u64> = rows.iter().map(|row| row.place).collect();
+    let credibility: Vec<Option<f64>> = rows.iter().map(|row| row.credibility).collect();
+    let betas: Vec<f64> = rows.iter().map(|row| row.beta).collect();
+    let needed: Vec<Option<bool>> = rows.iter().map(|row| row.needed).collect();
+    let columns = vec![
+        Column::new("place".into(), places),
+        text("id", |row| Some(&row.id)),
+        text("identity", |row| Some(&row.identity)),
+        text("subcluster", |row| row.subcluster.as_deref()),
+        Column::new("credibility".into(), credibility),
+        Column::new("beta".into(), betas),
+        Column::new("needed".into(), needed),
+    ];
+    DataFrame::new(rows.len(), columns)
 }
 
 #[cfg(test)]
@@ -121,5 +164,26 @@ mod tests {
             items_parquet(&items).unwrap(),
             items_parquet(&items).unwrap()
         );
+    }
+
+    #[test]
+    fn the_plan_comes_back_in_its_order() {
+        let rows = sample::rows().backfill;
+        let [csv, parquet] = backfill_tables(&rows).unwrap();
+        let csv = String::from_utf8(csv).unwrap();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert_eq!(
+            lines[0],
+            "place,id,identity,subcluster,credibility,beta,needed"
+        );
+        assert_eq!(
+            lines[1],
+            "1,\"images/a, b.png\",1f365,1f365/1,0.25,0.05,true"
+        );
+        assert_eq!(lines[2], "2,images/noto__2195.png,2195,,,1.0,false");
+        let table = read(parquet);
+        assert_eq!(table.height(), rows.len());
+        let ids = table.column("id").unwrap().str().unwrap();
+        assert_eq!(ids.get(0), Some("images/a, b.png"));
     }
 }

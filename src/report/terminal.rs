@@ -38,6 +38,7 @@ impl Style {
     fn signs(self, text: &str) -> String {
         if self.ascii {
             text.replace('≥', ">=")
+                .replace('≤', "<=")
                 .replace('–', "-")
                 .replace('…', "...")
         } else {
@@ -97,7 +98,7 @@ pub fn summary(report: &AuditReport, out: &Path, style: Style) -> String {
     lines.extend(checks(&view, style));
     lines.push(String::new());
     if !view.pairing_bars.is_empty() {
-        lines.push("mAP by pairing, query->gallery".into());
+        lines.push(format!("{} by pairing, query->gallery", view.primary));
         for bar in &view.pairing_bars {
             lines.push(format!(
                 "  {:<9} {} {}  {}",
@@ -108,6 +109,9 @@ pub fn summary(report: &AuditReport, out: &Path, style: Style) -> String {
             ));
         }
         lines.push(String::new());
+    }
+    for note in view.backfill_notes.iter().take(1) {
+        lines.push(printable(note));
     }
     let counts: Vec<_> = view
         .counts

@@ -6,6 +6,7 @@
 pub mod format;
 
 mod evidence;
+mod gate;
 mod provenance;
 mod structure;
 mod top;
@@ -39,6 +40,8 @@ pub struct View {
     pub old: String,
     /// The new model's file name.
     pub new: String,
+    /// The measure that decides.
+    pub primary: String,
     /// The answer.
     pub headline: Headline,
     /// What could not be tested; shown first.
@@ -65,6 +68,24 @@ pub struct View {
     pub verification: Option<Table>,
     /// D for every measure, G and W.
     pub changes: Option<Table>,
+    /// What the tested slices cover.
+    pub slice_notes: Vec<String>,
+    /// The tested slices, failing first.
+    pub slices: Option<Table>,
+    /// Lowest points and areas of the refresh curve.
+    pub refresh_notes: Vec<String>,
+    /// The refresh curve, for its figure.
+    pub refresh: Option<Curve>,
+    /// The backfill plan in words.
+    pub backfill_notes: Vec<String>,
+    /// The shares that were tested.
+    pub backfill_steps: Option<Table>,
+    /// What each way costs.
+    pub costs: Option<Table>,
+    /// What a fitted map would recover.
+    pub what_if: Option<Table>,
+    /// What it was fitted and tested on.
+    pub what_if_note: String,
     /// CMC@1 flips.
     pub flips: Option<Flips>,
     /// The worst negative flips.
@@ -89,7 +110,11 @@ pub struct View {
     pub probe: Vec<Fact>,
     /// Items that could not be read.
     pub bad_items: Table,
-    /// The policy.
+    /// Profile and severities.
+    pub profile: Vec<Fact>,
+    /// Waivers and what became of them.
+    pub waivers: Option<Table>,
+    /// The policy's limits.
     pub policy: Vec<Fact>,
     /// Every setting with its origin.
     pub settings: Table,
@@ -171,7 +196,7 @@ pub struct CheckLine {
     /// Stable code.
     pub code: &'static str,
     /// What is checked, in words.
-    pub name: &'static str,
+    pub name: String,
     /// The value.
     pub value: String,
     /// Its interval, or nothing.
@@ -222,6 +247,27 @@ pub struct Bar {
     pub value: f64,
     /// The interval's ends, where there is one.
     pub ends: Option<(f64, f64)>,
+}
+
+/// A curve over the share of the gallery that is re-embedded.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Curve {
+    /// What it shows.
+    pub name: String,
+    /// Where its points lie, in [0, 1].
+    pub betas: Vec<f64>,
+    /// The points in the plan's order.
+    pub values: Vec<f64>,
+    /// Their intervals.
+    pub ends: Vec<(f64, f64)>,
+    /// The points of the mean over random orders.
+    pub random: Vec<f64>,
+    /// The floor.
+    pub limit: f64,
+    /// `floor -0.01`.
+    pub limit_text: String,
+    /// beta* and its name, when there is one.
+    pub beta_star: Option<(f64, String)>,
 }
 
 /// A table of text.
@@ -374,19 +420,33 @@ impl View {
             ),
             old: report.old.name.clone(),
             new: report.new.name.clone(),
+            primary: report.primary.to_string(),
             headline: top::headline(report),
             not_tested: report.verdict.not_tested.clone(),
-            cautions: top::cautions(report),
+            cautions: [gate::weakened(report), top::cautions(report)].concat(),
             decision: top::decision(report),
             next_steps: report.verdict.next_steps.clone(),
             counts: top::counts(report),
-            checks: report.checks.iter().map(top::check).collect(),
+            checks: report
+                .checks
+                .iter()
+                .map(|check| top::check(check, report.primary))
+                .collect(),
             findings: report.findings.iter().map(top::finding).collect(),
             assay: top::assay(report),
             pairing_bars: evidence::pairing_bars(report),
             pairings: evidence::pairings(report),
             verification: evidence::verification(report),
             changes: evidence::changes(report),
+            slice_notes: gate::slice_notes(report),
+            slices: gate::slices(report),
+            refresh_notes: gate::refresh_notes(report),
+            refresh: gate::refresh_curve(report),
+            backfill_notes: gate::backfill_notes(report),
+            backfill_steps: gate::backfill_steps(report),
+            costs: gate::costs(report),
+            what_if: gate::what_if(report),
+            what_if_note: gate::what_if_note(report),
             flips: evidence::flips(report),
             worst_flips: evidence::worst_flips(report, thumbnails),
             subclusters_note: structure::subclusters_note(report),
@@ -399,6 +459,8 @@ impl View {
             models: provenance::models(report),
             probe: provenance::probe(report),
             bad_items: provenance::bad_items(report),
+            profile: gate::profile(report),
+            waivers: gate::waivers(report),
             policy: provenance::policy(report),
             settings: provenance::settings(report),
             run: provenance::run(report),

@@ -4,13 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::view::View;
-use super::{
-    AuditReport, ItemRow, ReportError, figures, html, json, tables, thumbnails::Thumbnails,
-};
+use super::{AuditReport, ReportError, Rows, figures, html, json, tables, thumbnails::Thumbnails};
 use crate::interrupt::HalfWritten;
 
 const REPORT: &str = "report.json";
 const ITEMS: &str = "items.parquet";
+const BACKFILL: [&str; 2] = ["backfill.csv", "backfill.parquet"];
 
 /// A file of the report: its path inside the folder and its bytes.
 type Rendered = (String, Vec<u8>);
@@ -55,22 +54,27 @@ fn is_our_report(path: &Path) -> bool {
         .is_some_and(|head| (1..=super::SCHEMA_VERSION).contains(&head.schema_version))
 }
 
-/// Writes the report's folder: report.json, report.html, report.png, figures/ and items.parquet.
+/// Writes the report's folder: report.json, report.html, report.png, figures/, items.parquet and, with a
+/// plan, backfill.csv and backfill.parquet.
 ///
 /// An earlier report in its place is replaced as a whole; after an error it is as it was.
 ///
 /// # Errors
 /// As [`check_out`]; when a part cannot be rendered or the file system refuses.
-pub fn write(report: &AuditReport, items: &[ItemRow], out: &Path) -> Result<(), ReportError> {
+pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), ReportError> {
     check_out(out)?;
     let mut files = vec![(REPORT.to_owned(), json::to_json(report)?.into_bytes())];
     files.extend(render(report)?);
-    files.push((ITEMS.to_owned(), tables::items_parquet(items)?));
+    files.push((ITEMS.to_owned(), tables::items_parquet(&rows.items)?));
+    if !rows.backfill.is_empty() {
+        let tables = tables::backfill_tables(&rows.backfill)?;
+        files.extend(BACKFILL.map(str::to_owned).into_iter().zip(tables));
+    }
     replace_folder(&files, out)
 }
 
-/// Renders html, png and figures from a report.json again, into `out`; report.json and items.parquet go with
-/// them as they are.
+/// Renders html, png and figures from a report.json again, into `out`; report.json and the tables go with them
+/// as they are.
 ///
 /// # Errors
 /// As [`json::from_json`] and [`write()`].
@@ -100,9 +104,11 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
     check_out(out)?;
     let mut files = vec![(REPORT.to_owned(), text)];
     files.extend(rendered);
-    let items = own.join(ITEMS);
-    if items.is_file() {
-        files.push((ITEMS.to_owned(), read(&items)?));
+    for name in [ITEMS].into_iter().chain(BACKFILL) {
+        let table = own.join(name);
+        if table.is_file() {
+            files.push((name.to_owned(), read(&table)?));
+        }
     }
     replace_folder(&files, out)
 }
@@ -241,8 +247,8 @@ mod tests {
     fn the_folder_is_whole_and_the_same_twice() {
         let temp = tempfile::tempdir().unwrap();
         let [a, b] = ["deep/down/a", "b"].map(|name| temp.path().join(name));
-        write(&sample::skip(), &sample::items(), &a).unwrap();
-        write(&sample::skip(), &sample::items(), &b).unwrap();
+        write(&sample::skip(), &sample::rows(), &a).unwrap();
+        write(&sample::skip(), &sample::rows(), &b).unwrap();
         assert_eq!(names(&a), ALL);
         assert_eq!(files(&a), files(&b));
         // Nothing is left beside it.
@@ -253,9 +259,9 @@ mod tests {
     fn an_earlier_report_is_replaced_as_a_whole() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        write(&sample::skip(), &sample::items(), &out).unwrap();
+        write(&sample::skip(), &sample::rows(), &out).unwrap();
         std::fs::write(out.join("notes.txt"), "of the earlier one").unwrap();
-        write(&sample::dimensions(), &sample::items(), &out).unwrap();
+        write(&sample::dimensions(), &sample::rows(), &out).unwrap();
         let found = names(&out);
         assert!(
             !found
@@ -270,7 +276,7 @@ mod tests {
     fn other_peoples_folders_and_files_are_refused_and_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        let error = || write(&sample::skip(), &[], &out).unwrap_err();
+        let error = || write(&sample::skip(), &Rows::default(), &out).unwrap_err();
 
         std::fs::create_dir(&out).unwrap();
         std::fs::write(out.join("thesis.tex"), "mine").unwrap();
@@ -287,7 +293,7 @@ mod tests {
 
         std::fs::remove_dir_all(&out).unwrap();
         std::fs::create_dir(&out).unwrap();
-        write(&sample::skip(), &[], &out).unwrap();
+        write(&sample::skip(), &Rows::default(), &out).unwrap();
 
         std::fs::remove_dir_all(&out).unwrap();
         std::fs::write(&out, "a file").unwrap();
@@ -304,16 +310,21 @@ mod tests {
     fn an_error_leaves_the_earlier_report_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        write(&sample::skip(), &sample::items(), &out).unwrap();
+        write(&sample::skip(), &sample::rows(), &out).unwrap();
         let before = files(&out);
         let mut broken = sample::full();
         broken.assay.p_value = f64::NAN;
         assert!(
-            matches!(write(&broken, &[], &out), Err(ReportError::NotFinite { field }) if field == "p_value")
+            matches!(write(&broken, &Rows::default(), &out), Err(ReportError::NotFinite { field }) if field == "p_value")
         );
         assert_eq!(files(&out), before);
         // A path that runs through a file cannot be made.
-        let error = write(&sample::full(), &[], &out.join("report.json/inside")).unwrap_err();
+        let error = write(
+            &sample::full(),
+            &Rows::default(),
+            &out.join("report.json/inside"),
+        )
+        .unwrap_err();
         assert!(matches!(error, ReportError::Io { .. }), "{error}");
         assert_eq!(files(&out), before);
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
@@ -323,7 +334,7 @@ mod tests {
     fn rendering_again_gives_the_same_files() {
         let temp = tempfile::tempdir().unwrap();
         let [first, again] = ["first", "again"].map(|name| temp.path().join(name));
-        write(&sample::skip(), &sample::items(), &first).unwrap();
+        write(&sample::skip(), &sample::rows(), &first).unwrap();
         let before = files(&first);
         let json = first.join("report.json");
 

@@ -40,19 +40,27 @@ pub struct PackedGallery {
 impl PackedGallery {
     /// Packs the embeddings of `items`; each must have one.
     pub fn new(embeddings: &Embeddings, items: &[usize]) -> Self {
-        let dim = embeddings.dim();
-        let mut panels = vec![0.0; items.len().div_ceil(LANES) * LANES * dim];
-        for (position, &item) in items.iter().enumerate() {
-            let row = embeddings
-                .get(item)
-                .expect("the caller lists only items with an embedding");
+        Self::concatenated(&[embeddings], items)
+    }
+
+    /// Packs the embeddings of `items` by each model, one gallery after the other; all of one dimension. A row of
+    /// scores then holds the items' scores by the first model, then those by the next.
+    pub fn concatenated(models: &[&Embeddings], items: &[usize]) -> Self {
+        let dim = models[0].dim();
+        let n = models.len() * items.len();
+        let mut panels = vec![0.0; n.div_ceil(LANES) * LANES * dim];
+        let rows = models
+            .iter()
+            .flat_map(|embeddings| items.iter().map(move |&item| embeddings.get(item)));
+        for (position, row) in rows.enumerate() {
+            let row = row.expect("the caller lists only items with an embedding");
             let (panel, lane) = (position / LANES, position % LANES);
             for (d, &value) in row.iter().enumerate() {
                 panels[(panel * dim + d) * LANES + lane] = value;
             }
         }
         Self {
-            items: items.to_vec(),
+            items: items.repeat(models.len()),
             dim,
             panels,
         }

@@ -7,6 +7,10 @@ use rayon::prelude::*;
 
 use super::{normal_cdf, normal_quantile, ratio_of_sums};
 
+/// A share of replicates is read off only with this many on both sides: its relative error is then below
+/// 1/sqrt(20), .05 on the scale of a normal deviate at one in a thousand.
+const RESOLVED: usize = 20;
+
 /// How identities are resampled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bootstrap {
@@ -27,34 +31,22 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    /// BCa ends of sum(a) / sum(b) at the two-sided `level`, resampling the index of both.
+    /// The bootstrap distribution of sum(a) / sum(b), resampling the index of both.
     ///
-    /// Needs at least two identities. Replicates whose denominator is 0 have no value and are left out.
-    pub(super) fn bca(&self, a: &[f64], b: &[f64], level: f64) -> (f64, f64) {
-        let value = ratio_of_sums(a, b);
-        let mut replicates = self.replicates_of(a, b);
-        replicates.retain(|r| r.is_finite());
-        if replicates.is_empty() {
-            return (f64::NEG_INFINITY, f64::INFINITY);
+    /// Needs at least two identities. Replicates whose denominator is 0 have no value and are left out; `None`
+    /// when none is left.
+    pub(super) fn bca(&self, a: &[f64], b: &[f64]) -> Option<Bca> {
+        let mut sorted = self.replicates_of(a, b);
+        sorted.retain(|r| r.is_finite());
+        if sorted.is_empty() {
+            return None;
         }
-        replicates.sort_unstable_by(f64::total_cmp);
-
-        let correction = bias_correction(&replicates, value);
-        let acceleration = acceleration(a, b);
-        let end = |p: f64| {
-            let z = correction + normal_quantile(p);
-            let shrink = 1.0 - acceleration * z;
-            // Past its pole the transformation has no meaning; its limit is the most extreme replicate.
-            let share = if shrink > 0.0 {
-                normal_cdf(correction + z / shrink)
-            } else if z > 0.0 {
-                1.0
-            } else {
-                0.0
-            };
-            quantile(&replicates, share)
-        };
-        (end(0.5 - level / 2.0), end(0.5 + level / 2.0))
+        sorted.sort_unstable_by(f64::total_cmp);
+        Some(Bca {
+            correction: bias_correction(&sorted, ratio_of_sums(a, b)),
+            acceleration: acceleration(a, b),
+            sorted,
+        })
     }
 
     /// Replicate values of sum(a) / sum(b), in replicate order.
@@ -78,6 +70,60 @@ impl Bootstrap {
                 sum_a / sum_b
             })
             .collect()
+    }
+}
+
+/// A bootstrap distribution with Efron's two corrections.
+pub(super) struct Bca {
+    /// Replicates, ascending, all finite.
+    sorted: Vec<f64>,
+    /// z0, the bias correction.
+    correction: f64,
+    /// a, the acceleration.
+    acceleration: f64,
+}
+
+impl Bca {
+    /// The end at the nominal deviate `z` (-1.645 for Efron's lower 5 % end): the replicates' quantile at
+    /// Phi(z0 + (z0 + z) / (1 - a (z0 + z))).
+    pub(super) fn end(&self, z: f64) -> f64 {
+        let z = self.correction + z;
+        let shrink = 1.0 - self.acceleration * z;
+        // Past its pole the transformation has no meaning; its limit is the most extreme replicate.
+        let share = if shrink > 0.0 {
+            normal_cdf(self.correction + z / shrink)
+        } else if z > 0.0 {
+            1.0
+        } else {
+            0.0
+        };
+        quantile(&self.sorted, share)
+    }
+
+    /// The nominal deviate whose [`Bca::end`] lies on `limit`; infinite when none or every end is short of it.
+    ///
+    /// `far` gives the normal deviate of the bootstrap distribution at the limit (Phi of it is the share of
+    /// replicates below) where fewer than [`RESOLVED`] replicates lie beyond.
+    pub(super) fn deviate(&self, limit: f64, far: impl FnOnce() -> f64) -> f64 {
+        let n = self.sorted.len();
+        let below = self.sorted.partition_point(|&r| r < limit);
+        let not_above = self.sorted.partition_point(|&r| r <= limit);
+        let w = if not_above < RESOLVED || n - below < RESOLVED {
+            far()
+        } else {
+            // Ties count half, as in the bias correction.
+            normal_quantile(0.5 * (below + not_above) as f64 / n as f64)
+        } - self.correction;
+        // Inverts the transformation of `end`: w = y / (1 - a y) with y = z0 + z.
+        let grow = 1.0 + self.acceleration * w;
+        if grow <= 0.0 {
+            // Past the pole.
+            w.signum() * f64::INFINITY
+        } else if w.is_infinite() && self.acceleration != 0.0 {
+            self.acceleration.recip() - self.correction
+        } else {
+            w / grow - self.correction
+        }
     }
 }
 

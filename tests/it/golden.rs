@@ -104,7 +104,7 @@ impl Golden {
     fn retrieve(&self, probe: &Probe) -> Retrieval {
         let digests = vec![None; self.labels.len()];
         let (old, new) = (matrix(&self.old), matrix(&self.new));
-        retrieve(probe, &digests, &old, &new, Similarity::Cosine, 0).expect("finite")
+        retrieve(probe, &digests, &old, &new, Similarity::Cosine, None, 0).expect("finite")
     }
 }
 

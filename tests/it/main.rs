@@ -8,4 +8,5 @@ mod golden;
 mod properties;
 mod qrels;
 mod run;
+mod simulations;
 mod synthetic;

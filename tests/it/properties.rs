@@ -117,7 +117,7 @@ fn run(space: &Space) -> Retrieval {
     });
     let digests = vec![None; n];
     let (old, new) = (embeddings(&space.old), embeddings(&space.new));
-    retrieve(&probe, &digests, &old, &new, Similarity::Cosine, 7).expect("finite")
+    retrieve(&probe, &digests, &old, &new, Similarity::Cosine, None, 7).expect("finite")
 }
 
 /// Grades in the order of one query's ranking, by sorting: of equal scores the less relevant first, or last.

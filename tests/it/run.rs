@@ -103,6 +103,18 @@ impl Audit {
             .unwrap_or_else(|| panic!("no {code}"))
     }
 
+    /// Names of the failing slices, sorted.
+    pub fn failing_slices(&self) -> Vec<&str> {
+        let slices = self.report["slices"]["tested"].as_array().expect("slices");
+        let mut names: Vec<&str> = slices
+            .iter()
+            .filter(|slice| slice["state"] == "fail")
+            .map(|slice| slice["name"].as_str().expect("a name"))
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Codes of the findings.
     pub fn findings(&self) -> Vec<&str> {
         let findings = self.report["findings"].as_array().expect("findings");

@@ -63,8 +63,12 @@ impl Tables<'_> {
         for (query, item) in self.query_items().enumerate() {
             query_of_item[item] = Some(query);
         }
-        let precisions =
-            Pairing::ALL.map(|pairing| Some(self.evaluation(pairing)?.per_query(PRIMARY)));
+        let precisions = Pairing::ALL.map(|pairing| {
+            Some(
+                self.evaluation(pairing)?
+                    .per_query(Measure::MeanAveragePrecision),
+            )
+        });
         (0..probe.items.len())
             .map(|i| {
                 let item = &probe.items[i];

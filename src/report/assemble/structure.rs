@@ -17,8 +17,12 @@ impl Tables<'_> {
                 queries[index as usize].push(query);
             }
         }
-        let values = [Pairing::OLD_OLD, Pairing::NEW_OLD]
-            .map(|pairing| Some(self.evaluation(pairing)?.per_query(PRIMARY)));
+        let values = [Pairing::OLD_OLD, Pairing::NEW_OLD].map(|pairing| {
+            Some(
+                self.evaluation(pairing)?
+                    .per_query(self.stages.evidence.primary),
+            )
+        });
         let mut rows: Vec<SubClusterRow> = queries
             .iter()
             .enumerate()
@@ -33,7 +37,11 @@ impl Tables<'_> {
         rows.truncate(SUBCLUSTERS);
         StructureSection {
             n_subclusters: structure.subclusters.len(),
-            n_split_identities: self.is_split.iter().filter(|&&split| split).count(),
+            n_split_identities: structure
+                .split_identities(self.stages.probe)
+                .iter()
+                .filter(|&&split| split)
+                .count(),
             stability: structure.stability,
             subclusters: rows,
             consensus: consensus_section(self.stages.consensus, self.stages.temperature),
@@ -42,13 +50,7 @@ impl Tables<'_> {
     }
 
     pub(super) fn subcluster_name(&self, index: u32) -> String {
-        let subcluster = &self.stages.structure.subclusters[index as usize];
-        let identity = &self.stages.probe.identities[subcluster.identity as usize];
-        if self.is_split[subcluster.identity as usize] {
-            format!("{identity}/{}", subcluster.index_in_identity + 1)
-        } else {
-            identity.clone()
-        }
+        self.subcluster_names[index as usize].clone()
     }
 
     /// `queries` are the sub-cluster's; `values` the primary measure of all queries, old->old and new->old.

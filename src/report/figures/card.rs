@@ -59,7 +59,8 @@ pub fn card(view: &View) -> Drawing {
     match charts::decision(view, (RIGHT - LEFT) as u32 + 28, 16.0) {
         Some(chart) => card.place(chart, (LEFT - 14.0, top + 10.0)),
         None => {
-            let text = "D = mAP(new->old) - mAP(old->old) was not tested.";
+            let primary = &view.primary;
+            let text = format!("D = {primary}(new->old) - {primary}(old->old) was not tested.");
             card.text(
                 (LEFT, top + 80.0),
                 text,
@@ -90,7 +91,7 @@ pub fn card(view: &View) -> Drawing {
 
 /// mAP of the pairings, one line each: tighter than the chart of the page.
 fn pairing_rows(view: &View, width: u32) -> Drawing {
-    let mut drawing = Drawing::new(width, 150, "mAP by pairing");
+    let mut drawing = Drawing::new(width, 150, format!("{} by pairing", view.primary));
     let (from, to) = (252.0, f64::from(width) - 208.0);
     for (index, bar) in view.pairing_bars.iter().enumerate() {
         let top = 38.0 * index as f64;

@@ -7,24 +7,28 @@ use crate::report::view::{Bar, View, format};
 
 /// Text sizes: values and names; notes and ticks.
 pub const TEXT: f64 = 13.0;
-const SMALL: f64 = 11.5;
+pub const SMALL: f64 = 11.5;
 
 /// A linear axis from values to page pixels.
-struct Axis {
-    low: f64,
-    high: f64,
-    left: f64,
-    right: f64,
+pub struct Axis {
+    /// Value at `left`.
+    pub low: f64,
+    /// Value at `right`.
+    pub high: f64,
+    /// Page pixel of `low`.
+    pub left: f64,
+    /// Page pixel of `high`.
+    pub right: f64,
 }
 
 impl Axis {
-    fn x(&self, value: f64) -> f64 {
+    pub fn x(&self, value: f64) -> f64 {
         let share = (value.clamp(self.low, self.high) - self.low) / (self.high - self.low);
         self.left + share * (self.right - self.left)
     }
 
     /// Multiples of 1, 2 or 5 times a power of ten, at most `most` steps on the axis.
-    fn ticks(&self, most: f64) -> Vec<f64> {
+    pub fn ticks(&self, most: f64) -> Vec<f64> {
         let rough = (self.high - self.low) / most;
         let power = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0]
@@ -37,7 +41,7 @@ impl Axis {
         (first..=last).map(|index| index as f64 * step).collect()
     }
 
-    fn draw_ticks(&self, drawing: &mut Drawing, y: f64, most: f64, size: f64) {
+    pub fn draw_ticks(&self, drawing: &mut Drawing, y: f64, most: f64, size: f64) {
         drawing.line(&[(self.left, y), (self.right, y)], 1.0, RULE);
         for tick in self.ticks(most) {
             let x = self.x(tick);
@@ -142,7 +146,10 @@ pub fn pairings(view: &View, width: u32) -> Option<Drawing> {
     let mut drawing = Drawing::new(
         width,
         height as u32,
-        described("mAP by pairing, query->gallery", bars),
+        described(
+            &format!("{} by pairing, query->gallery", view.primary),
+            bars,
+        ),
     );
     let axis = Axis {
         low: 0.0,
@@ -211,8 +218,11 @@ pub fn subclusters(view: &View, width: u32) -> Option<Drawing> {
     }
     let row_height = 24.0;
     let bottom = 8.0 + row_height * bars.len() as f64;
-    let title = "change of mAP, new->old minus old->old, worst sub-clusters";
-    let mut drawing = Drawing::new(width, (bottom + 28.0) as u32, described(title, bars));
+    let title = format!(
+        "change of {}, new->old minus old->old, worst sub-clusters",
+        view.primary
+    );
+    let mut drawing = Drawing::new(width, (bottom + 28.0) as u32, described(&title, bars));
     let (name_width, value_width) = if width >= 500 {
         (210.0, 74.0)
     } else {

@@ -123,7 +123,7 @@ pub fn changes(report: &AuditReport) -> Option<Table> {
     let signed = |estimate: &Estimate| estimate_cell(estimate, change).tone(change_tone(estimate));
     if let Some(worth) = &report.upgrade_worth {
         row(
-            "W, mAP",
+            &format!("W, {}", report.primary),
             signed(worth),
             "new->new minus old->old: what a full backfill buys",
         );
@@ -144,12 +144,12 @@ pub fn changes(report: &AuditReport) -> Option<Table> {
             row(&format!("D, {measure}"), signed(estimate), reads);
         }
         row(
-            "D, mAP, ties favour the query",
+            &format!("D, {}, ties favour the query", report.primary),
             Cell::number(change(compatibility.change_optimistic)),
             "differs from D only where scores tie",
         );
         row(
-            "D, mAP, identities weighted equally",
+            &format!("D, {}, identities weighted equally", report.primary),
             Cell::number(change(compatibility.change_identity_weighted)),
             "shows whether large identities carry D",
         );

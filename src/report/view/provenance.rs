@@ -111,10 +111,22 @@ pub fn bad_items(report: &AuditReport) -> Table {
 }
 
 pub fn policy(report: &AuditReport) -> Vec<Fact> {
-    let policy = &report.policy;
+    let policy = &report.policy.limits;
     vec![
-        Fact::new("margin on mAP, absolute", plain(policy.margin)),
+        Fact::new(
+            format!("margin on {}, absolute", report.primary),
+            plain(policy.margin),
+        ),
         Fact::new("one-sided error of each bound (alpha)", plain(policy.alpha)),
+        Fact::new("loss of a slice, at most", plain(policy.slice_margin)),
+        Fact::new(
+            "loss while the gallery is refreshed, at most",
+            plain(policy.refresh_margin),
+        ),
+        Fact::new(
+            "share of the gallery of a partial backfill, at most",
+            percent(policy.max_partial),
+        ),
         Fact::new("excess flips, at most", percent(policy.excess_flips)),
         Fact::new(
             "negative flips, at most",

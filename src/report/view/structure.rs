@@ -30,9 +30,10 @@ fn subcluster_change(row: &SubClusterRow) -> Option<f64> {
 }
 
 pub fn subclusters(report: &AuditReport) -> Table {
+    let change_of = format!("change, {}", report.primary);
     let mut table = Table::new([
         "sub-cluster",
-        "change, mAP",
+        &change_of,
         "old->old",
         "new->old",
         "queries",

@@ -2,8 +2,8 @@
 
 use super::format::{change, count, counted, interval, measure, p_value, percent, plain};
 use super::{CheckLine, Decision, Fact, FindingLine, Headline, Tone};
-use crate::domain::{Finding, FindingCode, IntervalMethod, Severity};
-use crate::judge::verdict::code_name;
+use crate::domain::{Finding, FindingCode, IntervalMethod, Measure, Severity};
+use crate::judge::checks::{change_name, worth_name};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::AuditReport;
 
@@ -14,6 +14,11 @@ pub fn headline(report: &AuditReport) -> Headline {
             "Skip the backfill",
             "New queries may search the old gallery as it is.",
             Tone::Good,
+        ),
+        Verdict::PartialBackfill => (
+            "Partial backfill first",
+            "New queries may search the old gallery once the named part of it is re-embedded.",
+            Tone::Bad,
         ),
         Verdict::FullBackfill => (
             "Full backfill first",
@@ -83,7 +88,7 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         CheckState::NotTested => "Not tested.",
     };
     Some(Decision {
-        name: "D = mAP(new->old) - mAP(old->old)".into(),
+        name: change_name(report.primary),
         value_text: change(estimate.value),
         interval_text: interval(&estimate, change),
         interval_note: format!(
@@ -128,8 +133,9 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
     let assay = &report.assay;
     let mut lines = vec![
         format!(
-            "Labels shuffled {} times, old->old mAP is {} on average (p {}): {}.",
+            "Labels shuffled {} times, old->old {} is {} on average (p {}): {}.",
             count(assay.permutations),
+            report.primary,
             measure(assay.shuffled),
             p_value(assay.p_value),
             if assay.can_judge {
@@ -145,9 +151,10 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
     ];
     if let Some(resolvable) = assay.resolvable_margin {
         lines.push(format!(
-            "Resolvable margin: a loss of {} mAP would be found with power .8 (one-sided {}).",
+            "Resolvable margin: a loss of {} {} would be found with power .8 (one-sided {}).",
             measure(resolvable),
-            plain(report.policy.alpha)
+            report.primary,
+            plain(report.policy.limits.alpha)
         ));
     }
     lines.push(format!(
@@ -157,23 +164,28 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
     lines
 }
 
-pub fn check(check: &Check) -> CheckLine {
+pub fn check(check: &Check, primary: Measure) -> CheckLine {
     let (state, mark, tone) = state(check.state);
-    let number: fn(f64) -> String = match check.code {
-        CheckCode::UpgradeWorth | CheckCode::CrossTestChange => change,
-        CheckCode::ExcessFlips | CheckCode::NegativeFlips => percent,
-        CheckCode::AssaySensitivity => measure,
-        CheckCode::Dimensions | CheckCode::QueryIdentities => plain,
+    let (number, limit_number): (fn(f64) -> String, fn(f64) -> String) = match check.code {
+        CheckCode::UpgradeWorth
+        | CheckCode::CrossTestChange
+        | CheckCode::BctCriterion
+        | CheckCode::Refresh => (change, plain),
+        CheckCode::ExcessFlips
+        | CheckCode::NegativeFlips
+        | CheckCode::UntestableTraffic
+        | CheckCode::BlindShare
+        | CheckCode::ThresholdFar
+        | CheckCode::ThresholdFrr => (percent, percent),
+        CheckCode::AssaySensitivity => (measure, plain),
+        CheckCode::Dimensions | CheckCode::QueryIdentities | CheckCode::Slices => (plain, plain),
     };
     let relation = match (check.code, check.safe_side) {
         (CheckCode::Dimensions, _) => "=",
         (CheckCode::AssaySensitivity | CheckCode::QueryIdentities, _) => "≥",
+        (CheckCode::UntestableTraffic | CheckCode::BlindShare | CheckCode::Slices, _) => "≤",
         (_, SafeSide::Above) => ">",
         (_, SafeSide::Below) => "<",
-    };
-    let limit_number: fn(f64) -> String = match check.code {
-        CheckCode::ExcessFlips | CheckCode::NegativeFlips => percent,
-        _ => plain,
     };
     let value = check
         .estimate
@@ -184,16 +196,33 @@ pub fn check(check: &Check) -> CheckLine {
         detail.push(check.message.clone());
     }
     detail.extend(check.settles.clone());
+    detail.extend(
+        check
+            .waived
+            .as_ref()
+            .map(|reason| format!("waived: {reason}")),
+    );
     CheckLine {
-        code: code_name(check.code),
+        code: check.code.name(),
         name: match check.code {
-            CheckCode::AssaySensitivity => "Probe can judge: largest margin",
-            CheckCode::QueryIdentities => "Query identities",
-            CheckCode::Dimensions => "Dimensions, new model",
-            CheckCode::UpgradeWorth => "W = mAP(new->new) - mAP(old->old)",
-            CheckCode::CrossTestChange => "D = mAP(new->old) - mAP(old->old)",
-            CheckCode::ExcessFlips => "Excess flips (right old->old and new->new, wrong new->old)",
-            CheckCode::NegativeFlips => "Negative flips (right old->old, wrong new->old)",
+            CheckCode::AssaySensitivity => "Probe can judge: largest margin".into(),
+            CheckCode::QueryIdentities => "Query identities".into(),
+            CheckCode::Dimensions => "Dimensions, new model".into(),
+            CheckCode::UpgradeWorth => worth_name(primary),
+            CheckCode::CrossTestChange => change_name(primary),
+            CheckCode::BctCriterion => format!("{}: an improvement", change_name(primary)),
+            CheckCode::ExcessFlips => {
+                "Excess flips (right old->old and new->new, wrong new->old)".into()
+            }
+            CheckCode::NegativeFlips => "Negative flips (right old->old, wrong new->old)".into(),
+            CheckCode::Slices => "Slices proven to lose more than the slice margin".into(),
+            CheckCode::UntestableTraffic => "Queries in no testable slice".into(),
+            CheckCode::Refresh => {
+                format!("{primary}(new->mixed) - {primary}(old->old), the worst share refreshed")
+            }
+            CheckCode::ThresholdFar => "False accepts of new->old at the old threshold".into(),
+            CheckCode::ThresholdFrr => "Rise of false rejects at the old threshold".into(),
+            CheckCode::BlindShare => "Identities that could collapse unseen".into(),
         },
         value: value.map_or_else(|| "-".to_owned(), number),
         interval: check
@@ -213,6 +242,7 @@ pub fn check(check: &Check) -> CheckLine {
         severity: match check.severity {
             CheckSeverity::Gate => "gate",
             CheckSeverity::Warn => "warn",
+            CheckSeverity::Off => "off",
         },
         detail: detail.join("; "),
     }
@@ -256,5 +286,6 @@ fn method(method: IntervalMethod) -> &'static str {
         IntervalMethod::BcaByIdentity => "BCa bootstrap by identity",
         IntervalMethod::LinearisedT => "linearised t by identity",
         IntervalMethod::KornGraubard => "Korn-Graubard",
+        IntervalMethod::ModeratedT => "moderated t by query",
     }
 }

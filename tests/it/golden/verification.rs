@@ -58,7 +58,7 @@ fn verification_agrees_with_scikit_learn() {
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (golden.rows(&golden.old), golden.rows(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, 0).expect("finite");
+    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, None, 0).expect("finite");
     assert_eq!(golden.expected.len(), 2);
     for (name, theirs) in &golden.expected {
         let ours = &found.verifications[&pairing_named(name)];
@@ -89,7 +89,7 @@ fn threshold_transfer_agrees_with_scikit_learn() {
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (golden.rows(&golden.old), golden.rows(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, 0).expect("finite");
+    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, None, 0).expect("finite");
     let bootstrap = Bootstrap {
         replicates: 500,
         seed: 1,

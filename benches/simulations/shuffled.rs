@@ -1,0 +1,126 @@
+//! Labels that say nothing: whole audits in memory, from embeddings to verdict.
+
+use ndarray::Array2;
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use compat_audit::config::{Policy, Similarity};
+use compat_audit::domain::{Embeddings, Item, Modality, Probe, Role, Source};
+use compat_audit::judge::evidence::Evidence;
+use compat_audit::judge::{Verdict, judge};
+use compat_audit::retrieve::retrieve;
+
+use super::draw::{gaussian, stream};
+use super::tally::tally;
+
+const RUNS: u64 = 500;
+
+const IDENTITIES: usize = 40;
+const ITEMS_EACH: usize = 5;
+const DIM: usize = 16;
+
+/// What the new model is to the old one.
+#[derive(Clone, Copy)]
+enum NewModel {
+    /// The same space with a little noise: would pass with right labels.
+    Compatible,
+    /// Unrelated embeddings of the same structure, as after a rotation.
+    Incompatible,
+    /// Noise alone.
+    Broken,
+}
+
+pub fn print() {
+    println!(
+        "Whole audits of {IDENTITIES} identities of {ITEMS_EACH} items, dimension {DIM}: per cent of {RUNS} runs with the verdict\n\
+         skip-backfill, with its 95 % Monte-Carlo interval. A share of the labels is shuffled among the items.\n"
+    );
+    println!("| new model | no label shuffled | 80 % shuffled | all shuffled |");
+    println!("| --- | --- | --- | --- |");
+    for (model, name) in [
+        (NewModel::Compatible, "compatible"),
+        (NewModel::Incompatible, "incompatible"),
+        (NewModel::Broken, "noise"),
+    ] {
+        let skips = [0.0, 0.8, 1.0].map(|share| {
+            tally(RUNS, |run| {
+                [verdict(model, share, run) == Verdict::SkipBackfill]
+            })[0]
+        });
+        println!("| {name} | {} | {} | {} |", skips[0], skips[1], skips[2]);
+    }
+}
+
+/// One audit.
+fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
+    let mut rng = stream(17, run);
+    let n = IDENTITIES * ITEMS_EACH;
+    let (old_centres, new_centres) = (rows(&mut rng, IDENTITIES), rows(&mut rng, IDENTITIES));
+    let around = |centres: &Array2<f32>, rng: &mut ChaCha8Rng| {
+        let noise = rows(rng, n);
+        Array2::from_shape_fn((n, DIM), |(item, d)| {
+            centres[[item / ITEMS_EACH, d]] + 0.7 * noise[[item, d]]
+        })
+    };
+    let old = around(&old_centres, &mut rng);
+    let new = match model {
+        NewModel::Compatible => &old + &(0.1 * rows(&mut rng, n)),
+        NewModel::Incompatible => around(&new_centres, &mut rng),
+        NewModel::Broken => rows(&mut rng, n),
+    };
+    let embeddings = |rows| Embeddings::dense(rows, true).expect("finite and not zero");
+    let (old, new) = (embeddings(old), embeddings(new));
+    let probe = probe(&mut rng, shuffled_share);
+    let digests = vec![None; n];
+    let retrieval = retrieve(&probe, &digests, &old, &new, Similarity::Cosine, run)
+        .expect("unit vectors do not overflow");
+    let policy = Policy::default();
+    let evidence = Evidence::collect(&retrieval, None, [DIM; 2], false, &policy, run);
+    judge(&evidence, &policy).verdict
+}
+
+fn rows(rng: &mut ChaCha8Rng, n: usize) -> Array2<f32> {
+    Array2::from_shape_fn((n, DIM), |_| gaussian(rng) as f32)
+}
+
+/// Items in order of their true identity, a share of the labels shuffled.
+fn probe(rng: &mut ChaCha8Rng, shuffled_share: f64) -> Probe {
+    let mut labels: Vec<u32> = (0..IDENTITIES * ITEMS_EACH)
+        .map(|item| (item / ITEMS_EACH) as u32)
+        .collect();
+    let places: Vec<usize> = (0..labels.len())
+        .filter(|_| rng.r#gen::<f64>() < shuffled_share)
+        .collect();
+    let mut donors: Vec<u32> = places.iter().map(|&place| labels[place]).collect();
+    donors.shuffle(rng);
+    for (place, label) in places.into_iter().zip(donors) {
+        labels[place] = label;
+    }
+    let names: Vec<String> = (0..IDENTITIES).map(|i| i.to_string()).collect();
+    let items = labels
+        .iter()
+        .enumerate()
+        .map(|(item, &label)| Item {
+            id: item.to_string(),
+            labels: vec![label],
+            identity: Some(label),
+            camera: None,
+            role: Role::Both,
+            source: Source::Missing,
+            text: None,
+            slices: Vec::new(),
+        })
+        .collect();
+    Probe {
+        items,
+        labels: names.clone(),
+        identities: names,
+        cameras: Vec::new(),
+        slice_columns: Vec::new(),
+        modality: Modality::Stored,
+        origin: "made up".into(),
+        tensors: None,
+        findings: Vec::new(),
+    }
+}

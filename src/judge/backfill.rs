@@ -1,0 +1,315 @@
+//! The backfill plan: which part of the gallery to re-embed first, and how much of it is enough.
+//!
+//! Scanning every share on the queries that also chose the order would find a passing one by luck (`docs/METRICS.md`,
+//! section 7). So the queries are split within identity: half A fixes the order, half B tests the shares from the
+//! whole gallery downwards in a fixed sequence and stops at the first that does not pass; no further correction is
+//! needed. Where no sub-cluster has queries enough to be put first, the order rests on the old space alone, nothing
+//! was chosen by outcomes, and all queries test it. Whether that is so follows from counts, never from an outcome.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+
+use crate::config::Policy;
+use crate::domain::{CheckCode, CheckSeverity, Embeddings, Estimate, Pairing, cosine};
+use crate::retrieve::refresh::{Curve, Order, STEPS};
+use crate::retrieve::{Retrieval, n_distinct};
+use crate::structure::Structure;
+
+use super::checks::{self, MIN_QUERY_IDENTITIES};
+use super::evidence::{Intervals, difference};
+use super::outcomes::{Change, Flips, Outcomes};
+use super::slices::{self, Members, Slice};
+use super::{CheckState, SafeSide};
+
+/// Queries in half A from which a sub-cluster may be put first: half of what a slice needs to be tested, as A is half
+/// of the queries.
+const MIN_ORDERING_QUERIES: usize = slices::MIN_QUERIES / 2;
+
+/// Stream of the split; the label permutations and the random orders have the others.
+const SPLIT_STREAM: u64 = 1 << 33;
+
+/// Which part of the gallery to re-embed first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackfillOrder {
+    /// All gallery positions.
+    pub order: Order,
+    /// Whether a query belongs to half A, which fixed the order; none does when the order rests on the old space alone.
+    pub fixed_by: Vec<bool>,
+    /// Sub-clusters that come first, worst first.
+    pub first_subclusters: Vec<u32>,
+}
+
+/// How much of the gallery is enough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The last share at which all gates passed; `None` when not even the whole gallery passes.
+    pub beta_star: Option<f64>,
+    /// The shares tested, from 1 downwards.
+    pub steps: Vec<Step>,
+    /// Queries of half A and of half B.
+    pub split: [usize; 2],
+}
+
+/// One share, on half B.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The share.
+    pub beta: f64,
+    /// M(new->mixed(beta)) - M(old->old).
+    pub change: Estimate,
+    /// Excess flips.
+    pub excess: Estimate,
+    /// Names of the slices that do not pass.
+    pub failing_slices: Vec<String>,
+    /// Whether every gate passes.
+    pub passes: bool,
+}
+
+/// Splits the queries within identity, by the seed: of each identity half the queries fix the order, to within one
+/// query; over all identities too.
+pub fn split(identities: &[u32], seed: u64) -> Vec<bool> {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(SPLIT_STREAM);
+    let mut shuffled: Vec<usize> = (0..identities.len()).collect();
+    shuffled.shuffle(&mut rng);
+    // Stable: the shuffled order stays within an identity. Dealing out alternately over the whole list halves each
+    // identity to within one query.
+    shuffled.sort_by_key(|&q| identities[q]);
+    let mut fixes = vec![false; identities.len()];
+    shuffled.iter().step_by(2).for_each(|&q| fixes[q] = true);
+    fixes
+}
+
+/// Failing sub-clusters first (their mean change on half A is below minus the slice margin), the worst first; then the
+/// items that are not credible, the least credible first; then the items farthest from their sub-cluster's centroid.
+/// Sub-clusters with fewer than 5 queries in half A are never put first.
+///
+/// It needs no new embedding of a gallery item, so it can be followed before any is made. `None` when new->old or
+/// new->new does not exist: then there is nothing to test a plan with.
+pub fn order(
+    retrieval: &Retrieval,
+    structure: &Structure,
+    old: &Embeddings,
+    policy: &Policy,
+    seed: u64,
+) -> Option<BackfillOrder> {
+    let protocol = &retrieval.protocol;
+    let per_query = |pairing| {
+        Some(
+            retrieval
+                .evaluations
+                .get(&pairing)?
+                .per_query(retrieval.primary),
+        )
+    };
+    per_query(Pairing::NEW_NEW)?;
+    let change = difference(&per_query(Pairing::NEW_OLD)?, &per_query(Pairing::OLD_OLD)?);
+    let mut fixed_by = split(&protocol.query_identities(), seed);
+    let mut sums = vec![(0.0, 0); structure.subclusters.len()];
+    for (q, query) in protocol.queries().iter().enumerate() {
+        if let (true, Some(own)) = (fixed_by[q], structure.assignment[query.item]) {
+            let (sum, n) = &mut sums[own as usize];
+            *sum += change[q];
+            *n += 1;
+        }
+    }
+    let orders = |n: usize| n >= MIN_ORDERING_QUERIES;
+    if !sums.iter().any(|&(_, n)| orders(n)) {
+        fixed_by.fill(false);
+    }
+    let mean: Vec<f64> = sums
+        .iter()
+        .map(|&(sum, n)| if orders(n) { sum / n as f64 } else { 0.0 })
+        .collect();
+    let fails = |subcluster: u32| mean[subcluster as usize] < -policy.slice_margin;
+
+    // Ascending in each field; an item of no failing sub-cluster comes after all of those.
+    let key = |&position: &u32| -> (f64, f64, f64, u32) {
+        let item = protocol.gallery()[position as usize];
+        let subcluster = structure.assignment[item];
+        let loss = subcluster
+            .filter(|&own| fails(own))
+            .map_or(f64::INFINITY, |own| mean[own as usize]);
+        let credibility = structure.credibility[item]
+            .and_then(|credibility| credibility.combined)
+            .filter(|&combined| combined < structure.cutoff)
+            .unwrap_or(f64::INFINITY);
+        let closeness = subcluster
+            .and_then(|own| {
+                let centroid = &structure.subclusters[own as usize].centroid;
+                cosine(old.get(item)?, centroid)
+            })
+            .unwrap_or(1.0);
+        (loss, credibility, closeness, position)
+    };
+    let mut keyed: Vec<_> = (0..protocol.gallery().len() as u32)
+        .map(|position| key(&position))
+        .collect();
+    keyed.sort_by(|a, b| {
+        a.0.total_cmp(&b.0)
+            .then(a.1.total_cmp(&b.1))
+            .then(a.2.total_cmp(&b.2))
+            .then(a.3.cmp(&b.3))
+    });
+    let mut first_subclusters: Vec<u32> = (0..mean.len() as u32).filter(|&s| fails(s)).collect();
+    first_subclusters.sort_by(|&a, &b| mean[a as usize].total_cmp(&mean[b as usize]));
+    Some(BackfillOrder {
+        order: Order::new(keyed.into_iter().map(|key| key.3).collect()),
+        fixed_by,
+        first_subclusters,
+    })
+}
+
+/// Tests beta = 1, .95, ... downwards and stops at the first share that does not pass.
+///
+/// A share passes when every gate passes on half B and none fails on all queries. Only the first is a proof; the second
+/// keeps a plan from leaving in place what the whole audit has found broken and half of the queries could not see.
+///
+/// `outcomes` is over all queries; `curve` is new->mixed in the plan's order.
+pub fn plan(
+    outcomes: &Outcomes,
+    members: &[Members],
+    plan_order: &BackfillOrder,
+    curve: &Curve,
+    policy: &Policy,
+    intervals: &Intervals,
+) -> Plan {
+    let tests: Vec<bool> = plan_order.fixed_by.iter().map(|&fixes| !fixes).collect();
+    let everything = vec![true; tests.len()];
+    let n_tests = tests.iter().filter(|&&tests| tests).count();
+    let mut plan = Plan {
+        beta_star: None,
+        steps: Vec::new(),
+        split: [tests.len() - n_tests, n_tests],
+    };
+    for step in (0..=STEPS).rev() {
+        let at = |keep: &[bool]| {
+            let outcomes = outcomes.at(keep, &curve.values[step], &curve.right[step]);
+            Gates::new(&outcomes, keep, members, policy, intervals)
+        };
+        let held_out = at(&tests);
+        if held_out.n_identities < MIN_QUERY_IDENTITIES {
+            break;
+        }
+        let passes = held_out.all_pass(policy)
+            && (n_tests == tests.len() || at(&everything).none_fails(policy));
+        let beta = step as f64 / STEPS as f64;
+        plan.steps.push(Step {
+            beta,
+            change: held_out.change,
+            excess: held_out.excess,
+            failing_slices: held_out.slices_not_passing(policy),
+            passes,
+        });
+        if !passes {
+            break;
+        }
+        plan.beta_star = Some(beta);
+    }
+    plan
+}
+
+/// The gates that a share of the gallery can change, on some of the queries.
+struct Gates {
+    n_identities: usize,
+    change: Estimate,
+    excess: Estimate,
+    negative: Estimate,
+    slices: Vec<Slice>,
+}
+
+impl Gates {
+    fn new(
+        outcomes: &Outcomes,
+        keep: &[bool],
+        members: &[Members],
+        policy: &Policy,
+        intervals: &Intervals,
+    ) -> Self {
+        let flips = Flips::new(intervals, outcomes);
+        Self {
+            n_identities: n_distinct(outcomes.identities.clone()),
+            change: Change::new(intervals, &outcomes.change(), None, &outcomes.identities).estimate,
+            excess: flips
+                .excess
+                .expect("a curve needs new->new, and so do excess flips"),
+            negative: flips.negative,
+            slices: slices::test(members, outcomes, Some(keep), policy, intervals),
+        }
+    }
+
+    /// The state of each check that the policy gates on.
+    fn states(&self, policy: &Policy) -> Vec<CheckState> {
+        let negative_limit = policy.negative_flips.unwrap_or(policy.excess_flips);
+        let slices = self.slices.iter().map(|slice| slice.state(policy));
+        [
+            (
+                CheckCode::CrossTestChange,
+                &self.change,
+                -policy.margin,
+                SafeSide::Above,
+            ),
+            (CheckCode::BctCriterion, &self.change, 0.0, SafeSide::Above),
+            (
+                CheckCode::Refresh,
+                &self.change,
+                -policy.refresh_margin,
+                SafeSide::Above,
+            ),
+            (
+                CheckCode::ExcessFlips,
+                &self.excess,
+                policy.excess_flips,
+                SafeSide::Below,
+            ),
+            (
+                CheckCode::NegativeFlips,
+                &self.negative,
+                negative_limit,
+                SafeSide::Below,
+            ),
+        ]
+        .into_iter()
+        .map(|(code, estimate, limit, safe)| (code, checks::state(estimate, limit, safe)))
+        .chain(slices.map(|state| (CheckCode::Slices, state)))
+        .filter(|&(code, _)| policy.severity(code) == CheckSeverity::Gate)
+        .map(|(_, state)| state)
+        .collect()
+    }
+
+    fn all_pass(&self, policy: &Policy) -> bool {
+        let passes = |state: &CheckState| matches!(state, CheckState::Pass | CheckState::NotTested);
+        self.states(policy).iter().all(passes)
+    }
+
+    fn none_fails(&self, policy: &Policy) -> bool {
+        !self.states(policy).contains(&CheckState::Fail)
+    }
+
+    fn slices_not_passing(&self, policy: &Policy) -> Vec<String> {
+        let passes = |state| matches!(state, CheckState::Pass | CheckState::NotTested);
+        self.slices
+            .iter()
+            .filter(|slice| !passes(slice.state(policy)))
+            .map(|slice| slice.members.name())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_split_halves_each_identity_and_follows_the_seed() {
+        let identities: Vec<u32> = (0..50).flat_map(|g| vec![g; 1 + g as usize % 7]).collect();
+        let fixes = split(&identities, 3);
+        for g in 0..50 {
+            let own = identities.iter().zip(&fixes).filter(|(i, _)| **i == g);
+            let (a, n) = own.fold((0, 0), |(a, n), (_, &f)| (a + usize::from(f), n + 1));
+            assert!(a == n / 2 || a == n - n / 2, "identity {g}: {a} of {n}");
+        }
+        assert_eq!(fixes, split(&identities, 3));
+        assert_ne!(fixes, split(&identities, 4));
+    }
+}

@@ -1,0 +1,448 @@
+use super::backfill::Plan;
+use super::evidence::{Assay, Refresh};
+use super::outcomes::{Change, Flip, Flips};
+use super::slices::{Members, Slice};
+use super::waivers::WaiverState;
+use super::*;
+use crate::config::{Profile, Waiver};
+use crate::domain::{IntervalMethod, Measure};
+use crate::stats::SliceTest;
+
+fn estimate(lower: f64, value: f64, upper: f64) -> Estimate {
+    Estimate {
+        value,
+        lower,
+        upper,
+        level: 0.9,
+        standard_error: (upper - lower) / 3.29,
+        method: IntervalMethod::BcaByIdentity,
+    }
+}
+
+fn change(lower: f64, value: f64, upper: f64) -> Option<Change> {
+    let estimate = estimate(lower, value, upper);
+    Some(Change {
+        estimate,
+        optimistic: estimate,
+        identity_weighted: value,
+        resolvable_margin: 0.01,
+    })
+}
+
+fn flips(negative: Estimate, excess: Option<Estimate>) -> Option<Flips> {
+    let none = Flip {
+        old_old: true,
+        after: true,
+        new_new: None,
+    };
+    Some(Flips {
+        per_query: vec![none; 300],
+        negative,
+        positive: negative,
+        excess,
+        asymmetry_p: 1.0,
+    })
+}
+
+fn judged(evidence: &Evidence) -> Judgement {
+    judge(evidence, &Policy::default(), Date::of_unix_day(0))
+}
+
+/// Everything passes.
+fn passing() -> Evidence {
+    let few = estimate(0.0, 0.01, 0.02);
+    Evidence {
+        primary: Measure::MeanAveragePrecision,
+        n_queries: 300,
+        n_query_identities: 100,
+        dominant_share: 0.01,
+        dims: [64, 64],
+        same_model: false,
+        assay: Assay {
+            old_old: estimate(0.5, 0.55, 0.6),
+            shuffled: 0.02,
+            permutations: 200,
+            p_value: 1.0 / 201.0,
+            largest_margin: 0.096,
+            blind_share: 0.03,
+        },
+        change: change(0.001, 0.01, 0.02),
+        worth: Some(estimate(0.02, 0.05, 0.08)),
+        gain: None,
+        flips: flips(few, Some(few)),
+        slice_columns: Vec::new(),
+        slices: None,
+        untestable_traffic: Vec::new(),
+        refresh: None,
+        plan: None,
+        change_without_least_credible: None,
+    }
+}
+
+fn verdict(edit: impl FnOnce(&mut Evidence)) -> (u8, Verdict) {
+    let mut evidence = passing();
+    edit(&mut evidence);
+    let judgement = judged(&evidence);
+    (judgement.rule, judgement.verdict)
+}
+
+const LOSS: Estimate = Estimate {
+    value: -0.2,
+    lower: -0.25,
+    upper: -0.15,
+    level: 0.9,
+    standard_error: 0.03,
+    method: IntervalMethod::BcaByIdentity,
+};
+
+#[test]
+fn each_line_of_the_table_matches_alone() {
+    use Verdict::*;
+    assert_eq!(verdict(|_| ()), (9, SkipBackfill));
+    assert_eq!(verdict(|e| e.same_model = true), (2, SkipBackfill));
+    assert_eq!(
+        verdict(|e| (e.dims, e.change, e.flips) = ([64, 32], None, None)),
+        (3, FullBackfill)
+    );
+    assert_eq!(
+        verdict(|e| (e.dims, e.worth) = ([64, 32], Some(LOSS))),
+        (3, DoNotUpgrade)
+    );
+    assert_eq!(verdict(|e| e.assay.p_value = 0.3), (4, Inconclusive));
+    assert_eq!(
+        verdict(|e| e.assay.largest_margin = 0.005),
+        (4, Inconclusive)
+    );
+    assert_eq!(verdict(|e| e.n_query_identities = 19), (4, Inconclusive));
+    assert_eq!(verdict(|e| e.worth = Some(LOSS)), (5, DoNotUpgrade));
+    assert_eq!(
+        verdict(|e| e.change = change(-0.3, -0.2, -0.1)),
+        (6, FullBackfill)
+    );
+    let many = estimate(0.06, 0.08, 0.1);
+    assert_eq!(
+        verdict(|e| e.flips = flips(many, Some(many))),
+        (7, FullBackfill)
+    );
+    assert_eq!(
+        verdict(|e| e.change = change(-0.02, 0.0, 0.02)),
+        (8, Inconclusive)
+    );
+}
+
+#[test]
+fn the_first_line_that_matches_wins() {
+    use Verdict::*;
+    // A probe that cannot judge must not call anything a failure.
+    assert_eq!(
+        verdict(|e| (e.assay.p_value, e.worth) = (0.3, Some(LOSS))),
+        (4, Inconclusive)
+    );
+    assert_eq!(
+        verdict(|e| (e.worth, e.change) = (Some(LOSS), change(-0.3, -0.2, -0.1))),
+        (5, DoNotUpgrade)
+    );
+    // A failed gate outranks an unsettled one.
+    let many = estimate(0.06, 0.08, 0.1);
+    let both = |e: &mut Evidence| {
+        e.change = change(-0.02, 0.0, 0.02);
+        e.flips = flips(many, Some(many));
+    };
+    assert_eq!(verdict(both), (7, FullBackfill));
+}
+
+#[test]
+fn a_bound_on_the_limit_settles_nothing() {
+    let at = |lower: f64, upper: f64| {
+        checks::state(
+            &estimate(lower, (lower + upper) / 2.0, upper),
+            -0.01,
+            SafeSide::Above,
+        )
+    };
+    assert_eq!(at(-0.01, 0.0), CheckState::Unsettled);
+    assert_eq!(at(-0.02, -0.01), CheckState::Unsettled);
+    assert_eq!(at(-0.009, 0.0), CheckState::Pass);
+    assert_eq!(at(-0.02, -0.011), CheckState::Fail);
+}
+
+#[test]
+fn ties_that_decide_leave_the_change_unsettled() {
+    let tied = |e: &mut Evidence| {
+        let mut both = change(-0.3, -0.2, -0.1).expect("some");
+        both.optimistic = estimate(0.0, 0.01, 0.02);
+        e.change = Some(both);
+    };
+    assert_eq!(verdict(tied), (8, Verdict::Inconclusive));
+}
+
+#[test]
+fn one_identity_with_many_queries_leaves_it_unsettled() {
+    assert_eq!(
+        verdict(|e| e.dominant_share = 0.11),
+        (8, Verdict::Inconclusive)
+    );
+    assert_eq!(
+        verdict(|e| e.dominant_share = 0.10),
+        (9, Verdict::SkipBackfill)
+    );
+}
+
+#[test]
+fn without_new_new_the_negative_flips_gate() {
+    let many = estimate(0.06, 0.08, 0.1);
+    let gone =
+        |negative| move |e: &mut Evidence| (e.worth, e.flips) = (None, flips(negative, None));
+    assert_eq!(verdict(gone(many)), (7, Verdict::FullBackfill));
+    assert_eq!(
+        verdict(gone(estimate(0.0, 0.01, 0.02))),
+        (9, Verdict::SkipBackfill)
+    );
+    // With new->new they only warn.
+    let warns = |e: &mut Evidence| e.flips = flips(many, Some(estimate(0.0, 0.01, 0.02)));
+    assert_eq!(verdict(warns), (9, Verdict::SkipBackfill));
+}
+
+#[test]
+fn no_gain_is_said_when_none_is_proven() {
+    let mut evidence = passing();
+    evidence.change = change(-0.3, -0.2, -0.1);
+    let with_gain = judged(&evidence);
+    assert!(
+        !with_gain.reason.contains("No gain"),
+        "{}",
+        with_gain.reason
+    );
+    evidence.worth = Some(estimate(-0.005, 0.0, 0.005));
+    let without = judged(&evidence);
+    assert!(without.reason.contains("No gain"), "{}", without.reason);
+    assert_eq!(without.gain_proven, Some(false));
+}
+
+#[test]
+fn an_unsettled_verdict_says_what_is_missing() {
+    let mut evidence = passing();
+    evidence.change = change(-0.02, 0.0, 0.02);
+    let judgement = judged(&evidence);
+    assert!(
+        judgement
+            .next_steps
+            .iter()
+            .any(|step| step.contains("query identities"))
+    );
+    assert!(judgement.reason.contains("cross") || judgement.reason.contains("D = "));
+}
+
+fn refresh(lowest: Estimate) -> Option<Refresh> {
+    let mut planned = vec![estimate(0.01, 0.02, 0.03); 21];
+    planned[7] = lowest;
+    Some(Refresh {
+        planned,
+        random: vec![0.02; 21],
+        random_orders: 5,
+    })
+}
+
+fn plan(beta_star: Option<f64>) -> Option<Plan> {
+    Some(Plan {
+        beta_star,
+        steps: Vec::new(),
+        split: [0, 300],
+    })
+}
+
+/// A slice with this Holm-adjusted p.
+fn slice(value: &str, p_holm: f64, change: Estimate) -> Slice {
+    Slice {
+        members: Members {
+            column: "camera".into(),
+            value: value.into(),
+            queries: (0..30).collect(),
+            is_one_sub_cluster: false,
+        },
+        n_identities: 30,
+        test: Some(SliceTest {
+            estimate: change,
+            p: p_holm / 2.0,
+            p_holm,
+            q: p_holm,
+            minimum_detectable_loss: 0.15,
+            method: IntervalMethod::BcaByIdentity,
+        }),
+    }
+}
+
+fn state_of(judgement: &Judgement, code: CheckCode) -> CheckState {
+    judgement
+        .checks
+        .iter()
+        .find(|check| check.code == code)
+        .unwrap_or_else(|| panic!("{code} was not run"))
+        .state
+}
+
+#[test]
+fn a_failing_slice_stops_a_good_mean_and_is_named() {
+    let mut evidence = passing();
+    let lost = slice("north", 0.001, estimate(-0.5, -0.4, -0.3));
+    let fine = slice("south", 1.0, estimate(0.0, 0.01, 0.02));
+    evidence.slices = Some(vec![fine, lost]);
+    let judgement = judged(&evidence);
+    assert_eq!(
+        (judgement.rule, judgement.verdict),
+        (7, Verdict::FullBackfill)
+    );
+    assert!(
+        judgement.reason.contains("camera=north (-0.400)"),
+        "{}",
+        judgement.reason
+    );
+}
+
+#[test]
+fn a_plan_within_the_limit_makes_the_backfill_partial() {
+    let many = estimate(0.06, 0.08, 0.1);
+    let with =
+        |beta_star| verdict(|e| (e.flips, e.plan) = (flips(many, Some(many)), plan(beta_star)));
+    assert_eq!(with(Some(0.3)), (7, Verdict::PartialBackfill));
+    assert_eq!(with(Some(0.5)), (7, Verdict::PartialBackfill));
+    assert_eq!(with(Some(0.55)), (7, Verdict::FullBackfill));
+    assert_eq!(with(None), (7, Verdict::FullBackfill));
+    // A loss of the mean itself is never partial: beta* is information.
+    let lost = |e: &mut Evidence| (e.change, e.plan) = (change(-0.3, -0.2, -0.1), plan(Some(0.3)));
+    assert_eq!(verdict(lost), (6, Verdict::FullBackfill));
+}
+
+#[test]
+fn the_lowest_point_of_the_refresh_curve_decides() {
+    let of = |lowest| {
+        let mut evidence = passing();
+        evidence.refresh = refresh(lowest);
+        let judgement = judged(&evidence);
+        (state_of(&judgement, CheckCode::Refresh), judgement.verdict)
+    };
+    assert_eq!(
+        of(estimate(-0.005, 0.0, 0.005)),
+        (CheckState::Pass, Verdict::SkipBackfill)
+    );
+    assert_eq!(
+        of(estimate(-0.02, -0.005, 0.005)),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+    assert_eq!(
+        of(estimate(-0.06, -0.05, -0.04)),
+        (CheckState::Fail, Verdict::FullBackfill)
+    );
+}
+
+#[test]
+fn severities_decide_which_checks_are_run_and_which_stop() {
+    let many = estimate(0.06, 0.08, 0.1);
+    let mut evidence = passing();
+    evidence.flips = flips(many, Some(many));
+    let with = |severity| {
+        let mut policy = Policy::default();
+        policy.severity.insert(CheckCode::ExcessFlips, severity);
+        judge(&evidence, &policy, Date::of_unix_day(0))
+    };
+    assert_eq!(with(CheckSeverity::Gate).verdict, Verdict::FullBackfill);
+    assert_eq!(with(CheckSeverity::Warn).verdict, Verdict::SkipBackfill);
+    let off = with(CheckSeverity::Off);
+    assert_eq!(off.verdict, Verdict::SkipBackfill);
+    let was_run = |check: &Check| check.code == CheckCode::ExcessFlips;
+    assert!(!off.checks.iter().any(was_run));
+}
+
+#[test]
+fn the_strict_profile_asks_for_an_improvement_and_for_sight() {
+    let strict = |edit: fn(&mut Evidence)| {
+        let mut evidence = passing();
+        let little = estimate(0.0, 0.005, 0.01);
+        evidence.flips = flips(little, Some(little));
+        evidence.assay.blind_share = 0.015;
+        edit(&mut evidence);
+        judge(
+            &evidence,
+            &Policy::of(Profile::Strict),
+            Date::of_unix_day(0),
+        )
+    };
+    assert_eq!(strict(|_| ()).verdict, Verdict::SkipBackfill);
+    let no_gain = strict(|e| e.change = change(-0.005, 0.005, 0.02));
+    assert_eq!(
+        state_of(&no_gain, CheckCode::BctCriterion),
+        CheckState::Unsettled
+    );
+    assert_eq!(no_gain.verdict, Verdict::Inconclusive);
+    let blind = strict(|e| e.assay.blind_share = 0.03);
+    assert_eq!(
+        (state_of(&blind, CheckCode::BlindShare), blind.verdict),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+    let unseen = strict(|e| {
+        (e.slice_columns, e.untestable_traffic) = (vec!["camera".into()], vec![0.21]);
+    });
+    assert_eq!(
+        (
+            state_of(&unseen, CheckCode::UntestableTraffic),
+            unseen.verdict
+        ),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+    let unproven = strict(|e| {
+        e.slices = Some(vec![slice("north", 1.0, estimate(-0.2, 0.0, 0.2))]);
+    });
+    assert_eq!(
+        (state_of(&unproven, CheckCode::Slices), unproven.verdict),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+}
+
+#[test]
+fn a_waiver_turns_one_failure_into_a_warning_until_its_day() {
+    let lost = |value| slice(value, 0.001, estimate(-0.5, -0.4, -0.3));
+    let waiver = |slice: &str, until: u64| Waiver {
+        check: CheckCode::Slices,
+        slice: Some(slice.into()),
+        reason: "replaced next week".into(),
+        until: Date::of_unix_day(until),
+    };
+    let audited = |values: &[&str], waivers: Vec<Waiver>| {
+        let mut evidence = passing();
+        evidence.slices = Some(values.iter().map(|value| lost(value)).collect());
+        let policy = Policy {
+            waivers,
+            ..Policy::default()
+        };
+        judge(&evidence, &policy, Date::of_unix_day(100))
+    };
+    let used = audited(&["north"], vec![waiver("camera=north", 100)]);
+    assert_eq!(used.verdict, Verdict::SkipBackfill);
+    assert_eq!(used.waivers[0].state, WaiverState::Used);
+    let check = used
+        .checks
+        .iter()
+        .find(|check| check.code == CheckCode::Slices);
+    let check = check.expect("run");
+    assert_eq!(
+        (check.state, check.severity),
+        (CheckState::Fail, CheckSeverity::Warn)
+    );
+    assert_eq!(
+        check.waived.as_deref(),
+        Some("camera=north: replaced next week (until 1970-04-11)")
+    );
+    // One waived slice does not cover another.
+    let half = audited(&["north", "south"], vec![waiver("camera=north", 100)]);
+    assert_eq!(half.verdict, Verdict::FullBackfill);
+    let lapsed = audited(&["north"], vec![waiver("camera=north", 99)]);
+    assert_eq!(
+        (lapsed.verdict, lapsed.waivers[0].state),
+        (Verdict::FullBackfill, WaiverState::Lapsed)
+    );
+    let idle = audited(&["north"], vec![waiver("camera=east", 100)]);
+    assert_eq!(
+        (idle.verdict, idle.waivers[0].state),
+        (Verdict::FullBackfill, WaiverState::NotNeeded)
+    );
+}

@@ -1,0 +1,147 @@
+//! The refresh curve and the backfill plan.
+
+use crate::retrieve::refresh::STEPS;
+
+use super::*;
+
+impl Tables<'_> {
+    pub(super) fn refresh(&self) -> Option<RefreshSection> {
+        let refresh = self.stages.evidence.refresh.as_ref()?;
+        let order = &self.stages.order?.order;
+        let beta = |step: usize| step as f64 / STEPS as f64;
+        let planned: Vec<f64> = refresh.planned.iter().map(|at| at.value).collect();
+        let lowest = |curve: &[f64]| {
+            (0..curve.len())
+                .min_by(|&a, &b| curve[a].total_cmp(&curve[b]))
+                .map_or(0.0, beta)
+        };
+        Some(RefreshSection {
+            curve: refresh
+                .planned
+                .iter()
+                .enumerate()
+                .map(|(step, &change)| RefreshPoint {
+                    beta: beta(step),
+                    items: order.items_at(step),
+                    change,
+                })
+                .collect(),
+            area: area(&planned),
+            random: refresh.random.clone(),
+            random_orders: refresh.random_orders,
+            random_area: area(&refresh.random),
+            worst_beta: lowest(&planned),
+            random_worst_beta: lowest(&refresh.random),
+        })
+    }
+
+    pub(super) fn backfill(&self) -> Option<BackfillSection> {
+        let plan = self.stages.evidence.plan.as_ref()?;
+        let order = self.stages.order?;
+        Some(BackfillSection {
+            beta_star: plan.beta_star,
+            max_partial: self.stages.config.policy.max_partial,
+            split: plan.split,
+            steps: plan
+                .steps
+                .iter()
+                .map(|step| BackfillStep {
+                    beta: step.beta,
+                    change: step.change,
+                    excess_flips: step.excess,
+                    failing_slices: step.failing_slices.clone(),
+                    passes: step.passes,
+                })
+                .collect(),
+            first_subclusters: order
+                .first_subclusters
+                .iter()
+                .map(|&index| self.subcluster_name(index))
+                .collect(),
+            items: order.order.positions().len(),
+            cost: self.cost(plan.beta_star),
+        })
+    }
+
+    pub(super) fn backfill_rows(&self) -> Vec<BackfillRow> {
+        let (Some(plan), Some(order)) = (&self.stages.evidence.plan, self.stages.order) else {
+            return Vec::new();
+        };
+        let structure = self.stages.structure;
+        let gallery = self.stages.retrieval.protocol.gallery();
+        let mut step = 1;
+        let row = |(index, &position): (usize, &u32)| {
+            while order.order.items_at(step) <= index {
+                step += 1;
+            }
+            let item = gallery[position as usize];
+            let beta = step as f64 / STEPS as f64;
+            BackfillRow {
+                place: index as u64 + 1,
+                id: self.stages.probe.items[item].id.clone(),
+                identity: self.stages.probe.identity_name(item).to_owned(),
+                subcluster: structure.assignment[item].map(|index| self.subcluster_name(index)),
+                credibility: structure.credibility[item]
+                    .as_ref()
+                    .and_then(|c| c.combined),
+                beta,
+                needed: plan.beta_star.map(|beta_star| beta <= beta_star),
+            }
+        };
+        order
+            .order
+            .positions()
+            .iter()
+            .enumerate()
+            .map(row)
+            .collect()
+    }
+
+    /// Money and hours of each way for the production gallery. The partial way is there when the verdict could be one.
+    fn cost(&self, beta_star: Option<f64>) -> Option<CostSection> {
+        let inputs = self.stages.config.cost?;
+        let gallery_size = inputs.gallery_size;
+        let row = |option: &str, beta: f64| {
+            let items = (beta * gallery_size as f64).ceil();
+            CostRow {
+                option: option.into(),
+                items: items as u64,
+                cost: inputs.cost_per_million.map(|cost| cost * items / 1e6),
+                hours: inputs.throughput.map(|rate| items / rate / 3600.0),
+            }
+        };
+        let partial = beta_star.filter(|&beta| beta > 0.0 && beta < 1.0);
+        Some(CostSection {
+            gallery_size,
+            cost_per_million: inputs.cost_per_million,
+            throughput: inputs.throughput,
+            options: [
+                Some(row("skip", 0.0)),
+                partial.map(|beta| row("partial", beta)),
+                Some(row("full", 1.0)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        })
+    }
+}
+
+/// Area under a curve at beta = 0, 1/STEPS, ..., 1 by trapezoids: FastFill's AUC (Jaeckle et al., ICLR 2023), as a
+/// change against today.
+fn area(curve: &[f64]) -> f64 {
+    let ends = (curve[0] + curve[curve.len() - 1]) / 2.0;
+    let inner: f64 = curve[1..curve.len() - 1].iter().sum();
+    (ends + inner) / (curve.len() - 1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_area_of_a_line_is_its_mean() {
+        assert_eq!(area(&[0.0, 0.5, 1.0]), 0.5);
+        assert_eq!(area(&[0.25; 21]), 0.25);
+    }
+}

@@ -1,0 +1,499 @@
+//! The slice test: which slices of the queries lose more than their margin.
+//!
+//! Slices are detection-type: a slice that is not proven to lose passes. So the error that is held is that of
+//! failing one that does not lose, over all slices together (Holm), and each slice carries the loss that would have
+//! been found.
+
+use rayon::prelude::*;
+
+use super::saddlepoint::deviate_of_sum_at_zero;
+use super::{
+    Bootstrap, ClusterSums, VariancePrior, benjamini_hochberg, holm, interval_and_distribution,
+    stretch, t_cdf, t_quantile,
+};
+use crate::domain::{Estimate, IntervalMethod};
+
+/// From this many identities on a slice is resampled by identity. With fewer, and most slices have one, its own
+/// spread between identities is too poorly known for the far tails that Holm's first steps ask for.
+pub const SMALL_SLICE_IDENTITIES: usize = 20;
+
+/// One slice's per-query values (changes of the primary measure, in [-1, 1]) with each query's identity; parallel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SliceValues {
+    /// One value a query.
+    pub values: Vec<f64>,
+    /// Identity index of each query.
+    pub identities: Vec<u32>,
+}
+
+/// What the test found for one slice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SliceTest {
+    /// Mean over the slice's queries; the interval is not corrected for the number of slices.
+    pub estimate: Estimate,
+    /// One-sided p of "the mean is at least the limit", in [0, 1]. Small: proven below the limit.
+    pub p: f64,
+    /// `p` adjusted over all slices by Holm: at most alpha means that the slice fails.
+    pub p_holm: f64,
+    /// Benjamini and Hochberg's q over all slices: at most alpha makes it a suspect.
+    pub q: f64,
+    /// The true loss (a positive number) that fails with the given power even as the only losing slice of all:
+    /// -limit + (t(1 - alpha/m) + t(power)) SE of m slices. Where the values do not vary it is the constant loss that
+    /// fails, infinite where nothing is known of the spread.
+    pub minimum_detectable_loss: f64,
+    /// How interval and p were made.
+    pub method: IntervalMethod,
+}
+
+/// Tests each slice's H0 "the mean over its queries is at least `limit`" (`limit` = -slice margin).
+///
+/// A slice of at least [`SMALL_SLICE_IDENTITIES`] identities is resampled by identity, so that it speaks for
+/// identities like these: the interval is [`super::mean_estimate`]'s, and p is the error at which its upper end lies
+/// on the limit. Where fewer than 20 replicates lie beyond the limit, the saddlepoint approximation of the same
+/// bootstrap distribution stands in for their share, so that p is not floored at 1/replicates and can pass Holm's
+/// first step however many slices there are.
+///
+/// A smaller slice is tested by a t over its queries whose variance is moderated over all small slices
+/// ([`VariancePrior`]). It speaks for these identities only: their spread is in the variance, but no degree of
+/// freedom is spent on it.
+///
+/// Values that do not vary at all say nothing of their spread, whatever other slices' do. For values in [-1, 1] with
+/// mean at least L, the probability of a value at most c < L is at most (1 - L) / (1 - c) (Markov), so n independent
+/// ones all at c have p <= ((1 - L) / (1 - c))^n: no p is below that. n counts the identities, in a small slice the
+/// queries.
+///
+/// A t over few queries trusts the normal distribution: small slices on the very limit whose values are mostly the
+/// same and rarely far better are failed too often. `docs/statistics.md` has the rates.
+///
+/// `alpha` is the one-sided error of each bound (the interval's level is 1 - 2 alpha) and of Holm's family,
+/// `power` that of the minimum detectable loss. A slice without queries has the value NaN and p = 1.
+///
+/// # Panics
+/// When a slice's values and identities differ in number.
+pub fn test_slices(
+    slices: &[SliceValues],
+    limit: f64,
+    alpha: f64,
+    power: f64,
+    bootstrap: &Bootstrap,
+) -> Vec<SliceTest> {
+    let samples: Vec<Sample> = slices.iter().map(Sample::new).collect();
+    let (variances, df): (Vec<f64>, Vec<f64>) = samples
+        .iter()
+        .filter_map(|sample| match sample {
+            Sample::Queries { variance, n, .. } => Some((*variance, (n - 1.0).max(0.0))),
+            Sample::Identities(_) => None,
+        })
+        .unzip();
+    let prior = VariancePrior::fit(&variances, &df);
+    let level = 1.0 - 2.0 * alpha;
+    let single: Vec<Single> = samples
+        .par_iter()
+        .map(|sample| match sample {
+            Sample::Identities(sums) => by_identity(sums, limit, level, bootstrap),
+            Sample::Queries { mean, variance, n } => {
+                by_query(*mean, *variance, *n, &prior, limit, level)
+            }
+        })
+        .collect();
+    let p: Vec<f64> = single.iter().map(|test| test.p).collect();
+    let first_step = alpha / slices.len() as f64;
+    single
+        .iter()
+        .zip(holm(&p))
+        .zip(benjamini_hochberg(&p))
+        .map(|((test, p_holm), q)| SliceTest {
+            estimate: test.estimate,
+            p: test.p,
+            p_holm,
+            q,
+            minimum_detectable_loss: test.minimum_detectable_loss(limit, first_step, power),
+            method: test.estimate.method,
+        })
+        .collect()
+}
+
+/// What is tested of a slice.
+enum Sample {
+    /// Identity sums.
+    Identities(ClusterSums),
+    /// Mean, sample variance (0 for one query) and number of queries.
+    Queries { mean: f64, variance: f64, n: f64 },
+}
+
+impl Sample {
+    fn new(slice: &SliceValues) -> Self {
+        let sums = ClusterSums::new(&slice.values, &slice.identities);
+        if sums.n_identities() >= SMALL_SLICE_IDENTITIES {
+            return Self::Identities(sums);
+        }
+        // Each query as its own identity gives the plain variance with the same guard against rounding.
+        let n = slice.values.len() as f64;
+        let queries = ClusterSums {
+            sum: slice.values.clone(),
+            n: vec![1.0; slice.values.len()],
+        };
+        Self::Queries {
+            mean: queries.mean(),
+            variance: if n > 1.0 {
+                n * queries.standard_error().powi(2)
+            } else {
+                0.0
+            },
+            n,
+        }
+    }
+}
+
+/// One slice's test before the others are looked at.
+struct Single {
+    estimate: Estimate,
+    p: f64,
+    /// Degrees of freedom of the t on the standard error; 0 when nothing is known of the spread.
+    df: f64,
+    /// Independent values: identities, in a small slice queries.
+    n: f64,
+}
+
+impl Single {
+    fn minimum_detectable_loss(&self, limit: f64, first_step: f64, power: f64) -> f64 {
+        let standard_error = self.estimate.standard_error;
+        if standard_error == 0.0 {
+            // The constant c with ((1 - limit) / (1 - c))^n = first_step.
+            (1.0 - limit) * first_step.powf(-1.0 / self.n) - 1.0
+        } else if self.df > 0.0 {
+            let quantiles = t_quantile(1.0 - first_step, self.df) + t_quantile(power, self.df);
+            -limit + quantiles * standard_error
+        } else {
+            f64::INFINITY
+        }
+    }
+}
+
+fn by_identity(sums: &ClusterSums, limit: f64, level: f64, bootstrap: &Bootstrap) -> Single {
+    let (estimate, distribution) = interval_and_distribution(&sums.sum, &sums.n, level, bootstrap);
+    let (df, n) = (sums.degrees_of_freedom(), sums.n_identities() as f64);
+    let p = if estimate.standard_error == 0.0 {
+        p_of_a_constant(estimate.value, n, limit)
+    } else {
+        let p_t = t_cdf((estimate.value - limit) / estimate.standard_error, df);
+        distribution.map_or(p_t, |bca| {
+            // sum(a*) / sum(b*) <= limit is sum(a* - limit b*) <= 0.
+            let far = || {
+                let distances: Vec<f64> = sums
+                    .sum
+                    .iter()
+                    .zip(&sums.n)
+                    .map(|(sum, n)| sum - limit * n)
+                    .collect();
+                deviate_of_sum_at_zero(&distances)
+            };
+            let z = bca.deviate(limit, far);
+            p_t.max(t_cdf(-z / stretch(sums.n_identities()), df))
+        })
+    };
+    Single { estimate, p, df, n }
+}
+
+fn by_query(
+    mean: f64,
+    variance: f64,
+    n: f64,
+    prior: &VariancePrior,
+    limit: f64,
+    level: f64,
+) -> Single {
+    let moderated = prior.squeeze(variance, (n - 1.0).max(0.0));
+    let df = moderated.df;
+    let known = n > 0.0 && df > 0.0;
+    let standard_error = if known {
+        (moderated.variance / n).sqrt()
+    } else {
+        f64::INFINITY
+    };
+    let reach = if standard_error == 0.0 {
+        0.0
+    } else if known {
+        t_quantile(0.5 + level / 2.0, df) * standard_error
+    } else {
+        f64::INFINITY
+    };
+    let p_t = if known && standard_error > 0.0 {
+        t_cdf((mean - limit) / standard_error, df)
+    } else {
+        // A bound stands in where there is no spread.
+        f64::from(!known)
+    };
+    let p = if variance == 0.0 {
+        p_t.max(p_of_a_constant(mean, n, limit))
+    } else {
+        p_t
+    };
+    let estimate = Estimate {
+        value: mean,
+        lower: mean - reach,
+        upper: mean + reach,
+        level,
+        standard_error,
+        method: IntervalMethod::ModeratedT,
+    };
+    Single { estimate, p, df, n }
+}
+
+/// Bound of the p of `n` independent values in [-1, 1] that are all `value`, under a mean of at least `limit`.
+fn p_of_a_constant(value: f64, n: f64, limit: f64) -> f64 {
+    if value < limit {
+        ((1.0 - limit) / (1.0 - value)).powf(n)
+    } else {
+        1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{RngCore, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::normal_quantile;
+    use super::*;
+
+    const LIMIT: f64 = -0.1;
+
+    fn test(slices: &[SliceValues]) -> Vec<SliceTest> {
+        let bootstrap = Bootstrap {
+            replicates: 2_000,
+            seed: 0,
+        };
+        test_slices(slices, LIMIT, 0.05, 0.8, &bootstrap)
+    }
+
+    /// `identities` of `queries` values each: `mean` plus noise of `spread`, and of `hidden` an identity.
+    fn slice(
+        rng: &mut ChaCha8Rng,
+        (identities, queries): (u32, u32),
+        mean: f64,
+        spread: f64,
+        hidden: f64,
+    ) -> SliceValues {
+        let mut gaussian = || normal_quantile((f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0);
+        let (mut values, mut of) = (Vec::new(), Vec::new());
+        for identity in 0..identities {
+            let effect = mean + hidden * gaussian();
+            for _ in 0..queries {
+                values.push(effect + spread * gaussian());
+                of.push(identity);
+            }
+        }
+        SliceValues {
+            values,
+            identities: of,
+        }
+    }
+
+    fn constant(value: f64, identities: u32, queries: u32) -> SliceValues {
+        SliceValues {
+            values: vec![value; (identities * queries) as usize],
+            identities: (0..identities * queries).map(|i| i % identities).collect(),
+        }
+    }
+
+    #[test]
+    fn each_size_has_its_method() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let slices = [(1, 30), (19, 3), (20, 3), (39, 1), (40, 1)]
+            .map(|size| slice(&mut rng, size, 0.0, 0.1, 0.0));
+        let methods: Vec<IntervalMethod> = test(&slices).iter().map(|t| t.method).collect();
+        use IntervalMethod::*;
+        assert_eq!(
+            methods,
+            [
+                ModeratedT,
+                ModeratedT,
+                LinearisedT,
+                LinearisedT,
+                BcaByIdentity
+            ]
+        );
+    }
+
+    #[test]
+    fn the_linearised_t_by_hand() {
+        // 20 identities of one query, half at -.2 and half at -.3: mean -.25, s^2 = 20/19 * .0025,
+        // SE = sqrt(s^2/20) = .0114708, t = -.15 / SE = -13.0767 on 19 degrees.
+        let values: Vec<f64> = (0..20)
+            .map(|i| if i % 2 == 0 { -0.2 } else { -0.3 })
+            .collect();
+        let one = SliceValues {
+            values,
+            identities: (0..20).collect(),
+        };
+        let found = test(std::slice::from_ref(&one))[0];
+        let se = 0.0025_f64.sqrt() / 19.0_f64.sqrt();
+        assert!((found.p - t_cdf(-0.15 / se, 19.0)).abs() < 1e-12 && found.p < 1e-10);
+        assert_eq!((found.p_holm, found.q), (found.p, found.p));
+        // t quantiles on 19 degrees: 1.729133 at .95 and .860951 at .8.
+        let expected = 0.1 + (1.729133 + 0.860951) * se;
+        assert!((found.minimum_detectable_loss - expected).abs() < 1e-6);
+        // Twice the slices: the first step is .025, the quantile 2.093024.
+        let found = test(&[one.clone(), one])[1];
+        let expected = 0.1 + (2.093024 + 0.860951) * se;
+        assert!((found.minimum_detectable_loss - expected).abs() < 1e-6);
+        assert_eq!(found.p_holm, 2.0 * found.p);
+        assert_eq!(found.q, found.p);
+    }
+
+    #[test]
+    fn three_collapsed_of_sixty_are_named_and_no_other() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let slices: Vec<SliceValues> = (0..60)
+            .map(|i| {
+                slice(
+                    &mut rng,
+                    (1, 15),
+                    if i % 20 == 7 { -0.6 } else { 0.02 },
+                    0.15,
+                    0.0,
+                )
+            })
+            .collect();
+        let found = test(&slices);
+        for (i, test) in found.iter().enumerate() {
+            assert_eq!(test.p_holm <= 0.05, i % 20 == 7, "{i}: {test:?}");
+            // Sixteen standard errors is .6, so a loss of .3 could not have stayed unseen.
+            assert!(test.minimum_detectable_loss < 0.3);
+        }
+    }
+
+    #[test]
+    fn p_and_interval_say_the_same_of_one_slice() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for (size, spread) in [
+            ((1, 12), 0.1),
+            ((25, 3), 0.1),
+            ((60, 2), 0.2),
+            ((200, 1), 0.4),
+        ] {
+            for mean in [-0.3, -0.16, -0.13, -0.1, 0.0] {
+                let found = test(&[slice(&mut rng, size, mean, spread, 0.05)])[0];
+                // The interval interpolates between replicates, p counts them: a little slack near .05.
+                assert!(
+                    (found.estimate.upper < LIMIT) == (found.p < 0.05)
+                        || (found.p - 0.05).abs() < 0.001,
+                    "{found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn p_passes_the_first_step_of_thousands() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let mut slices: Vec<SliceValues> = (0..3_000)
+            .map(|_| slice(&mut rng, (1, 10), 0.0, 0.1, 0.0))
+            .collect();
+        slices.push(slice(&mut rng, (45, 1), -0.6, 0.2, 0.0));
+        slices.push(slice(&mut rng, (1, 10), -0.6, 0.1, 0.0));
+        let found = test(&slices);
+        assert!(found[..3_000].iter().all(|test| test.p_holm > 0.05));
+        assert!(found[3_000].p_holm < 1e-3, "{:?}", found[3_000]);
+        assert!(found[3_001].p_holm < 1e-3, "{:?}", found[3_001]);
+    }
+
+    #[test]
+    fn values_that_do_not_vary_are_no_proof_by_themselves() {
+        // Two queries at -.5: (1.1/1.5)^2. Ten: .045. Twenty identities of three queries: 20 units.
+        let found = test(&[constant(-0.5, 1, 2)])[0];
+        assert_eq!(found.estimate.standard_error, 0.0);
+        assert!((found.p - (1.1_f64 / 1.5).powi(2)).abs() < 1e-12);
+        assert!(test(&[constant(-0.5, 1, 10)])[0].p < 0.05);
+        let found = test(&[constant(-0.5, 20, 3)])[0];
+        assert!((found.p - (1.1_f64 / 1.5).powi(20)).abs() < 1e-12);
+        // 1.1 / .05^(1/20) - 1.
+        assert!((found.minimum_detectable_loss - 0.277_745).abs() < 1e-6);
+        // At the limit, or above it.
+        assert_eq!(test(&[constant(LIMIT, 1, 10)])[0].p, 1.0);
+        assert_eq!(test(&[constant(0.0, 30, 10)])[0].p, 1.0);
+        // Beside slices that vary it borrows their variance, but p stays at the bound.
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut slices: Vec<SliceValues> = (0..20)
+            .map(|_| slice(&mut rng, (1, 10), 0.0, 0.1, 0.0))
+            .collect();
+        slices.push(constant(-0.5, 1, 10));
+        let found = test(&slices)[20];
+        assert!(found.estimate.standard_error > 0.0);
+        assert!((found.p - (1.1_f64 / 1.5).powi(10)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn too_little_data_says_nothing() {
+        let empty = SliceValues {
+            values: vec![],
+            identities: vec![],
+        };
+        let one = constant(-0.9, 1, 1);
+        for found in test(&[empty, one]) {
+            assert_eq!((found.p, found.p_holm, found.q), (1.0, 1.0, 1.0));
+            assert_eq!(found.minimum_detectable_loss, f64::INFINITY);
+            assert!(!found.estimate.lower.is_finite());
+        }
+        assert!(test(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_family_of_slices_on_the_limit_rarely_fails() {
+        // Every slice at the limit itself, standard deviations over two decades, most slices tiny: the least
+        // favourable case. Nominal .05 for the family.
+        let runs = 150;
+        let failed = (0..runs)
+            .filter(|&run| {
+                let mut rng = ChaCha8Rng::seed_from_u64(run);
+                let slices: Vec<SliceValues> = (0..100)
+                    .map(|i| {
+                        let spread =
+                            0.01 * 100.0_f64.powf(f64::from(rng.next_u32()) / f64::from(u32::MAX));
+                        let size = if i % 25 == 0 {
+                            (25, 2)
+                        } else {
+                            (1, 2 + i % 10)
+                        };
+                        slice(&mut rng, size, LIMIT, spread, 0.0)
+                    })
+                    .collect();
+                test(&slices).iter().any(|test| test.p_holm <= 0.05)
+            })
+            .count();
+        // Four binomial standard errors of 150 runs at .05 are .071.
+        assert!(failed as f64 / (runs as f64) < 0.05 + 0.071, "{failed}");
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_in_range_and_the_order_of_slices_and_queries_does_not_matter(
+            raw in proptest::collection::vec(
+                proptest::collection::vec((-1.0..1.0_f64, 0..60_u32), 0..120), 1..6),
+        ) {
+            let slices: Vec<SliceValues> = raw
+                .iter()
+                .map(|pairs| {
+                    let (values, identities) = pairs.iter().copied().unzip();
+                    SliceValues { values, identities }
+                })
+                .collect();
+            let found = test(&slices);
+            for test in &found {
+                prop_assert!((0.0..=1.0).contains(&test.p) && test.p <= test.p_holm && test.p <= test.q, "{test:?}");
+                prop_assert!(test.minimum_detectable_loss >= 0.1);
+            }
+            let mut reversed: Vec<SliceValues> = slices.iter().rev().cloned().collect();
+            for slice in &mut reversed {
+                slice.values.reverse();
+                slice.identities.reverse();
+            }
+            for (a, b) in found.iter().zip(test(&reversed).iter().rev()) {
+                // Sums and medians run in another order.
+                prop_assert!((a.p - b.p).abs() < 1e-6 && (a.p_holm - b.p_holm).abs() < 1e-5);
+            }
+        }
+    }
+}
