@@ -1,10 +1,12 @@
 //! The audit: six stages in a line, no maths.
 
+mod applicable;
+
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{FindingCode, Probe, Side, nearest};
+use crate::config::{AuditConfig, ConfigError, ModelConfig};
+use crate::domain::{FindingCode, Modality, Origin, Probe, Side, nearest};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
 };
@@ -33,6 +35,9 @@ pub struct Surroundings<'a> {
 /// Why an audit ended without a verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
+    /// A configured key that nothing would read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Stage 1.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -90,6 +95,7 @@ impl AuditError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            AuditError::Config(error) => error.hint(),
             AuditError::Probe(error) => error.hint(),
             AuditError::Runtime(error) => error.hint(),
             AuditError::Embed { source, .. } => source.hint(),
@@ -127,9 +133,11 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let mut clock = Clock::default();
     let mut probe = probe::load(&config.data, &config.probe)?;
     check_slice_columns(&probe, config)?;
+    applicable::check(&probe, config)?;
     clock.lap("probe");
 
     let runtime = runtime_if_needed(config, around)?;
+    refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
     let mut old = embed_side(&probe, Side::Old, config, runtime.as_ref(), around)?;
     let mut new = embed_side(&probe, Side::New, config, runtime.as_ref(), around)?;
     let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
@@ -264,6 +272,7 @@ pub struct Preview {
 pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Preview, AuditError> {
     let probe = probe::load(&config.data, &config.probe)?;
     check_slice_columns(&probe, config)?;
+    applicable::check(&probe, config)?;
     let runtime = runtime_if_needed(config, around)?;
     let describe = |side: Side| {
         let (source, options) = side_options(side, config, around)?;
@@ -311,6 +320,7 @@ fn side_options<'a>(
         similarity: config.similarity,
         cache_dir: around.embedding_cache.as_deref(),
         max_bad_items: config.max_bad_items,
+        tensors_origin: config.origin("audit.tensors").unwrap_or(Origin::Sidecar),
     };
     Ok((source, options))
 }
@@ -337,21 +347,40 @@ fn embed_side(
 ) -> Result<Embedded, AuditError> {
     let (source, options) = side_options(side, config, around)?;
     let wrapped = |source| embed_failed(side, source);
-    let embedded = match (&source, &config.old_embeddings) {
+    match (&source, &config.old_embeddings) {
         (ModelSource::Onnx(model), Some(stored)) if side == Side::Old => {
             embed::embed_with_stored(probe, model, stored, &options, runtime, around.progress)
         }
         _ => embed::embed(probe, &source, &options, runtime, around.progress),
     }
-    .map_err(wrapped)?;
-    let assumed = embedded
-        .findings
-        .iter()
-        .any(|finding| finding.code == FindingCode::PreprocessingAssumed);
-    if config.strict && assumed {
-        return Err(AuditError::PreprocessingAssumed { side });
+    .map_err(wrapped)
+}
+
+/// `--strict`, before hours of embedding. Only a model of images whose levels are nowhere configured is looked at.
+fn refuse_assumed_preprocessing(
+    probe: &Probe,
+    config: &AuditConfig,
+    runtime: Option<&Runtime>,
+    around: &Surroundings<'_>,
+) -> Result<(), AuditError> {
+    if !config.strict || probe.modality != Modality::Image {
+        return Ok(());
     }
-    Ok(embedded)
+    for side in [Side::Old, Side::New] {
+        let (source, options) = side_options(side, config, around)?;
+        let model = options.model;
+        let configured = model.mean.is_some() || model.std.is_some() || model.scale.is_some();
+        if configured || matches!(source, ModelSource::Stored(_)) {
+            continue;
+        }
+        let description = embed::describe(probe, &source, &options, runtime)
+            .map_err(|source| embed_failed(side, source))?;
+        let mut findings = description.findings.iter();
+        if findings.any(|finding| finding.code == FindingCode::PreprocessingAssumed) {
+            return Err(AuditError::PreprocessingAssumed { side });
+        }
+    }
+    Ok(())
 }
 
 /// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different

@@ -258,10 +258,22 @@ pub struct AuditArgs {
     /// Folder of the report (default: reports/OLD-vs-NEW)
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
+    /// What stdout gets: a summary as text or markdown, or report.json
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Output"
+    )]
+    pub format: Format,
+    /// Compare with an earlier report.json; it changes no verdict
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub baseline: Option<PathBuf>,
     /// Show inputs, outputs, preprocessing and counts; run nothing
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
-    /// Print the verdict alone
+    /// Print the verdict alone, whatever the format
     #[arg(long, short, help_heading = "Output", conflicts_with = "verbose")]
     pub quiet: bool,
     /// Print the runtime's own messages too
@@ -299,6 +311,17 @@ pub struct RuntimeArgs {
     /// Folder of the embeddings' cache and of an installed runtime
     #[arg(long, value_name = "DIR", help_heading = "Running")]
     pub cache_dir: Option<PathBuf>,
+}
+
+/// What an audit prints to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The summary for a terminal
+    Text,
+    /// report.json, byte for byte
+    Json,
+    /// summary.md
+    Markdown,
 }
 
 /// [`Similarity`] on the command line.

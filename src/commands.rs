@@ -1,6 +1,8 @@
 //! What each command does: stdout is data, stderr is progress and notices.
 
+mod ci;
 mod init;
+mod paths;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -15,7 +17,7 @@ use crate::config::{AuditConfig, ConfigError, FailOn, Inconclusive};
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
-use crate::report::{self, ReportError, terminal};
+use crate::report::{self, BaselineSection, ReportError};
 use crate::retrieve::score;
 use crate::runtime::{self, Runtime, RuntimeError};
 
@@ -129,6 +131,13 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     log_to_stderr(args.verbose);
     limit_threads(args.runtime.threads());
     let config = AuditConfig::resolve(args.paths(), args.config_file()?, args.overrides())?;
+    paths::check(&config, args.runtime.onnxruntime.as_deref())?;
+    // Before anything runs: a mistyped baseline must not cost an audit.
+    let baseline = args
+        .baseline
+        .as_deref()
+        .map(|path| Ok::<_, ReportError>((path, report::read(path)?)))
+        .transpose()?;
     let bars = Bars::new(args.quiet);
     let notify = |line: &str| {
         if !args.quiet {
@@ -140,7 +149,10 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         embedding_cache: (!args.no_cache).then(|| args.runtime.cache_dir()),
         progress: &bars,
         notify: &notify,
-        command: std::env::args().collect(),
+        // For the reader's eyes, so an argument that is no UTF-8 may be shown approximately.
+        command: std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
     };
     if args.dry_run {
         print(&preview_text(&audit::preview(&config, &around)?))?;
@@ -151,19 +163,20 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .clone()
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
-    let outcome = audit::run(&config, &around)?;
-    report::write(&outcome.report, &outcome.rows, &out)?;
-    let verdict = outcome.report.verdict.verdict;
-    if args.quiet {
-        print(&format!("{verdict}\n"))?;
+    let mut outcome = audit::run(&config, &around)?;
+    let report = &mut outcome.report;
+    report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, report, path));
+    report::write(report, &outcome.rows, &out)?;
+    ci::CiSystem::new(|name| std::env::var_os(name))
+        .tell(report, args.quiet)
+        .iter()
+        .for_each(|line| notice(line));
+    let verdict = report.verdict.verdict;
+    print(&if args.quiet {
+        format!("{verdict}\n")
     } else {
-        let is_terminal = std::io::stdout().is_terminal();
-        let style = terminal::Style {
-            color: is_terminal && std::env::var_os("NO_COLOR").is_none(),
-            ascii: !is_terminal,
-        };
-        print(&terminal::summary(&outcome.report, &out, style))?;
-    }
+        ci::stdout(report, &out, args.format)?
+    })?;
     Ok(Done::Audited {
         verdict,
         policy: GatePolicy {
@@ -312,6 +325,7 @@ fn log_to_stderr(verbose: bool) {
         // Only a second subscriber in one process fails; the first one stays.
         let _ = tracing_subscriber::fmt()
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
             .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
             .try_init();
     }

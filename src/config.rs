@@ -7,7 +7,7 @@ mod file;
 mod model;
 mod policy;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,13 @@ pub struct ColumnNames {
     pub identity_separator: Option<String>,
 }
 
+impl ColumnNames {
+    /// The keys that are set, in the order of the fields.
+    pub fn configured(&self) -> Vec<String> {
+        keys_set(self)
+    }
+}
+
 /// How to read the probe.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProbeConfig {
@@ -47,8 +54,10 @@ pub struct ProbeConfig {
     pub tensors: Option<PathBuf>,
     /// Relevance judgements (`--qrels`), else the only `qrels.*` beside the manifest.
     pub qrels: Option<PathBuf>,
-    /// Tensor file of one of the models; it shows that a manifest without paths lists tensor rows.
-    pub model_tensors: Option<PathBuf>,
+    /// Tensor files of single models; they show that a manifest without paths lists tensor rows.
+    pub model_tensors: Vec<PathBuf>,
+    /// Whether a model without a tensor file of its own must be run.
+    pub shared_tensors: bool,
     /// Whether items may lack an input (stored embeddings stand in for it).
     pub allow_missing_inputs: bool,
 }
@@ -205,9 +214,38 @@ impl AuditConfig {
         for (name, model) in [("old", &file.old), ("new", &file.new)] {
             model.check(name)?;
         }
-        let old_embeddings = flags.old_embeddings.or(audit.old_embeddings);
-        let stored = |path: &PathBuf| path.extension().is_none_or(|extension| extension != "onnx");
-        let allow_missing_inputs = old_embeddings.is_some() || stored(&old);
+        let tensors = pick_path(&mut settings, "audit.tensors", flags.tensors, audit.tensors);
+        let qrels = pick_path(&mut settings, "audit.qrels", flags.qrels, audit.qrels);
+        let old_embeddings = pick_path(
+            &mut settings,
+            "audit.old_embeddings",
+            flags.old_embeddings,
+            audit.old_embeddings,
+        );
+        note_columns(&mut settings, &file.columns);
+        let allow_missing_inputs = old_embeddings.is_some() || is_stored(&old);
+        let sides = [(&old, &file.old), (&new, &file.new)];
+        let shared_tensors = sides
+            .iter()
+            .any(|(path, model)| !is_stored(path) && model.tensors.is_none());
+        let model_tensors = sides
+            .iter()
+            .filter_map(|(_, model)| model.tensors.clone())
+            .collect();
+        if old_embeddings.is_some() && is_stored(&old) {
+            return Err(ConfigError::NotApplicable {
+                key: "audit.old_embeddings".into(),
+                because: format!("OLD is stored embeddings already: {}", old.display()),
+                hint: "give the old model (.onnx) as OLD, or leave --old-embeddings out".into(),
+            });
+        }
+        if tensors.is_some() && !shared_tensors {
+            return Err(ConfigError::NotApplicable {
+                key: "audit.tensors".into(),
+                because: "each model has stored embeddings or tensors of its own".into(),
+                hint: "leave --tensors out, or tensors under [old] or [new]".into(),
+            });
+        }
         Ok(Self {
             old,
             new,
@@ -215,9 +253,10 @@ impl AuditConfig {
             old_embeddings,
             probe: ProbeConfig {
                 columns: file.columns,
-                tensors: flags.tensors.or(audit.tensors),
-                qrels: flags.qrels.or(audit.qrels),
-                model_tensors: file.old.tensors.clone().or(file.new.tensors.clone()),
+                tensors,
+                qrels,
+                model_tensors,
+                shared_tensors,
                 allow_missing_inputs,
             },
             old_model: file.old,
@@ -278,6 +317,67 @@ fn cost(
         }
         None => Ok(None),
     }
+}
+
+impl AuditConfig {
+    /// Where a recorded setting came from.
+    pub fn origin(&self, key: &str) -> Option<Origin> {
+        let mut settings = self.settings.iter();
+        Some(settings.find(|setting| setting.key == key)?.origin)
+    }
+}
+
+/// The keys of a table of options that are set, in the order of its fields.
+fn keys_set<T: Serialize>(table: &T) -> Vec<String> {
+    let table = serde_json::to_value(table).expect("options, numbers and names are JSON");
+    let fields = table.as_object().into_iter().flatten();
+    fields
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, _)| key.clone())
+        .collect()
+}
+
+/// A file's name and origin, where one is given; its folder is this machine's business.
+fn pick_path(
+    settings: &mut Vec<Setting>,
+    key: &str,
+    flag: Option<PathBuf>,
+    file: Option<PathBuf>,
+) -> Option<PathBuf> {
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    let origin = if flag.is_some() {
+        Origin::Flag
+    } else {
+        Origin::File
+    };
+    let path = flag.or(file)?;
+    settings.push(Setting {
+        key: key.into(),
+        value: name(&path).into(),
+        origin,
+    });
+    Some(path)
+}
+
+/// `[columns]` as configured.
+fn note_columns(settings: &mut Vec<Setting>, columns: &ColumnNames) {
+    let table = serde_json::to_value(columns).expect("names are JSON");
+    for key in columns.configured() {
+        settings.push(Setting {
+            value: table[&key].clone(),
+            key: format!("columns.{key}"),
+            origin: Origin::File,
+        });
+    }
+}
+
+/// Whether a path names stored embeddings rather than a model.
+fn is_stored(path: &Path) -> bool {
+    path.extension()
+        .is_none_or(|extension| !extension.eq_ignore_ascii_case("onnx"))
 }
 
 /// Flag over file over default, recorded.

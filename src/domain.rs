@@ -335,6 +335,7 @@ impl<'de> Deserialize<'de> for Measure {
 
 /// How an interval was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum IntervalMethod {
     /// Bias-corrected and accelerated bootstrap over identities (Efron 1987), never inside the linearised t.
@@ -352,27 +353,32 @@ pub enum IntervalMethod {
 /// `lower` is also the one-sided bound at `1 - (1 - level) / 2`: with the default `level` of .90 each
 /// end is a one-sided 95 % bound.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Estimate {
     /// The point estimate; NaN without data.
     #[serde(deserialize_with = "null_as::not_a_number")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub value: f64,
     /// Lower end; minus infinity when nothing bounds the value from below.
     #[serde(deserialize_with = "null_as::minus_infinity")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub lower: f64,
     /// Upper end; infinity when nothing bounds the value from above.
     #[serde(deserialize_with = "null_as::infinity")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub upper: f64,
     /// Two-sided confidence level in (0, 1).
     pub level: f64,
     /// Standard error of the point estimate, 0 when it cannot vary, infinite with one identity.
     #[serde(deserialize_with = "null_as::infinity")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub standard_error: f64,
     /// How the ends were made.
     pub method: IntervalMethod,
 }
 
 /// JSON has no infinity and no NaN: they are written as null, and these read them back.
-mod null_as {
+pub(crate) mod null_as {
     use serde::{Deserialize, Deserializer};
 
     pub fn infinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -390,6 +396,7 @@ mod null_as {
 
 /// Where a setting's value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The built-in default.
@@ -418,6 +425,7 @@ impl fmt::Display for Origin {
 
 /// One setting as it was used, for the report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Setting {
     /// Dotted key, as in audit.toml (`old.mean`).
     pub key: String,

@@ -21,7 +21,9 @@ use ndarray::Array2;
 use serde::Serialize;
 
 use crate::config::{ModelConfig, Similarity};
-use crate::domain::{Embeddings, Finding, FindingCode, Probe, Setting, Severity, Side, Source};
+use crate::domain::{
+    Embeddings, Finding, FindingCode, Origin, Probe, Setting, Severity, Side, Source,
+};
 use crate::runtime::Runtime;
 
 use cache::Digest;
@@ -61,7 +63,8 @@ impl ModelSource {
             _ => return Err(EmbedError::UnknownKind { path: path.into() }),
         };
         match std::fs::metadata(path) {
-            Ok(_) => Ok(source),
+            Ok(metadata) if metadata.is_file() => Ok(source),
+            Ok(_) => Err(EmbedError::NotAFile { path: path.into() }),
             Err(source) => Err(EmbedError::Read {
                 path: path.into(),
                 source,
@@ -97,6 +100,8 @@ pub struct EmbedOptions<'a> {
     pub cache_dir: Option<&'a Path>,
     /// Unreadable items that are tolerated.
     pub max_bad_items: usize,
+    /// Who named the probe's tensor file; [`Origin::Sidecar`]: it is the only one beside the manifest.
+    pub tensors_origin: Origin,
 }
 
 /// One side's embeddings and where they came from.

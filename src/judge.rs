@@ -50,6 +50,7 @@ pub struct Judgement {
 
 /// The answer. `main` alone maps it to an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// New queries may search the old gallery as it is.
@@ -78,6 +79,7 @@ impl std::fmt::Display for Verdict {
 
 /// Outcome of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckState {
     /// The bound is on the safe side of the limit.
@@ -92,6 +94,7 @@ pub enum CheckState {
 
 /// On which side of the limit the value is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SafeSide {
     /// Safe when the lower end is above the limit.
@@ -102,6 +105,7 @@ pub enum SafeSide {
 
 /// One check with everything needed to read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Check {
     /// Stable code.
     pub code: CheckCode,

@@ -67,6 +67,11 @@ struct Drafts {
 /// with a relevant gallery item. Each error names the path, the row, what was expected and found.
 pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     let metadata = fs::metadata(data).map_err(|source| ProbeError::read(data, source))?;
+    if !(metadata.is_dir() || metadata.is_file()) {
+        return Err(ProbeError::NotAFile {
+            path: data.to_path_buf(),
+        });
+    }
     let manifest = if metadata.is_dir() {
         manifest_in(data)?
     } else {

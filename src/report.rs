@@ -3,21 +3,29 @@
 //! [`AuditReport`] is data: every number with its interval, unrounded. [`view`] rounds and words it once;
 //! renderers turn it into text or bytes and never recompute a verdict; one place ([`write()`]) touches files.
 
+pub mod annotations;
 pub mod assemble;
 pub mod figures;
 pub mod html;
 pub mod json;
+pub mod junit;
+pub mod markdown;
+pub mod prometheus;
 pub mod tables;
 pub mod terminal;
 pub mod thumbnails;
 pub mod view;
 
+mod baseline;
 mod error;
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod schema;
 mod sections;
 mod write;
 
+pub use baseline::{BaselineSection, MeasureThenAndNow, StateThenAndNow};
 pub use error::ReportError;
 pub use sections::*;
-pub use write::{check_out, render_again, write};
+pub use write::{append, check_out, read, render_again, write};

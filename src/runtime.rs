@@ -354,7 +354,7 @@ fn load(
             found,
             version: version_str,
         },
-        ort::LoadDynamicError::Dlopen { error, .. } => failed(error.to_string()),
+        ort::LoadDynamicError::Dlopen { error, .. } => failed(with_sources(&error)),
         other => failed(other.to_string()),
     })?;
     let environment = builder
@@ -369,6 +369,20 @@ fn load(
         found,
         environment,
     })
+}
+
+/// An error with its causes: the loader's own words stand in the last one ("invalid ELF header").
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The runtime's messages run over several lines and begin with the path, which the error names already.

@@ -142,6 +142,16 @@ pub enum ConfigError {
         "backfill.cost_per_million and backfill.throughput need backfill.gallery_size, which is not given"
     )]
     NoGallerySize,
+    /// A key that nothing would read: ignoring it would hide a mistake.
+    #[error("{key} does not apply: {because}")]
+    NotApplicable {
+        /// Dotted key.
+        key: String,
+        /// Why nothing reads it.
+        because: String,
+        /// What to do.
+        hint: String,
+    },
     /// A name in the policy that names nothing.
     #[error("{key}: {source}")]
     Unknown {
@@ -199,7 +209,13 @@ impl ConfigError {
                 "a waiver has check, reason, until = YYYY-MM-DD, and for slices also slice = \"column=value\""
                     .into(),
             ),
-            ConfigError::Invalid { .. } | ConfigError::OutOfRange { .. } => None,
+            ConfigError::NotApplicable { hint, .. } => Some(hint.clone()),
+            ConfigError::Invalid { .. } => Some(
+                "`compat-audit init` writes a file with every key and a value of its kind".into(),
+            ),
+            ConfigError::OutOfRange { key, .. } => {
+                Some(format!("choose {key} inside these bounds, or leave it out"))
+            }
         }
     }
 }
@@ -233,14 +249,14 @@ impl ConfigFile {
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let invalid = |error: toml::de::Error| ConfigError::Invalid {
             path: path.into(),
-            message: error.to_string().trim_end().to_owned(),
+            message: in_words(error.to_string().trim_end()),
         };
         let deserializer = toml::Deserializer::parse(text).map_err(invalid)?;
         let mut keys = Vec::new();
         let file = serde_ignored::deserialize(deserializer, |key| keys.push(key.to_string()))
             .map_err(invalid)?;
         if let Some(first) = keys.first() {
-            let nearest = nearest(first, known_keys());
+            let nearest = nearest_key(first);
             return Err(ConfigError::UnknownKeys {
                 path: path.into(),
                 keys,
@@ -249,6 +265,38 @@ impl ConfigFile {
         }
         Ok(file)
     }
+}
+
+/// The parser's message without the names of Rust's types.
+fn in_words(message: &str) -> String {
+    let whole = "expected a whole number, 0 or more";
+    let types = [
+        ("expected usize", whole),
+        ("expected u64", whole),
+        ("expected u32", whole),
+        ("expected f64", "expected a number"),
+        ("expected a borrowed string", "expected a text"),
+        ("expected a string", "expected a text"),
+        ("expected path string", "expected a text (a path)"),
+    ];
+    types
+        .iter()
+        .fold(message.to_owned(), |message, (name, words)| {
+            message.replace(name, words)
+        })
+}
+
+/// The known key that was probably meant: one of the same name in another table first, then the most alike.
+fn nearest_key(unknown: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let known = known_keys();
+    let of_name = |name: &str| {
+        let mut keys = known.iter().filter(|key| key.contains('.'));
+        keys.find(|key| last(key) == name).cloned()
+    };
+    of_name(&last(unknown))
+        .or_else(|| nearest(unknown, known.iter().cloned()))
+        .or_else(|| of_name(&nearest(&last(unknown), known.iter().map(|key| last(key)))?))
 }
 
 /// Every dotted key that audit.toml may have.
@@ -350,5 +398,85 @@ mod tests {
             error.to_string(),
             "new.std must be above 0 and below inf, found 0"
         );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_table_is_found_by_its_name() {
+        for (text, expected) in [
+            ("seed = 3\n", "audit.seed"),
+            ("margin = 0.1\n", "policy.margin"),
+            ("[policy]\nsimilarity = \"ip\"\n", "audit.similarity"),
+            ("margn = 0.1\n", "policy.margin"),
+        ] {
+            let hint = parse(text).expect_err("unknown").hint();
+            assert_eq!(hint, Some(format!("did you mean `{expected}`?")), "{text}");
+        }
+    }
+
+    #[test]
+    fn type_errors_speak_of_values_not_of_rust() {
+        for (text, expected) in [
+            (
+                "[old]\nsize = \"big\"\n",
+                "expected a number of pixels or [height, width]",
+            ),
+            ("[audit]\nseed = -1\n", "expected a whole number, 0 or more"),
+            (
+                "[audit]\nseed = \"x\"\n",
+                "expected a whole number, 0 or more",
+            ),
+            ("[policy]\nmargin = \"x\"\n", "expected a number"),
+            ("[old]\noutput = 3\n", "expected a text"),
+        ] {
+            let error = parse(text).expect_err("a wrong type");
+            let message = error.to_string();
+            assert!(message.contains(expected), "{message}");
+            assert!(
+                !message.contains("enum") && !message.contains("u64"),
+                "{message}"
+            );
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn files_that_nothing_would_read_are_refused() {
+        let resolve = |old: &str, flags: Overrides| {
+            let paths = [old, "b.npy", "data"].map(Into::into);
+            AuditConfig::resolve(paths, ConfigFile::default(), flags)
+        };
+        let stored = Overrides {
+            old_embeddings: Some("e.npy".into()),
+            ..Overrides::default()
+        };
+        let error = resolve("a.parquet", stored.clone()).expect_err("two files of one side");
+        assert!(
+            error
+                .to_string()
+                .starts_with("audit.old_embeddings does not apply"),
+            "{error}"
+        );
+        assert!(resolve("a.onnx", stored).is_ok());
+        let tensors = Overrides {
+            tensors: Some("x/t.npz".into()),
+            ..Overrides::default()
+        };
+        assert!(
+            resolve("a.npy", tensors.clone()).is_err(),
+            "no model is run"
+        );
+        let config = resolve("a.onnx", tensors).expect("a model is run");
+        assert_eq!(config.origin("audit.tensors"), Some(Origin::Flag));
+    }
+
+    #[test]
+    fn configured_columns_and_files_are_settings() {
+        let file = parse("[columns]\nidentity = \"sku\"\n[audit]\nold_embeddings = \"e.npy\"\n")
+            .expect("valid");
+        let paths = ["a.onnx", "b.onnx", "data"].map(Into::into);
+        let config = AuditConfig::resolve(paths, file, Overrides::default()).expect("valid");
+        assert_eq!(config.origin("columns.identity"), Some(Origin::File));
+        assert_eq!(config.origin("audit.old_embeddings"), Some(Origin::File));
+        assert_eq!(config.origin("columns.camera"), None);
     }
 }

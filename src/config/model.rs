@@ -66,7 +66,7 @@ pub enum ResizeMode {
 
 /// Height and width; `224` in audit.toml means 224 x 224.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number of pixels or [height, width]")]
 pub enum Size {
     /// A square side (or, for the shorter-side modes, that side).
     Square(u32),
@@ -130,6 +130,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The keys that are set, in the order of the fields.
+    pub fn configured(&self) -> Vec<String> {
+        super::keys_set(self)
+    }
+
     /// Refuses values outside their ranges; `name` is the table.
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
         let positive = |key: &str, value: Option<f64>| match value {

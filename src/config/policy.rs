@@ -15,6 +15,7 @@ pub(super) use resolve::resolve;
 
 /// A named set of limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// The limits of `docs/METRICS.md`.
@@ -42,6 +43,7 @@ impl Profile {
 
 /// What an inconclusive verdict means to a deployment gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Inconclusive {
     /// It stops the deployment (exit code 3).
@@ -52,6 +54,7 @@ pub enum Inconclusive {
 
 /// From which verdict on a deployment gate stops (exit code 1), strictest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FailOn {
     /// A partial backfill is enough to stop.
@@ -64,6 +67,7 @@ pub enum FailOn {
 
 /// A named failure that somebody has decided to live with for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Waiver {
     /// The check.
     pub check: CheckCode,
@@ -77,6 +81,7 @@ pub struct Waiver {
 
 /// What the judge holds the evidence against; echoed in every report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Policy {
     /// Where the limits started.
     pub profile: Profile,

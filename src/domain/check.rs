@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whether a check can decide the verdict, from the strictest to the loosest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CheckSeverity {
     /// Must pass for skip-backfill.
@@ -29,6 +30,7 @@ impl fmt::Display for CheckSeverity {
 
 /// Stable names of the checks, in the order they are run and shown; kebab-case everywhere outside this code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckCode {
     /// Old and new embeddings have the same dimension.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A day of the proleptic Gregorian calendar, UTC. Orders by time; written `YYYY-MM-DD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Date {
     year: u16,

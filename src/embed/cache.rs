@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::interrupt::HalfWritten;
+use crate::interrupt;
 
 /// First bytes of a file; the number rises when the layout changes.
 const MAGIC: &[u8; 8] = b"caembed1";
@@ -68,8 +68,9 @@ impl Cache {
         };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
+        let turn = interrupt::turn();
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        let _half_written = HalfWritten::announce(file.path());
+        let _half_written = turn.announce(file.path());
         file.write_all(&self.to_bytes())?;
         file.persist(path).map_err(|error| error.error)?;
         self.changed = false;

@@ -18,6 +18,12 @@ pub enum EmbedError {
         /// The cause.
         source: std::io::Error,
     },
+    /// A folder, a pipe or a device.
+    #[error("{}: expected a file, found something else", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+    },
     /// The file's ending names no known kind of model.
     #[error("{}: expected .onnx, .npy or .parquet", path.display())]
     UnknownKind {
@@ -288,6 +294,7 @@ impl EmbedError {
             EmbedError::Tensors(error) => return error.hint(),
             EmbedError::Image(error) => return error.hint(),
             EmbedError::Read { .. } => "check the path and its permissions",
+            EmbedError::NotAFile { .. } => "give the .onnx, .npy or .parquet file itself",
             EmbedError::UnknownKind { .. } => {
                 "a model is an .onnx file; stored embeddings are .npy or .parquet"
             }
@@ -348,7 +355,7 @@ impl EmbedError {
             }
             EmbedError::NotStored { .. } => "ids must be those of the probe; --dry-run shows them",
             EmbedError::Stored { .. } => {
-                ".npy: a (rows, dim) float array with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column"
+                ".npy: a (rows, dim) float array with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column (cast halves to float32)"
             }
         };
         Some(hint.to_owned())

@@ -88,7 +88,7 @@ pub fn resolve(
             image::resolve(path, model, config, options, &mut record, &mut findings)?
         }
         Modality::Text | Modality::Tensor if use_text => text(path, model, config, &mut record)?,
-        _ => tensors(probe, path, model, config, &mut record)?,
+        _ => tensors(probe, path, model, options, &mut record)?,
     };
     // The file is not looked at where the configuration overrules it: it may say what cannot be done here.
     let sidecar_pooling = match config.pooling {
@@ -302,9 +302,10 @@ fn tensors(
     probe: &Probe,
     path: &Path,
     model: &OnnxModel,
-    config: &ModelConfig,
+    options: &EmbedOptions<'_>,
     record: &mut Record,
 ) -> Result<Inputs, EmbedError> {
+    let config = options.model;
     let Some(file) = tensor_file(probe, config) else {
         check_filled(path, model, &[])?;
         return Err(EmbedError::NoInputs { path: path.into() });
@@ -312,10 +313,9 @@ fn tensors(
     if model.inputs.is_empty() {
         return Err(EmbedError::NoInputs { path: path.into() });
     }
-    // The probe's own file is recorded without its origin: flag, audit.toml or the only one beside the manifest.
     let origin = match config.tensors {
         Some(_) => Origin::File,
-        None => Origin::Default,
+        None => options.tensors_origin,
     };
     let name = file.file_name().unwrap_or_default();
     record.note("tensors", name.to_string_lossy(), origin);

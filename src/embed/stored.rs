@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::Array2;
-use polars::prelude::{DataFrame, DataType, ParquetReader, SerReader};
+use polars::prelude::{ArrowDataType, DataType, ParquetReader, SerReader};
 
 use super::EmbedError;
 use crate::probe::tensors::{TensorData, Tensors};
@@ -107,18 +108,37 @@ fn read_parquet(path: &Path) -> Result<(Array2<f32>, Vec<String>), EmbedError> {
         source,
     })?;
     let polars = |error: polars::error::PolarsError| {
+        let message = error.to_string();
+        let words: Vec<&str> = message.split_whitespace().collect();
         wrong(
             path,
             "a parquet file of ids and embeddings".into(),
-            error.to_string(),
+            words.join(" "),
         )
     };
-    let frame = ParquetReader::new(file).finish().map_err(polars)?;
-    let columns = names(&frame);
+    let mut reader = ParquetReader::new(file);
+    // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the columns themselves
+    // are plain, so it is left aside.
+    let mut metadata = reader.get_metadata().map_err(polars)?.as_ref().clone();
+    metadata.key_value_metadata = None;
+    reader.set_metadata(Arc::new(metadata));
+    let schema = reader.schema().map_err(polars)?;
+    let fields: Vec<(&str, &ArrowDataType)> = schema
+        .iter_values()
+        .map(|field| (field.name.as_str(), field.dtype()))
+        .collect();
+    let [id, embedding] = columns_in_use(path, &fields)?;
+    let [id_name, list_name] = [id, embedding].map(|column| fields[column].0.to_owned());
+    let mut wanted = vec![id, embedding];
+    wanted.sort_unstable();
+    // polars panics on types that it was built without: only the two columns are read, after a look at their types.
+    let frame = reader
+        .with_projection(Some(wanted))
+        .finish()
+        .map_err(polars)?;
     let id = frame
-        .column("id")
-        .map_err(|_| wrong(path, "a column `id`".into(), format!("columns {columns}")))?
-        .cast(&DataType::String)
+        .column(&id_name)
+        .and_then(|id| id.cast(&DataType::String))
         .map_err(polars)?;
     let mut ids = Vec::with_capacity(frame.height());
     for (row, id) in id.str().map_err(polars)?.iter().enumerate() {
@@ -131,17 +151,9 @@ fn read_parquet(path: &Path) -> Result<(Array2<f32>, Vec<String>), EmbedError> {
         };
         ids.push(id.ok_or_else(missing)?.to_owned());
     }
-    let lists: Vec<_> = frame
-        .columns()
-        .iter()
-        .filter(|column| matches!(column.dtype(), DataType::List(_) | DataType::Array(_, _)))
-        .collect();
-    let [list] = lists.as_slice() else {
-        let found = format!("{} in columns {columns}", lists.len());
-        return Err(wrong(path, "exactly one list column".into(), found));
-    };
-    let list = list
-        .cast(&DataType::List(Box::new(DataType::Float32)))
+    let list = frame
+        .column(&list_name)
+        .and_then(|list| list.cast(&DataType::List(Box::new(DataType::Float32))))
         .map_err(polars)?;
     let list = list.list().map_err(polars)?;
     let mut dim = None;
@@ -173,18 +185,109 @@ fn read_parquet(path: &Path) -> Result<(Array2<f32>, Vec<String>), EmbedError> {
     Ok((rows, ids))
 }
 
-fn names(frame: &DataFrame) -> String {
-    frame
-        .get_column_names()
+/// The columns of the ids and of the embeddings, told by name and type alone.
+fn columns_in_use(
+    path: &Path,
+    fields: &[(&str, &ArrowDataType)],
+) -> Result<[usize; 2], EmbedError> {
+    let names = |wanted: &dyn Fn(&ArrowDataType) -> bool| {
+        let names = fields.iter().filter(|(_, dtype)| wanted(dtype));
+        names.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+    };
+    let id = fields
         .iter()
-        .map(|name| name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+        .position(|(name, _)| *name == "id")
+        .ok_or_else(|| {
+            let found = format!("columns {}", names(&|_| true));
+            wrong(path, "a column `id`".into(), found)
+        })?;
+    if !is_id(fields[id].1) {
+        let found = format!("`id` of type {}", type_name(fields[id].1));
+        return Err(wrong(path, "ids that are texts or integers".into(), found));
+    }
+    let lists: Vec<usize> = (0..fields.len())
+        .filter(|&column| element(fields[column].1).is_some_and(is_number))
+        .collect();
+    match lists.as_slice() {
+        [embedding] => Ok([id, *embedding]),
+        [] => {
+            let other = fields.iter().find(|(_, dtype)| element(dtype).is_some());
+            let found = match other {
+                Some((name, dtype)) => format!("`{name}` of type {}", type_name(dtype)),
+                None => format!("columns {}", names(&|_| true)),
+            };
+            let expected = "exactly one list column of float32, float64 or integers".into();
+            Err(wrong(path, expected, found))
+        }
+        several => {
+            let found = format!(
+                "{}: {}",
+                several.len(),
+                names(&|dtype| element(dtype).is_some_and(is_number))
+            );
+            Err(wrong(
+                path,
+                "exactly one list column of numbers".into(),
+                found,
+            ))
+        }
+    }
+}
+
+/// The element type of a list.
+fn element(dtype: &ArrowDataType) -> Option<&ArrowDataType> {
+    match dtype {
+        ArrowDataType::List(inner)
+        | ArrowDataType::LargeList(inner)
+        | ArrowDataType::FixedSizeList(inner, _) => Some(inner.dtype()),
+        _ => None,
+    }
+}
+
+fn is_number(dtype: &ArrowDataType) -> bool {
+    use ArrowDataType as Type;
+    matches!(dtype, Type::Float32 | Type::Float64) || is_integer(dtype)
+}
+
+fn is_integer(dtype: &ArrowDataType) -> bool {
+    use ArrowDataType as Type;
+    matches!(
+        dtype,
+        Type::Int8
+            | Type::Int16
+            | Type::Int32
+            | Type::Int64
+            | Type::UInt8
+            | Type::UInt16
+            | Type::UInt32
+            | Type::UInt64
+    )
+}
+
+fn is_id(dtype: &ArrowDataType) -> bool {
+    use ArrowDataType as Type;
+    is_integer(dtype) || matches!(dtype, Type::Utf8 | Type::LargeUtf8 | Type::Utf8View)
+}
+
+/// `list of float16`, `decimal`, as a reader would say it.
+fn type_name(dtype: &ArrowDataType) -> String {
+    if let Some(element) = element(dtype) {
+        return format!("list of {}", type_name(element));
+    }
+    // What parquet stores halves as.
+    if *dtype == ArrowDataType::FixedSizeBinary(2) {
+        return "float16".into();
+    }
+    let debug = format!("{dtype:?}");
+    let word = debug.split(['(', ' ', '{']).next().unwrap_or_default();
+    word.to_lowercase()
 }
 
 #[cfg(test)]
 mod tests {
-    use polars::prelude::{Column, ListChunked, NamedFrom, ParquetWriter, Series};
+    use polars::prelude::{
+        ArrowField, Column, DataFrame, ListChunked, NamedFrom, ParquetWriter, PlSmallStr, Series,
+    };
 
     use super::*;
 
@@ -224,5 +327,56 @@ mod tests {
         );
         let repeated = message(&["a", "a"], &[&[1.0], &[3.0]]);
         assert!(repeated.contains("`a` in rows 1 and 2"), "{repeated}");
+    }
+
+    #[test]
+    fn columns_are_chosen_by_type_before_any_is_read() {
+        use ArrowDataType as Type;
+        let list = |inner| Type::List(Box::new(ArrowField::new(PlSmallStr::EMPTY, inner, true)));
+        let choose = |fields: &[(&str, Type)]| {
+            let fields: Vec<_> = fields.iter().map(|(name, dtype)| (*name, dtype)).collect();
+            columns_in_use(Path::new("e.parquet"), &fields).map_err(|error| error.to_string())
+        };
+        let floats = || ("embedding", list(Type::Float32));
+        let id = || ("id", Type::Utf8View);
+        // What polars was built without, and lists of something else, may stand beside.
+        let beside = [
+            ("price", Type::Decimal(9, 2)),
+            ("record", Type::Struct(Vec::new())),
+            ("tags", list(Type::Utf8View)),
+            ("half", list(Type::Float16)),
+        ];
+        for other in beside {
+            assert_eq!(choose(&[other, id(), floats()]), Ok([1, 2]));
+        }
+        let half = choose(&[id(), ("embedding", list(Type::Float16))]).unwrap_err();
+        assert!(
+            half.ends_with(
+                "expected exactly one list column of float32, float64 or integers, found `embedding` of type list of float16"
+            ),
+            "{half}"
+        );
+        let two = choose(&[id(), floats(), ("other", list(Type::Float64))]).unwrap_err();
+        assert!(two.ends_with("found 2: embedding, other"), "{two}");
+        let decimal = choose(&[("id", Type::Decimal(9, 2)), floats()]).unwrap_err();
+        assert!(decimal.ends_with("found `id` of type decimal"), "{decimal}");
+        let none = choose(&[("key", Type::Utf8View), floats()]).unwrap_err();
+        assert!(
+            none.ends_with("expected a column `id`, found columns key, embedding"),
+            "{none}"
+        );
+    }
+
+    /// Written by pyarrow (fixtures/generate/stored_parquet.py): a float16 list, and floats beside a struct, a map
+    /// and a decimal.
+    #[test]
+    fn types_that_polars_was_built_without_do_not_panic() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden/stored");
+        let half = read(&folder.join("float16.parquet"))
+            .err()
+            .expect("refused");
+        assert!(half.to_string().contains("list of float16"), "{half}");
+        let beside = read(&folder.join("beside.parquet")).expect("read");
+        assert_eq!(beside.rows.row(beside.row_of_id["b"]).to_vec(), [3.0, 4.0]);
     }
 }

@@ -140,7 +140,8 @@ fn assay(evidence: &Evidence, policy: &Policy) -> Check {
         severity: CheckSeverity::Gate,
         state: if pass { CheckState::Pass } else { CheckState::Fail },
         estimate: None,
-        value: Some(assay.largest_margin),
+        // One identity bounds nothing.
+        value: Some(assay.largest_margin).filter(|margin| margin.is_finite()),
         limit: Some(policy.margin),
         safe_side: SafeSide::Above,
         message,

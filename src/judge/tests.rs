@@ -400,7 +400,7 @@ fn the_strict_profile_asks_for_an_improvement_and_for_sight() {
 
 #[test]
 fn a_waiver_turns_one_failure_into_a_warning_until_its_day() {
-    let lost = |value| slice(value, 0.001, estimate(-0.5, -0.4, -0.3));
+    let lost = |value: &str| slice(value, 0.001, estimate(-0.5, -0.4, -0.3));
     let waiver = |slice: &str, until: u64| Waiver {
         check: CheckCode::Slices,
         slice: Some(slice.into()),
@@ -409,7 +409,7 @@ fn a_waiver_turns_one_failure_into_a_warning_until_its_day() {
     };
     let audited = |values: &[&str], waivers: Vec<Waiver>| {
         let mut evidence = passing();
-        evidence.slices = Some(values.iter().map(|value| lost(value)).collect());
+        evidence.slices = Some(values.iter().copied().map(lost).collect());
         let policy = Policy {
             waivers,
             ..Policy::default()

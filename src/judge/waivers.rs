@@ -9,6 +9,7 @@ use super::{Check, CheckState, evidence::Evidence, slices};
 
 /// What became of a waiver in this audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum WaiverState {
     /// It turned a failure into a warning.
@@ -21,6 +22,7 @@ pub enum WaiverState {
 
 /// A waiver and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WaiverUse {
     /// The waiver.
     pub waiver: Waiver,

@@ -14,6 +14,12 @@ pub enum ProbeError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// A pipe, a socket or a device: it cannot be read twice, and may never end.
+    #[error("{}: expected a file or a folder, found neither", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+    },
     /// A link leads back to a folder that contains it.
     #[error("{} links back to {}, which contains it", path.display(), target.display())]
     LinkLoop {
@@ -297,7 +303,12 @@ impl ProbeError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "check the path; a relative one starts at the working directory".into()
             }
-            Self::Read { .. } | Self::TensorRows { .. } => return None,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "check the permissions of the file and of the folders above it".into()
+            }
+            Self::Read { .. } => "check that the path leads to a file or folder that can be read, not in a circle of links".into(),
+            Self::NotAFile { .. } => "write it into a file first".into(),
+            Self::TensorRows { .. } => "every array has a row an item, in the manifest's order".into(),
             Self::LinkLoop { .. } => "remove the link, or list the items in a manifest".into(),
             Self::NameNotUtf8 { .. } => "rename the file".into(),
             Self::TwoCandidates { what, .. } if *what == "tensor files" => {

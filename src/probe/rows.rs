@@ -32,16 +32,21 @@ pub(super) fn read(
     let columns = Columns::find(&header, &config.columns, relevance_is_judged)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let tensors = tensor_file(folder, config, &columns)?;
-    let modality = match (&tensors, columns.path, columns.text) {
-        (Some(_), _, _) => Modality::Tensor,
-        (None, Some(_), _) => Modality::Image,
-        (None, None, Some(_)) => Modality::Text,
-        (None, None, None) if config.allow_missing_inputs => Modality::Stored,
-        (None, None, None) => {
+    let of_models = match (&tensors, columns.path) {
+        (None, Some(_)) => [].as_slice(),
+        _ => &config.model_tensors,
+    };
+    let has_tensors = tensors.is_some() || !of_models.is_empty();
+    let modality = match (has_tensors, columns.path, columns.text) {
+        (true, _, _) => Modality::Tensor,
+        (false, Some(_), _) => Modality::Image,
+        (false, None, Some(_)) => Modality::Text,
+        (false, None, None) if config.allow_missing_inputs => Modality::Stored,
+        (false, None, None) => {
             return Err(header.missing("`path` or `text`", "path", &["path", "text"]));
         }
     };
-    if let Some(tensors) = &tensors {
+    for tensors in tensors.iter().chain(of_models) {
         let found = tensors::row_count(tensors)?;
         if found != table.rows.len() {
             return Err(ProbeError::RowCount {
@@ -85,7 +90,8 @@ pub(super) fn read(
     })
 }
 
-/// The configured tensor file; else, of a manifest without paths, a model's or the only `.npz` beside.
+/// The tensor file of every model that has none of its own: the configured one; else, of a manifest without paths, the
+/// only `.npz` beside.
 fn tensor_file(
     folder: &Path,
     config: &ProbeConfig,
@@ -97,8 +103,9 @@ fn tensor_file(
     if columns.path.is_some() {
         return Ok(None);
     }
-    if let Some(of_a_model) = &config.model_tensors {
-        return Ok(Some(of_a_model.clone()));
+    // Two files beside the manifest are no doubt when each model has its own.
+    if !config.model_tensors.is_empty() && !config.shared_tensors {
+        return Ok(None);
     }
     let folder = listed(folder);
     let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
@@ -720,12 +727,24 @@ mod tests {
         );
         assert!(error.hint().unwrap().contains("--tensors"));
 
-        let config = ProbeConfig {
-            model_tensors: Some(folder.path().join("y.npz")),
+        // Files of the models show the modality, and stand in for no other model's.
+        let mut config = ProbeConfig {
+            model_tensors: vec![folder.path().join("y.npz")],
             ..ProbeConfig::default()
         };
         let drafts = read(&path, &config, false).unwrap();
-        assert_eq!(drafts.tensors, config.model_tensors);
+        assert_eq!((drafts.modality, drafts.tensors), (Modality::Tensor, None));
+        config.shared_tensors = true;
+        assert!(read(&path, &config, false).is_err(), "x.npz or y.npz");
+        fs::remove_file(folder.path().join("y.npz")).unwrap();
+        fs::create_dir(folder.path().join("own")).unwrap();
+        config.model_tensors = vec![folder.path().join("own/y.npz")];
+        fs::write(&config.model_tensors[0], npz(3)).unwrap();
+        let error = read(&path, &config, false).unwrap_err();
+        assert!(error.to_string().contains("y.npz has 3 rows"), "{error}");
+        fs::write(&config.model_tensors[0], npz(2)).unwrap();
+        let drafts = read(&path, &config, false).unwrap();
+        assert_eq!(drafts.tensors, Some(folder.path().join("x.npz")));
 
         // A manifest of paths does not look for tensors, unless they are named.
         fs::write(&path, "path,label\na,1\nb,1\n").unwrap();
@@ -734,7 +753,7 @@ mod tests {
             read(&path, &config, false).unwrap().modality,
             Modality::Image
         );
-        config.tensors = Some(folder.path().join("y.npz"));
+        config.tensors = Some(folder.path().join("x.npz"));
         let drafts = read(&path, &config, false).unwrap();
         assert_eq!(drafts.modality, Modality::Tensor);
         assert_eq!(drafts.items[0].id, "a");

@@ -67,6 +67,7 @@ pub struct Stages<'a> {
 pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
     let tables = Tables::new(&stages);
     let report = AuditReport {
+        tool: TOOL.into(),
         schema_version: SCHEMA_VERSION,
         verdict: VerdictSection {
             verdict: stages.judgement.verdict,
@@ -99,6 +100,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
         refresh: tables.refresh(),
         backfill: tables.backfill(),
         what_if: tables.what_if(),
+        baseline: None,
         policy: PolicySection {
             hash: stages.config.policy.hash(),
             weakened: stages.config.policy.weakened(),

@@ -11,6 +11,22 @@ pub enum ReportError {
         /// Name of the field.
         field: String,
     },
+    /// There is no such report, or it may not be read.
+    #[error("{}: cannot read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is not ours cannot be appended to.
+    #[error("{}: cannot append: {source}", path.display())]
+    Append {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The text is no report.
     #[error("{}: expected a compat-audit report.json, found {found}", path.display())]
     NotAReport {
@@ -46,6 +62,18 @@ pub enum ReportError {
         /// The first entry, by name.
         found: String,
     },
+    /// The output folder holds a report and things that no report has: replacing it would delete them.
+    #[error(
+        "{}: expected an earlier report and nothing else, found also {}",
+        path.display(),
+        foreign.join(", ")
+    )]
+    OutHoldsOthers {
+        /// The output folder.
+        path: PathBuf,
+        /// Names inside it, sorted.
+        foreign: Vec<String>,
+    },
     /// The file system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -77,12 +105,20 @@ impl ReportError {
                 "give the report.json that an audit wrote; if it was edited, run the audit again"
                     .into()
             }
+            Self::Unreadable { .. } => "give the report.json that an audit wrote".into(),
+            Self::Append { .. } => "check the path and its permissions".into(),
             Self::SchemaVersion { .. } => {
-                "render it with the version of compat-audit that wrote it, or run the audit again"
+                "read it with the version of compat-audit that wrote it, or run the audit again"
                     .into()
             }
             Self::OutIsFile { .. } | Self::OutNotOurs { .. } => {
                 "choose another folder with --out, or remove this one yourself".into()
+            }
+            Self::OutHoldsOthers { .. } => {
+                "move them elsewhere, or choose another folder with --out".into()
+            }
+            Self::Io { action, .. } if *action == "read" => {
+                "check the path: give the report.json that an audit wrote".into()
             }
             Self::Io { .. } => {
                 "check the permissions and the free space, or choose another folder with --out"

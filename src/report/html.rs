@@ -192,6 +192,20 @@ mod tests {
     }
 
     #[test]
+    fn a_baseline_has_its_part_and_none_has_none() {
+        let mut report = sample::full();
+        report.baseline = Some(super::super::BaselineSection::compare(
+            &sample::skip(),
+            &report,
+            std::path::Path::new("<b>/report.json"),
+        ));
+        let page = html(&report);
+        assert!(page.contains("Against the baseline") && page.contains("newly failing"));
+        assert!(page.contains("&lt;b&gt;"));
+        assert!(!html(&sample::full()).contains("Against the baseline"));
+    }
+
+    #[test]
     fn pairings_stay_in_one_line_in_texts_only() {
         let page = "<p title=\"new-&gt;old\">a new-&gt;old b</p><pre>new-&gt;old</pre>\
                     <svg x><text>old-&gt;new</text></svg>old-&gt;new";

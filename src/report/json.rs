@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{AuditReport, ReportError, SCHEMA_VERSION};
+use super::{AuditReport, ReportError, SCHEMA_VERSION, TOOL};
 
 /// Renders the report as pretty JSON with a final newline, fields in the order of the types.
 ///
@@ -45,6 +45,9 @@ pub fn from_json(text: &str, path: &Path) -> Result<AuditReport, ReportError> {
     };
     let value: serde_json::Value =
         serde_json::from_str(text).map_err(|error| not_a_report(format!("no JSON: {error}")))?;
+    if value.get("tool").and_then(|tool| tool.as_str()) != Some(TOOL) {
+        return Err(not_a_report(format!("no `\"tool\": \"{TOOL}\"`")));
+    }
     let version = value
         .get("schema_version")
         .ok_or_else(|| not_a_report("no field `schema_version`".into()))?;
@@ -104,18 +107,22 @@ mod tests {
             ),
             (
                 error("{}"),
+                "some/report.json: expected a compat-audit report.json, found no `\"tool\": \"compat-audit\"`",
+            ),
+            (
+                error(r#"{"tool": "compat-audit"}"#),
                 "some/report.json: expected a compat-audit report.json, found no field `schema_version`",
             ),
             (
-                error(r#"{"schema_version": 999}"#),
+                error(r#"{"tool": "compat-audit", "schema_version": 999}"#),
                 "some/report.json: expected schema_version 1, found 999",
             ),
             (
-                error(r#"{"schema_version": "1"}"#),
+                error(r#"{"tool": "compat-audit", "schema_version": "1"}"#),
                 "some/report.json: expected schema_version 1, found \"1\"",
             ),
             (
-                error(r#"{"schema_version": 1}"#),
+                error(r#"{"tool": "compat-audit", "schema_version": 1}"#),
                 "some/report.json: expected a compat-audit report.json, found missing field `verdict`",
             ),
         ];

@@ -241,6 +241,7 @@ pub fn skip() -> AuditReport {
     let mut changes = measures(0.0207, 0.0098);
     changes[0].estimate = change;
     AuditReport {
+        tool: TOOL.into(),
         schema_version: SCHEMA_VERSION,
         verdict: VerdictSection {
             verdict: Verdict::SkipBackfill,
@@ -379,6 +380,7 @@ pub fn skip() -> AuditReport {
         what_if: Some(gate::what_if()),
         structure: structure(),
         worst_flips: flips(),
+        baseline: None,
         policy: gate::policy(),
         settings: vec![
             Setting { key: "policy.margin".into(), value: 0.01.into(), origin: Origin::Default },

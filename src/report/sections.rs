@@ -2,17 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Estimate, Finding, Measure, Setting};
+use crate::domain::{Estimate, Finding, Measure, Setting, null_as};
 use crate::judge::waivers::WaiverUse;
 use crate::judge::{Check, CheckState, Verdict};
 
 /// Version of the JSON's shape; raised when a field changes meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// What tells a report of ours from any other JSON.
+pub const TOOL: &str = "compat-audit";
+
 /// Everything the audit found. Same inputs give the same bytes outside `run`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditReport {
-    /// [`SCHEMA_VERSION`].
+    /// [`TOOL`].
+    pub tool: String,
+    /// Version of the JSON's shape.
+    #[cfg_attr(test, schemars(extend("const" = SCHEMA_VERSION)))]
     pub schema_version: u32,
     /// The answer and why.
     pub verdict: VerdictSection,
@@ -51,6 +58,8 @@ pub struct AuditReport {
     pub structure: StructureSection,
     /// The worst negative flips, worst first, at most 24.
     pub worst_flips: Vec<FlipExample>,
+    /// An earlier audit beside this one; `None` without `--baseline`.
+    pub baseline: Option<super::BaselineSection>,
     /// The policy as it was used.
     pub policy: PolicySection,
     /// Every setting with its origin.
@@ -61,6 +70,7 @@ pub struct AuditReport {
 
 /// The answer and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VerdictSection {
     /// The answer.
     pub verdict: Verdict,
@@ -80,6 +90,7 @@ pub struct VerdictSection {
 
 /// The policy and what was done to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PolicySection {
     /// Hash of the limits: equal hashes, equal limits.
     pub hash: String,
@@ -93,6 +104,7 @@ pub struct PolicySection {
 
 /// One model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModelSection {
     /// File name.
     pub name: String,
@@ -116,6 +128,7 @@ pub struct ModelSection {
 
 /// The probe and its counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProbeSection {
     /// Manifest or folder, as given.
     pub origin: String,
@@ -151,6 +164,7 @@ pub struct ProbeSection {
 
 /// Where the relevance judgements come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct QrelsSection {
     /// The file.
     pub origin: String,
@@ -164,6 +178,7 @@ pub struct QrelsSection {
 
 /// An item that could not be read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BadItemRow {
     /// Item id.
     pub id: String,
@@ -173,6 +188,7 @@ pub struct BadItemRow {
 
 /// Assay sensitivity: can this probe tell a working model from shuffled labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AssaySection {
     /// Whether the probe can judge.
     pub can_judge: bool,
@@ -182,7 +198,9 @@ pub struct AssaySection {
     pub permutations: usize,
     /// (1 + #{permuted >= observed}) / (1 + permutations).
     pub p_value: f64,
-    /// Largest margin this probe could judge: .2 * (lower bound of old->old - shuffled).
+    /// Largest margin this probe could judge: .2 * (lower bound of old->old - shuffled); null (minus infinity) when
+    /// nothing bounds old->old from below.
+    #[serde(deserialize_with = "null_as::minus_infinity")]
     pub largest_margin: f64,
     /// Loss of the primary measure that would be found with the policy's power; `None` without new->old.
     pub resolvable_margin: Option<f64>,
@@ -192,6 +210,7 @@ pub struct AssaySection {
 
 /// One pairing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PairingSection {
     /// `query->gallery`.
     pub pairing: String,
@@ -203,6 +222,7 @@ pub struct PairingSection {
 
 /// One measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MeasureRow {
     /// `mAP`, `CMC@1`, ...
     pub measure: String,
@@ -214,6 +234,7 @@ pub struct MeasureRow {
 
 /// Verification over all non-junk query-gallery pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct VerificationSection {
     /// Matching pairs.
     pub matches: u64,
@@ -229,6 +250,7 @@ pub struct VerificationSection {
 
 /// One threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OperatingPoint {
     /// False-accept rate asked for.
     pub far: f64,
@@ -242,6 +264,7 @@ pub struct OperatingPoint {
 
 /// What the new queries do to the old gallery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CompatibilitySection {
     /// new->old minus old->old for every measure, the primary first (D).
     pub change: Vec<MeasureRow>,
@@ -265,6 +288,7 @@ pub struct CompatibilitySection {
 
 /// CMC@1 right or wrong, counted over queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlipSection {
     /// Right under both old->old and new->old.
     pub right_right: usize,
@@ -286,6 +310,7 @@ pub struct FlipSection {
 
 /// Top-k overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OverlapRow {
     /// k (cut to the gallery's size).
     pub k: usize,
@@ -295,6 +320,7 @@ pub struct OverlapRow {
 
 /// Debiased linear CKA of the two spaces; it cannot see a rotation and never reaches the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CkaSection {
     /// In [-1, 1]; about 0 for unrelated spaces, 1 for spaces that are equal up to a rotation and a scale.
     pub value: f64,
@@ -304,6 +330,7 @@ pub struct CkaSection {
 
 /// Five-number summary and mean.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quantiles {
     /// Smallest.
     pub min: f64,
@@ -321,6 +348,7 @@ pub struct Quantiles {
 
 /// What a hard-wired threshold would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ThresholdTransferRow {
     /// False-accept rate the threshold was set for under old->old.
     pub far: f64,
@@ -336,6 +364,7 @@ pub struct ThresholdTransferRow {
 
 /// Parts of the queries on their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SliceSection {
     /// Columns whose values are slices.
     pub columns: Vec<SliceColumn>,
@@ -351,6 +380,7 @@ pub struct SliceSection {
 
 /// One column of slices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SliceColumn {
     /// `identity`, `sub-cluster`, `camera` or a manifest column.
     pub column: String,
@@ -364,6 +394,7 @@ pub struct SliceColumn {
 
 /// One tested slice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SliceRow {
     /// `column=value`.
     pub name: String,
@@ -395,6 +426,7 @@ pub struct SliceRow {
 
 /// A slice with too few queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UntestableSlice {
     /// `column=value`.
     pub name: String,
@@ -406,6 +438,7 @@ pub struct UntestableSlice {
 
 /// new->mixed(beta): a gallery of which the share beta is re-embedded by the new model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefreshSection {
     /// The curve in the order of the backfill plan, beta rising from 0 to 1.
     pub curve: Vec<RefreshPoint>,
@@ -425,6 +458,7 @@ pub struct RefreshSection {
 
 /// One point of the refresh curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefreshPoint {
     /// Share of the gallery that is re-embedded.
     pub beta: f64,
@@ -436,6 +470,7 @@ pub struct RefreshPoint {
 
 /// Which part of the gallery to re-embed first, and how much of it is enough.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackfillSection {
     /// The smallest share at which all gates pass on queries that did not fix the order; `None` when not even
     /// the whole gallery passes.
@@ -456,6 +491,7 @@ pub struct BackfillSection {
 
 /// One share tested on the held-out queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackfillStep {
     /// The share.
     pub beta: f64,
@@ -471,6 +507,7 @@ pub struct BackfillStep {
 
 /// What a fitted map would recover, on identities that it was not fitted on. Never reaches the verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WhatIfSection {
     /// Items the maps were fitted on.
     pub fit_items: usize,
@@ -486,6 +523,7 @@ pub struct WhatIfSection {
 
 /// One map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WhatIfRow {
     /// `procrustes` (orthogonal) or `linear`.
     pub map: String,
@@ -497,6 +535,7 @@ pub struct WhatIfRow {
 
 /// What skipping, a partial and a full backfill cost for the production gallery.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CostSection {
     /// Items of the production gallery.
     pub gallery_size: u64,
@@ -510,6 +549,7 @@ pub struct CostSection {
 
 /// One way to go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CostRow {
     /// `skip`, `partial` or `full`.
     pub option: String,
@@ -523,6 +563,7 @@ pub struct CostRow {
 
 /// Sub-clusters, consensus and credibility.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StructureSection {
     /// Number of sub-clusters.
     pub n_subclusters: usize,
@@ -540,6 +581,7 @@ pub struct StructureSection {
 
 /// One sub-cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubClusterRow {
     /// `identity` or `identity/2`.
     pub name: String,
@@ -559,6 +601,7 @@ pub struct SubClusterRow {
 
 /// Means over queries of the consensus in both spaces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConsensusSection {
     /// Neighbourhood probability mass on the own identity, old queries.
     pub mass_old: f64,
@@ -578,6 +621,7 @@ pub struct ConsensusSection {
 
 /// Credibility of old gallery embeddings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CredibilitySection {
     /// Gallery items with a score.
     pub assessable: usize,
@@ -601,6 +645,7 @@ pub struct CredibilitySection {
 
 /// One gallery item's credibility, each score in [0, 1], high is credible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CredibilityRow {
     /// What to show.
     pub item: ItemView,
@@ -616,6 +661,7 @@ pub struct CredibilityRow {
 
 /// How a reader recognises an item.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ItemView {
     /// Item id.
     pub id: String,
@@ -629,6 +675,7 @@ pub struct ItemView {
 
 /// A query that the old model answers and the new one, on the old gallery, does not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FlipExample {
     /// The query.
     pub query: ItemView,
@@ -646,6 +693,7 @@ pub struct FlipExample {
 
 /// One hit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HitView {
     /// The gallery item.
     pub item: ItemView,
@@ -657,6 +705,7 @@ pub struct HitView {
 
 /// What changes from run to run; the only part of the JSON that may.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RunSection {
     /// compat-audit's version.
     pub tool_version: String,

@@ -127,8 +127,35 @@ pub fn summary(report: &AuditReport, out: &Path, style: Style) -> String {
             printable(&finding.message)
         ));
     }
+    lines.extend(baseline(&view, style));
     lines.push(format!("report: {}", out.join("report.html").display()));
     lines.join("\n") + "\n"
+}
+
+/// Changed checks and slices that are named; the report has all of them.
+const TRANSITIONS: usize = 10;
+
+/// The comparison with an earlier audit.
+fn baseline(view: &View, style: Style) -> Vec<String> {
+    let Some(baseline) = &view.baseline else {
+        return Vec::new();
+    };
+    let mut lines = vec![format!("baseline: {}", printable(&baseline.origin))];
+    for caution in &baseline.cautions {
+        let label = style.paint("caution: ", Tone::Unsure);
+        lines.push(format!("  {label}{}", printable(caution)));
+    }
+    for fact in &baseline.facts {
+        lines.push(format!("  {}: {}", fact.label, fact.value));
+    }
+    let changed = &baseline.transition_lines;
+    for line in changed.iter().take(TRANSITIONS) {
+        lines.push(format!("  {}", printable(line)));
+    }
+    if changed.len() > TRANSITIONS {
+        lines.push(format!("  and {} more", changed.len() - TRANSITIONS));
+    }
+    lines
 }
 
 /// One aligned line a check: state, code, value, interval, limit, severity.
@@ -211,8 +238,30 @@ mod tests {
     }
 
     #[test]
+    fn against_a_baseline() {
+        let mut report = sample::full();
+        let mut then = sample::skip();
+        then.policy.hash = "0123456789abcdef".into();
+        report.policy.hash = "fedcba9876543210".into();
+        report.baseline = Some(super::super::BaselineSection::compare(
+            &then,
+            &report,
+            Path::new("earlier/report.json"),
+        ));
+        let text = plain(&report);
+        let start = text.find("baseline: ").unwrap();
+        insta::assert_snapshot!(&text[start..]);
+    }
+
+    #[test]
     fn colour_only_adds_escapes() {
-        for report in sample::all() {
+        let mut with_baseline = sample::full();
+        with_baseline.baseline = Some(super::super::BaselineSection::compare(
+            &sample::skip(),
+            &with_baseline,
+            Path::new("earlier/report.json"),
+        ));
+        for report in sample::all().into_iter().chain([with_baseline]) {
             let style = Style {
                 color: true,
                 ascii: false,

@@ -5,6 +5,9 @@
 
 pub mod format;
 
+mod baseline;
+pub mod cases;
+mod ci;
 mod evidence;
 mod gate;
 mod provenance;
@@ -15,6 +18,9 @@ use serde::Serialize;
 
 use super::AuditReport;
 use super::thumbnails::Thumbnails;
+
+pub use baseline::Baseline;
+pub use ci::Ci;
 
 /// What a mark or colour says; never said by colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -122,6 +128,10 @@ pub struct View {
     pub run: Vec<Fact>,
     /// The command line, quoted for a shell.
     pub command: String,
+    /// The comparison with an earlier audit.
+    pub baseline: Option<Baseline>,
+    /// What CI systems are told.
+    pub ci: Ci,
 }
 
 /// The answer in words and shape.
@@ -465,6 +475,8 @@ impl View {
             settings: provenance::settings(report),
             run: provenance::run(report),
             command: format::shell(&report.run.command),
+            baseline: baseline::baseline(report),
+            ci: ci::ci(report),
         }
     }
 }

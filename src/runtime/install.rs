@@ -175,11 +175,12 @@ fn install_wheel(
         wheel.megabytes,
         folder.display()
     ));
+    let turn = crate::interrupt::turn();
     let scratch = tempfile::Builder::new()
         .prefix(SCRATCH)
         .tempdir_in(parent)
         .map_err(at(parent))?;
-    let _half_written = crate::interrupt::HalfWritten::announce(scratch.path());
+    let _half_written = turn.announce(scratch.path());
     let file = download(python, wheel, scratch.path())?;
     let unpacked = scratch.path().join("library");
     unpack(&file, wheel.sha256, &unpacked)?;

@@ -366,3 +366,172 @@ fn the_report_renders_again_from_its_json() {
         assert!(first == read(&again.join(name)), "{name} differs");
     }
 }
+
+/// A probe of stored embeddings (old, new, manifest) with `identities` identities of `items` items each.
+fn stored_probe(folder: &Path, identities: usize, items: usize) -> [String; 3] {
+    let mut ids = String::new();
+    let mut manifest = "id,identity\n".to_owned();
+    let mut values = Vec::new();
+    for identity in 0..identities {
+        for item in 0..items {
+            ids += &format!("{identity}-{item}\n");
+            manifest += &format!("{identity}-{item},id{identity}\n");
+            // Each identity around an axis of its own, each item a little off it.
+            values.extend((0..8).map(|axis| {
+                let own = if axis == identity % 8 { 1.0 } else { 0.0 };
+                own + if axis == (identity + item) % 8 {
+                    0.2_f32
+                } else {
+                    0.0
+                }
+            }));
+        }
+    }
+    for (name, tilt) in [("old", 0.0), ("new", 0.01_f32)] {
+        // Not quite the same model.
+        let tilted = values.iter().enumerate();
+        let bytes: Vec<u8> = tilted
+            .flat_map(|(i, value)| (value + if i % 7 == 0 { tilt } else { 0.0 }).to_le_bytes())
+            .collect();
+        let npy = crate::embedding::npy("<f4", &[identities * items, 8], &bytes);
+        std::fs::write(folder.join(format!("{name}.npy")), npy).expect("written");
+        std::fs::write(folder.join(format!("{name}.ids.txt")), &ids).expect("written");
+    }
+    std::fs::write(folder.join("m.csv"), manifest).expect("written");
+    ["old.npy", "new.npy", "m.csv"].map(|name| folder.join(name).display().to_string())
+}
+
+#[test]
+fn one_or_two_identities_are_inconclusive_not_an_error() {
+    for identities in [1, 2, 3] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = stored_probe(folder.path(), identities, 4);
+        let [old, new, probe] = paths.each_ref().map(Path::new);
+        let audit = Audit::run(old, new, probe, &[]);
+        assert_eq!(audit.verdict(), "inconclusive", "{identities}");
+        assert_eq!(audit.output.status.code(), Some(3), "{identities}");
+        // What was written can be read and rendered again.
+        let json = audit.folder.path().join("report/report.json");
+        let output = compat_audit(["report", json.to_str().expect("UTF-8")]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn another_tools_report_folder_is_never_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = stored_probe(folder.path(), 3, 4);
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).expect("a folder");
+    std::fs::write(out.join("report.json"), r#"{"schema_version":1,"lint":[]}"#).expect("written");
+    std::fs::write(out.join("thesis.tex"), "years of work").expect("written");
+    let mut args = paths.to_vec();
+    args.extend(["--out".into(), out.display().to_string()]);
+    let output = compat_audit(&args);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(out.join("thesis.tex").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn arguments_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = stored_probe(folder.path(), 3, 4);
+    let mut out = folder.path().join("x").into_os_string().into_vec();
+    out.push(0xff);
+    let out = std::ffi::OsString::from_vec(out);
+    let mut args: Vec<std::ffi::OsString> = paths.iter().map(Into::into).collect();
+    args.extend(["--out".into(), out.clone()]);
+    let output = compat_audit(&args);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(Path::new(&out).join("report.html").is_file());
+}
+
+fn refused_with(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    assert!(text.contains("\nhint: "), "{text}");
+}
+
+#[test]
+fn given_files_and_keys_that_nothing_reads_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = |text: &str| {
+        let file = folder.path().join("audit.toml");
+        std::fs::write(&file, text).expect("written");
+        file.display().to_string()
+    };
+    let image = [path("emoji/old.onnx"), path("emoji/old.onnx")];
+    let images = path("emoji/labels.csv");
+    for (key, text) in [
+        ("old.tensors", "[old]\ntensors = \"nope.npz\"\n"),
+        ("old.tokenizer", "[old]\ntokenizer = \"nope.json\"\n"),
+        ("new.prefix", "[new]\nprefix = \"query: \"\n"),
+    ] {
+        let file = config(text);
+        let text = refused(&[&image[0], &image[1], &images, "--config", &file]);
+        refused_with(&text, &[key, "image probe"]);
+    }
+    let file = config("[new]\nmean = [0.5, 0.5, 0.5]\n");
+    let tiny = path("tiny_text/old.onnx");
+    let text = refused(&[&tiny, &tiny, &path("tiny_text"), "--config", &file]);
+    refused_with(&text, &["new.mean", "text probe"]);
+
+    let stored = stored_probe(folder.path(), 3, 4);
+    let [old, new, probe] = stored.each_ref();
+    let text = refused(&[old, new, probe, "--old-embeddings", "/nope.parquet"]);
+    refused_with(&text, &["old_embeddings", "old.npy"]);
+    let text = refused(&[old, new, probe, "--tensors", "/nope.npz"]);
+    refused_with(&text, &["audit.tensors"]);
+    let file = config("[old]\nmean = [0.5, 0.5, 0.5]\n");
+    let text = refused(&[old, new, probe, "--config", &file]);
+    refused_with(&text, &["old.mean", "stored embeddings", "dims"]);
+
+    // A folder of images has no columns.
+    let folders = folder.path().join("folders");
+    crate::embedding::identity_folders(&folders, 3, 2);
+    let file = config("[columns]\nidentity = \"sku\"\n");
+    let text = refused(&[
+        &image[0],
+        &image[1],
+        &folders.display().to_string(),
+        "--config",
+        &file,
+    ]);
+    refused_with(&text, &["columns.identity", "without a manifest"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_as_data_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipe = folder.path().join("m.csv");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &pipe.display().to_string(),
+    ]);
+    refused_with(&text, &["m.csv", "found neither"]);
+}
+
+#[test]
+fn a_library_that_cannot_be_loaded_says_the_loaders_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let library = folder.path().join("libonnxruntime.so");
+    std::fs::write(&library, "no library").expect("written");
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &path("emoji"),
+        "--onnxruntime",
+        library.to_str().expect("UTF-8"),
+    ]);
+    refused_with(&text, &["libonnxruntime.so"]);
+    if cfg!(target_os = "linux") {
+        refused_with(&text, &["too short"]);
+    }
+}

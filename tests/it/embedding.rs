@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use compat_audit::config::{ModelConfig, ProbeConfig, Similarity};
-use compat_audit::domain::{Finding, FindingCode, Probe, Side};
+use compat_audit::domain::{Finding, FindingCode, Origin, Probe, Side};
 use compat_audit::embed::{EmbedError, EmbedOptions, Embedded, ModelSource, NoProgress, embed};
 use compat_audit::probe;
 use compat_audit::runtime::{Device, Runtime, RuntimeOptions, default_cache_dir};
@@ -49,6 +49,7 @@ fn try_embed(probe: &Probe, model: &Path, config: &ModelConfig) -> Result<Embedd
         similarity: Similarity::Ip,
         cache_dir: None,
         max_bad_items: 0,
+        tensors_origin: Origin::Sidecar,
     };
     let source = ModelSource::from_path(model)?;
     embed(probe, &source, &options, Some(&runtime()), &NoProgress)
@@ -130,7 +131,7 @@ fn picture(identity: u32, shot: u32, width: u32, height: u32) -> image::RgbImage
 }
 
 /// One folder an identity, `shots` 8 x 8 pictures in each.
-fn identity_folders(root: &Path, identities: u32, shots: u32) {
+pub fn identity_folders(root: &Path, identities: u32, shots: u32) {
     for identity in 0..identities {
         let folder = root.join(format!("id{identity:03}"));
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -142,7 +143,7 @@ fn identity_folders(root: &Path, identities: u32, shots: u32) {
 }
 
 /// The bytes of a .npy file of format version 1.0.
-fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+pub fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
     let shape: String = shape.iter().map(|n| format!("{n},")).collect();
     let mut header =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");

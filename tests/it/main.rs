@@ -2,11 +2,13 @@
 
 mod architecture;
 mod cases;
+mod ci;
 mod cli;
 mod embedding;
 mod golden;
 mod properties;
 mod qrels;
 mod run;
+mod schema;
 mod simulations;
 mod synthetic;

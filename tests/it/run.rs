@@ -15,9 +15,19 @@ pub fn data(name: &str) -> PathBuf {
 
 /// Runs `compat-audit` with the arguments.
 pub fn compat_audit<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    compat_audit_in(args, &[])
+}
+
+/// Runs `compat-audit` with the arguments and, of what a CI system sets, these variables only.
+pub fn compat_audit_in<S: AsRef<std::ffi::OsStr>>(
+    args: impl IntoIterator<Item = S>,
+    environment: &[(&str, &str)],
+) -> Output {
     Command::new(env!("CARGO_BIN_EXE_compat-audit"))
         .args(args)
         .env_remove("GITHUB_STEP_SUMMARY")
+        .env_remove("GITHUB_ACTIONS")
+        .envs(environment.iter().copied())
         .output()
         .expect("the binary starts")
 }
@@ -45,13 +55,24 @@ pub struct Audit {
 impl Audit {
     /// Runs an audit into a folder of its own; panics with its stderr when no report came out.
     pub fn run(old: &Path, new: &Path, data: &Path, extra: &[&str]) -> Self {
+        Self::run_in(old, new, data, extra, &[])
+    }
+
+    /// The same with these variables of a CI system.
+    pub fn run_in(
+        old: &Path,
+        new: &Path,
+        data: &Path,
+        extra: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("report");
         let mut args: Vec<&std::ffi::OsStr> =
             vec![old.as_os_str(), new.as_os_str(), data.as_os_str()];
         args.extend([std::ffi::OsStr::new("--out"), out.as_os_str()]);
         args.extend(extra.iter().map(std::ffi::OsStr::new));
-        let output = compat_audit(args);
+        let output = compat_audit_in(args, environment);
         let text = std::fs::read_to_string(out.join("report.json"))
             .unwrap_or_else(|error| panic!("no report ({error}): {}", stderr(&output)));
         let report = serde_json::from_str(&text).expect("report.json is JSON");
@@ -60,6 +81,12 @@ impl Audit {
             report,
             folder,
         }
+    }
+
+    /// A file of the report's folder, as text.
+    pub fn file(&self, name: &str) -> String {
+        let path = self.folder.path().join("report").join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     /// The verdict's name.

@@ -164,9 +164,11 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
     lines
 }
 
-pub fn check(check: &Check, primary: Measure) -> CheckLine {
-    let (state, mark, tone) = state(check.state);
-    let (number, limit_number): (fn(f64) -> String, fn(f64) -> String) = match check.code {
+type Number = fn(f64) -> String;
+
+/// How a check's value and its limit are written.
+pub fn numbers(code: CheckCode) -> (Number, Number) {
+    match code {
         CheckCode::UpgradeWorth
         | CheckCode::CrossTestChange
         | CheckCode::BctCriterion
@@ -179,7 +181,12 @@ pub fn check(check: &Check, primary: Measure) -> CheckLine {
         | CheckCode::ThresholdFrr => (percent, percent),
         CheckCode::AssaySensitivity => (measure, plain),
         CheckCode::Dimensions | CheckCode::QueryIdentities | CheckCode::Slices => (plain, plain),
-    };
+    }
+}
+
+pub fn check(check: &Check, primary: Measure) -> CheckLine {
+    let (state, mark, tone) = state(check.state);
+    let (number, limit_number) = numbers(check.code);
     let relation = match (check.code, check.safe_side) {
         (CheckCode::Dimensions, _) => "=",
         (CheckCode::AssaySensitivity | CheckCode::QueryIdentities, _) => "≥",
@@ -272,7 +279,7 @@ fn finding_code(finding: &Finding) -> String {
 }
 
 /// Word, mark and tone.
-fn state(state: CheckState) -> (&'static str, &'static str, Tone) {
+pub fn state(state: CheckState) -> (&'static str, &'static str, Tone) {
     match state {
         CheckState::Pass => ("pass", "✓", Tone::Good),
         CheckState::Fail => ("fail", "✗", Tone::Bad),

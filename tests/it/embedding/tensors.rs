@@ -157,3 +157,26 @@ fn an_output_that_grows_with_the_batch_is_no_embedding() {
         ],
     );
 }
+
+/// A model without tensors of its own takes the file beside the manifest, never the other model's.
+#[test]
+fn the_other_models_tensors_are_never_borrowed() {
+    let arrays = Arrays::new();
+    arrays.npz("a.npz", &[("image", images(1))]);
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let own = arrays.npz("b.npz", &[("image", images(2))]);
+    let moved = elsewhere.path().join("b.npz");
+    std::fs::rename(own, &moved).expect("moved");
+    let text = format!("[new]\ntensors = {:?}\n", moved.to_str().expect("UTF-8"));
+    let config = config_file(elsewhere.path(), &text);
+    let model = odd("plain.onnx");
+    let audit = |extra: &[&str]| {
+        let audit = Audit::run(&model, &model, arrays.path(), extra);
+        ["old->old", "new->old", "new->new"].map(|pairing| audit.measure(pairing, "mAP"))
+    };
+    let ordinary = audit(&["--no-cache"]);
+    let found = audit(&["--no-cache", "--config", &config]);
+    assert_eq!(found[0], ordinary[0], "OLD reads a.npz");
+    assert_ne!(found[1], ordinary[1], "NEW reads b.npz");
+    assert_ne!(found[2], ordinary[2], "NEW reads b.npz");
+}
