@@ -16,8 +16,8 @@ use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
 use crate::retrieve::score::ScoreOverflow;
-use crate::retrieve::verification::FAR;
-use crate::retrieve::verification::transfer::{ThresholdTransfer, threshold_transfer_estimates};
+use crate::retrieve::verification::FALSE_ACCEPT_RATES;
+use crate::retrieve::verification::{ThresholdTransfer, threshold_transfer_estimates};
 use crate::retrieve::{self, Retrieval};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
@@ -295,7 +295,7 @@ fn threshold_transfer(
     old: &Embeddings,
     new: &Embeddings,
 ) -> Result<Option<ThresholdTransfer>, AuditError> {
-    let far = config.policy.threshold_far.unwrap_or(FAR[0]);
+    let far = config.policy.threshold_far.unwrap_or(FALSE_ACCEPT_RATES[0]);
     let intervals = Intervals::new(&config.policy, config.seed);
     let evaluation = |pairing| retrieval.evaluations.get(&pairing);
     let (Some(old_old), Some(new_old)) =

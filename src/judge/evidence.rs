@@ -4,7 +4,7 @@ use crate::config::Policy;
 use crate::domain::{Estimate, Measure, Pairing, Probe};
 use crate::retrieve::protocol::Protocol;
 use crate::retrieve::refresh::Curve;
-use crate::retrieve::verification::transfer::ThresholdTransfer;
+use crate::retrieve::verification::ThresholdTransfer;
 use crate::retrieve::{Evaluation, Retrieval, n_distinct};
 use crate::stats::{self, Bootstrap, ClusterSums};
 use crate::structure::Structure;

@@ -450,7 +450,7 @@ fn a_waiver_turns_one_failure_into_a_warning_until_its_day() {
 
 #[test]
 fn a_hard_wired_threshold_gates_when_its_rate_is_named() {
-    use crate::retrieve::verification::transfer::ThresholdTransfer;
+    use crate::retrieve::verification::ThresholdTransfer;
     let mut evidence = passing();
     evidence.threshold = Some(ThresholdTransfer {
         far: estimate(0.003, 0.004, 0.005),
