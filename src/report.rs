@@ -20,4 +20,4 @@ mod write;
 
 pub use error::ReportError;
 pub use sections::*;
-pub use write::{check_out, render_again, write};
+pub use write::{check_out, directory_seen_from, render_again, write};
