@@ -6,18 +6,21 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{AuditConfig, ConfigError, ModelConfig};
-use crate::domain::{FindingCode, Modality, Origin, Probe, Side, nearest};
+use crate::domain::{Embeddings, FindingCode, Modality, Origin, Pairing, Probe, Side, nearest};
 use crate::embed::{
-    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
+    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
 };
-use crate::judge::evidence::{Evidence, Intervals};
-use crate::judge;
+use crate::judge::{
+    self,
+    evidence::{Evidence, Intervals},
+};
 use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
 use crate::retrieve::score::ScoreOverflow;
-use crate::retrieve::verification::FALSE_ACCEPT_RATES;
-use crate::retrieve::verification::{ThresholdTransfer, threshold_transfer_estimates};
+use crate::retrieve::verification::{
+    FALSE_ACCEPT_RATES, ThresholdTransfer, threshold_transfer_estimates,
+};
 use crate::retrieve::{self, Retrieval};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
@@ -209,6 +212,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         })
         .transpose()?;
     clock.lap("refresh");
+    let threshold = threshold_transfer(config, &retrieval, a, b)?;
     let what_if =
         retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
     clock.lap("what-if");
@@ -237,6 +241,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             .map_or(0, |since| since.as_secs()),
         stage_seconds: clock.laps,
         command: around.command.clone(),
+        directory: None,
         threads: around.runtime.threads,
         runtime_library: runtime.map(|runtime| runtime.library.display().to_string()),
         from_cache: [old.n_from_cache, new.n_from_cache],
@@ -273,16 +278,26 @@ pub struct Preview {
 /// Reads the probe and describes the models; runs neither.
 ///
 /// # Errors
-/// As [`run`], for what can be seen without running.
-pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Preview, AuditError> {
+/// As [`run`], for what can be seen without running; open questions are none when they are allowed.
+pub fn preview(
+    config: &AuditConfig,
+    around: &Surroundings<'_>,
+    questions: Questions,
+) -> Result<Preview, AuditError> {
     let probe = probe::load(&config.data, &config.probe)?;
     check_slice_columns(&probe, config)?;
     applicable::check(&probe, config)?;
     let runtime = runtime_if_needed(config, around)?;
-    let describe = |side: Side| {
+    let describe = |side: Side| -> Result<ModelDescription, AuditError> {
         let (source, options) = side_options(side, config, around)?;
-        embed::describe(&probe, &source, &options, runtime.as_ref())
-            .map_err(|source| embed_failed(side, source))
+        let failed = |source| embed_failed(side, source);
+        let mut described = embed::describe(&probe, &source, &options, runtime.as_ref(), questions)
+            .map_err(failed)?;
+        if let (Side::Old, Some(stored)) = (side, &config.old_embeddings) {
+            let words = embed::describe_stored(&probe, stored, &options).map_err(failed)?;
+            described.stored = Some(words);
+        }
+        Ok(described)
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
@@ -405,7 +420,7 @@ fn refuse_assumed_preprocessing(
         if configured || matches!(source, ModelSource::Stored(_)) {
             continue;
         }
-        let description = embed::describe(probe, &source, &options, runtime)
+        let description = embed::describe(probe, &source, &options, runtime, Questions::Refused)
             .map_err(|source| embed_failed(side, source))?;
         let mut findings = description.findings.iter();
         if findings.any(|finding| finding.code == FindingCode::PreprocessingAssumed) {

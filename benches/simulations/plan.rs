@@ -156,7 +156,15 @@ impl World {
         };
         let intervals = self.intervals(run);
         let curve = &self.curves[order];
-        plan(&self.outcomes, &[], &followed, curve, &self.policy, &intervals).beta_star
+        plan(
+            &self.outcomes,
+            &[],
+            &followed,
+            curve,
+            &self.policy,
+            &intervals,
+        )
+        .beta_star
     }
 
     /// Whether any share below the true one passes when all are tried.

@@ -170,7 +170,13 @@ mod tests {
         let [skip, full, unsettled, dimensions] = &views()[..] else {
             panic!()
         };
-        let everything = ["decision", "pairings", "subclusters", "credibility"];
+        let everything = [
+            "decision",
+            "pairings",
+            "refresh",
+            "subclusters",
+            "credibility",
+        ];
         assert_eq!(names(skip), everything);
         assert_eq!(names(full), everything);
         assert_eq!(names(unsettled), everything);

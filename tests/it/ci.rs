@@ -367,7 +367,7 @@ fn what_is_no_baseline_is_refused_before_anything_runs() {
             .replacen("\"schema_version\": 1", "\"schema_version\": 999", 1);
     for (path, named) in [
         (file("empty.json", ""), "no JSON"),
-        (file("list.json", "[]"), "schema_version"),
+        (file("list.json", "[]"), "found no"),
         (file("other.json", &other_version), "found 999"),
         (folder.path().display().to_string(), "cannot read"),
     ] {

@@ -1,7 +1,7 @@
 //! What the new queries do: W, D, flips, the refresh curve.
 
 use crate::config::Policy;
-use crate::domain::{Estimate, Measure};
+use crate::domain::Measure;
 use crate::judge::evidence::Evidence;
 use crate::judge::{Check, CheckCode, CheckState, SafeSide};
 use crate::retrieve::refresh::STEPS;

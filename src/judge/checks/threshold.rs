@@ -6,7 +6,8 @@ use crate::judge::{Check, CheckCode, SafeSide};
 
 use super::{bounded, not_tested};
 
-const NAME: &str = "threshold transfer (it takes 100 query identities and 100 non-matching pairs a false accept)";
+const NAME: &str =
+    "threshold transfer (it takes 100 query identities and 100 non-matching pairs a false accept)";
 
 pub(super) fn false_accepts(evidence: &Evidence, policy: &Policy) -> Check {
     let code = CheckCode::ThresholdFar;
@@ -18,7 +19,15 @@ pub(super) fn false_accepts(evidence: &Evidence, policy: &Policy) -> Check {
         transfer.requested_far
     );
     let limit = policy.threshold_far_factor * transfer.requested_far;
-    bounded(code, &name, &transfer.far, limit, SafeSide::Below, evidence, policy)
+    bounded(
+        code,
+        &name,
+        &transfer.far,
+        limit,
+        SafeSide::Below,
+        evidence,
+        policy,
+    )
 }
 
 pub(super) fn false_rejects(evidence: &Evidence, policy: &Policy) -> Check {

@@ -141,7 +141,10 @@ mod tests {
                 "newly failing check: negative-flips",
             ]
         );
-        assert_eq!(view.measures.rows[10][4].text, "-0.5483");
+        assert_eq!(
+            view.measures.rows[crate::domain::Measure::ALL.len()][4].text,
+            "-0.5483"
+        );
         assert!(view.origin.starts_with("a.json, 2024-12-31 23:59:59 UTC"));
         assert_eq!(baseline(&then), None);
     }
