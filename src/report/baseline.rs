@@ -235,6 +235,7 @@ fn transitions(
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::domain::Measure;
 
     fn compare(then: &AuditReport, now: &AuditReport) -> BaselineSection {
         BaselineSection::compare(then, now, Path::new("earlier/report.json"))
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(section.path, "earlier/report.json");
         assert!(section.cautions.is_empty(), "{:?}", section.cautions);
         assert!(section.checks.is_empty() && section.slices.is_empty());
-        assert_eq!(section.measures.len(), 40);
+        assert_eq!(section.measures.len(), 4 * Measure::ALL.len());
         assert!(
             section
                 .measures
@@ -266,7 +267,7 @@ mod tests {
         let section = compare(&then, &now);
         assert_eq!(section.verdict, Verdict::SkipBackfill);
         assert_eq!(section.change.unwrap().value, 0.0207);
-        let map = &section.measures[10];
+        let map = &section.measures[Measure::ALL.len()];
         assert_eq!(
             (map.pairing.as_str(), map.measure.as_str()),
             ("new->old", "mAP")
@@ -306,7 +307,7 @@ mod tests {
         let then = sample::skip();
         let mut now = sample::skip();
         now.probe.queries = 300;
-        now.primary = crate::domain::Measure::CmcAt(1);
+        now.primary = Measure::CmcAt(1);
         now.policy.hash = "0123456789abcdef".into();
         now.old.hash = "other".into();
         let section = compare(&then, &now);

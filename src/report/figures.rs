@@ -170,10 +170,20 @@ mod tests {
         let [skip, full, unsettled, dimensions] = &views()[..] else {
             panic!()
         };
-        let everything = ["decision", "pairings", "subclusters", "credibility"];
+        let everything = [
+            "decision",
+            "pairings",
+            "refresh",
+            "subclusters",
+            "credibility",
+        ];
         assert_eq!(names(skip), everything);
         assert_eq!(names(full), everything);
-        assert_eq!(names(unsettled), everything);
+        // Without new->new nothing can be refreshed.
+        assert_eq!(
+            names(unsettled),
+            ["decision", "pairings", "subclusters", "credibility"]
+        );
         assert_eq!(names(dimensions), ["pairings", "credibility"]);
     }
 

@@ -339,13 +339,17 @@ mod tests {
         files(folder).into_keys().collect()
     }
 
-    const ALL: [&str; 15] = [
+    const ALL: [&str; 19] = [
+        "backfill.csv",
+        "backfill.parquet",
         "figures/credibility.png",
         "figures/credibility.svg",
         "figures/decision.png",
         "figures/decision.svg",
         "figures/pairings.png",
         "figures/pairings.svg",
+        "figures/refresh.png",
+        "figures/refresh.svg",
         "figures/subclusters.png",
         "figures/subclusters.svg",
         "items.parquet",
