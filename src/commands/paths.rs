@@ -9,8 +9,9 @@ use crate::config::AuditConfig;
 ///
 /// The models, the probe and audit.toml are not looked at: nothing works without them, and their own errors say more.
 pub fn check(config: &AuditConfig, onnxruntime: Option<&Path>) -> Result<(), Failure> {
-    let named: [(&str, Option<&PathBuf>); 6] = [
+    let named: [(&str, Option<&PathBuf>); 7] = [
         ("tensors", config.probe.tensors.as_ref()),
+        ("qrels", config.probe.qrels.as_ref()),
         ("old_embeddings", config.old_embeddings.as_ref()),
         ("old.tokenizer", config.old_model.tokenizer.as_ref()),
         ("new.tokenizer", config.new_model.tokenizer.as_ref()),

@@ -34,23 +34,12 @@ pub fn lines(view: &View) -> Vec<String> {
     };
     lines.extend(cases(Outcome::Fail).map(|(kind, case)| of_case("error", kind, case)));
     lines.extend(cases(Outcome::Unsettled).map(|(kind, case)| of_case("error", kind, case)));
-    if !ci.weakened.is_empty() {
-        lines.push(command(
-            "warning",
-            "WEAKENED POLICY",
-            &format!("hash {}: {}", ci.policy_hash, ci.weakened.join("; ")),
-        ));
+    for (title, sentences) in [
+        ("read first", &view.cautions),
+        ("not tested", &view.not_tested),
+    ] {
+        lines.extend(sentences.iter().map(|line| command("warning", title, line)));
     }
-    lines.extend(
-        view.not_tested
-            .iter()
-            .map(|line| command("warning", "not tested", line)),
-    );
-    lines.extend(
-        view.cautions
-            .iter()
-            .map(|line| command("warning", "read first", line)),
-    );
     lines.extend(cases(Outcome::Warn).map(|(kind, case)| of_case("warning", kind, case)));
     if lines.len() > MOST {
         let rest = lines.len() - (MOST - 1);

@@ -307,7 +307,7 @@ mod tests {
         let then = sample::skip();
         let mut now = sample::skip();
         now.probe.queries = 300;
-        now.primary = crate::domain::Measure::CmcAt(1);
+        now.primary = Measure::CmcAt(1);
         now.policy.hash = "0123456789abcdef".into();
         now.old.hash = "other".into();
         let section = compare(&then, &now);

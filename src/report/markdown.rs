@@ -78,16 +78,9 @@ fn top(page: &mut Page, view: &View) {
             page.line(&format!("- **{label}**: {}", sentence(line)));
         }
     }
-    let ci = &view.ci;
-    if !ci.weakened.is_empty() {
-        page.line(&format!(
-            "- **WEAKENED POLICY** (hash `{}`): {}",
-            escape(&ci.policy_hash),
-            sentence(&ci.weakened.join("; "))
-        ));
-    }
-    for waiver in &ci.waivers {
-        page.line(&format!("- {}", sentence(waiver)));
+    if let Some(waivers) = &view.waivers {
+        page.line("");
+        page.table(waivers);
     }
     page.line("");
 }
@@ -182,15 +175,17 @@ fn slices(page: &mut Page, view: &View) {
 }
 
 fn backfill(page: &mut Page, view: &View) {
-    let ci = &view.ci;
-    if ci.refresh.is_empty() && ci.backfill.is_empty() {
+    if view.refresh_notes.is_empty() && view.backfill_notes.is_empty() {
         return;
     }
     page.folded("Refresh curve and backfill plan", |page| {
-        page.facts(&ci.refresh);
-        page.facts(&ci.backfill);
-        page.table(&ci.costs);
-        page.table(&ci.backfill_steps);
+        for note in view.refresh_notes.iter().chain(&view.backfill_notes) {
+            page.line(&format!("- {}", sentence(note)));
+        }
+        page.line("");
+        for table in [&view.costs, &view.backfill_steps].into_iter().flatten() {
+            page.table(table);
+        }
     });
 }
 
@@ -401,7 +396,7 @@ mod tests {
         assert!(at("-0.0146 [-0.0341, +0.0049], margin -0.01") < at("NOT TESTED"));
         assert!(at("NOT TESTED") < at("WEAKENED POLICY"));
         assert!(at("WEAKENED POLICY") < at("### Checks"));
-        assert!(text.contains("hash `0123456789abcdef`"));
+        assert!(text.contains("- **READ FIRST**: WEAKENED POLICY (hash 0123456789abcdef): margin"));
         assert!(!page(&sample::skip()).contains("WEAKENED"));
     }
 
@@ -464,7 +459,7 @@ mod tests {
     fn hostile_names_stay_in_their_cells() {
         let evil = "a|b`c\n# <script>alert(1)</script> **x** [l](https://e.org) @admin #1 $x$ \
                     </details>\r\n| --- |\u{202e}\u{0}\\| ~~s~~ ![i](u) <!-- \u{2028}";
-        let mut report = sample::unsettled();
+        let mut report = sample::skip();
         let slices = report.slices.as_mut().unwrap();
         slices.tested[0].name = evil.into();
         (report.old.name, report.new.name) = (evil.into(), evil.into());

@@ -541,6 +541,7 @@ pub fn unsettled() -> AuditReport {
     report.pairings[1] = pairing("new->old", 0.5319);
     report.pairings.truncate(2);
     report.upgrade_worth = None;
+    (report.refresh, report.backfill) = (None, None);
     let compatibility = report.compatibility.as_mut().expect("the sample has it");
     compatibility.change[0].estimate = change;
     compatibility.update_gain = None;
@@ -622,6 +623,7 @@ pub fn dimensions() -> AuditReport {
         .pairings
         .retain(|section| ["old->old", "new->new"].contains(&section.pairing.as_str()));
     report.compatibility = None;
+    (report.slices, report.refresh, report.backfill) = (None, None, None);
     report.structure.consensus = None;
     for row in &mut report.structure.subclusters {
         row.new_old = None;

@@ -139,9 +139,7 @@ fn a_weakened_policy_is_said_in_every_output() {
     let hash = audit.report["policy"]["hash"].as_str().expect("a hash");
     let summary = audit.file("summary.md");
     assert!(
-        summary.contains(&format!(
-            "**WEAKENED POLICY** (hash `{hash}`): fail\\_on = never"
-        )),
+        summary.contains(&format!("WEAKENED POLICY (hash {hash}): fail\\_on = never")),
         "{summary}"
     );
     assert!(audit.file("junit.xml").contains("fail_on = never"));
@@ -304,6 +302,7 @@ fn a_mistyped_path_can_never_end_in_exit_0() {
     for (flag, extension) in [
         ("--config", "toml"),
         ("--tensors", "npz"),
+        ("--qrels", "txt"),
         ("--old-embeddings", "npy"),
         ("--old-embeddings", "parquet"),
         ("--baseline", "json"),

@@ -120,6 +120,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::domain::Measure;
     use crate::report::sample;
 
     #[test]
@@ -141,10 +142,7 @@ mod tests {
                 "newly failing check: negative-flips",
             ]
         );
-        assert_eq!(
-            view.measures.rows[crate::domain::Measure::ALL.len()][4].text,
-            "-0.5483"
-        );
+        assert_eq!(view.measures.rows[Measure::ALL.len()][4].text, "-0.5483");
         assert!(view.origin.starts_with("a.json, 2024-12-31 23:59:59 UTC"));
         assert_eq!(baseline(&then), None);
     }
