@@ -154,7 +154,7 @@ fn a_rotation_keeps_the_geometry_and_breaks_the_search() {
     );
 }
 
-/// A quantised copy whose quantiser negates a third of the channels: the geometry inside holds, so new->new is old->old
+/// A quantised copy whose quantiser negates an eighth of the channels: the geometry inside holds, so new->new is old->old
 /// but for the rounding, and the old gallery is searched wrongly.
 #[test]
 fn a_quantised_copy_may_hold_inside_and_break_against_the_old_gallery() {
@@ -168,7 +168,7 @@ fn a_quantised_copy_may_hold_inside_and_break_against_the_old_gallery() {
             channels
                 .map(|(channel, value)| {
                     let rounded = (value / STEP).round() * STEP;
-                    if channel % 3 == 0 { -rounded } else { rounded }
+                    if channel % 8 == 0 { -rounded } else { rounded }
                 })
                 .collect()
         })
