@@ -26,7 +26,7 @@ pub use functional::functional_estimates;
 pub use moderated::{ModeratedVariance, VariancePrior};
 pub use multiplicity::{benjamini_hochberg, holm};
 pub use permutation::{permutation_p, sign_flip_test};
-pub use slices::{SliceTest, SliceValues, test_slices};
+pub use slices::{SMALL_SLICE_IDENTITIES, SliceTest, SliceValues, test_slices};
 
 /// Below this many identities the bootstrap's tails are too short, and the linearised t is used.
 pub const FEW_IDENTITIES: usize = 40;

@@ -8,11 +8,11 @@ use super::draw::{Queries, Sizes, gaussian, queries, stream};
 use super::tally::tally;
 use super::{LEVEL, REPLICATES};
 
-const RUNS: u64 = 4_000;
+const RUNS: u64 = 2_000;
 
 /// The twin draws each query, up to 15,000 of them, so it gets fewer runs and replicates.
-const NAIVE_RUNS: u64 = 500;
-const NAIVE_REPLICATES: usize = 500;
+const NAIVE_RUNS: u64 = 300;
+const NAIVE_REPLICATES: usize = 400;
 
 const IDENTITIES: [u32; 5] = [25, 50, 100, 200, 750];
 

@@ -84,6 +84,21 @@ pub(super) struct Bca {
 }
 
 impl Bca {
+    /// Of replicates of a statistic whose acceleration the caller knows. Values that are not finite are left out; `None` when
+    /// none is left.
+    pub(super) fn of(mut replicates: Vec<f64>, value: f64, acceleration: f64) -> Option<Self> {
+        replicates.retain(|r| r.is_finite());
+        if replicates.is_empty() {
+            return None;
+        }
+        replicates.sort_unstable_by(f64::total_cmp);
+        Some(Self {
+            correction: bias_correction(&replicates, value),
+            acceleration,
+            sorted: replicates,
+        })
+    }
+
     /// The end at the nominal deviate `z` (-1.645 for Efron's lower 5 % end): the replicates' quantile at
     /// Phi(z0 + (z0 + z) / (1 - a (z0 + z))).
     pub(super) fn end(&self, z: f64) -> f64 {
@@ -115,11 +130,15 @@ impl Bca {
             normal_quantile(0.5 * (below + not_above) as f64 / n as f64)
         } - self.correction;
         // Inverts the transformation of `end`: w = y / (1 - a y) with y = z0 + z.
+        if w.is_infinite() && self.acceleration == 0.0 {
+            return w;
+        }
         let grow = 1.0 + self.acceleration * w;
         if grow <= 0.0 {
             // Past the pole.
             w.signum() * f64::INFINITY
-        } else if w.is_infinite() && self.acceleration != 0.0 {
+        } else if grow.is_infinite() {
+            // The limit of w / (1 + a w).
             self.acceleration.recip() - self.correction
         } else {
             w / grow - self.correction
@@ -130,7 +149,7 @@ impl Bca {
 /// z0: the normal quantile of the share of replicates below the value, ties counted half.
 ///
 /// The share is kept half a replicate away from 0 and 1, so that z0 is finite.
-pub(super) fn bias_correction(sorted: &[f64], value: f64) -> f64 {
+fn bias_correction(sorted: &[f64], value: f64) -> f64 {
     // Discrete quantities (flips) give replicates that equal the value but for the order of the sum. The
     // rounding of n terms grows like sqrt(n) EPSILON, 2e-14 of their size at 10,000 identities.
     let spread = sorted[sorted.len() - 1] - sorted[0];
@@ -169,7 +188,7 @@ fn acceleration(a: &[f64], b: &[f64]) -> f64 {
 
 /// Quantile of a sorted sample by linear interpolation between order statistics (Hyndman and Fan's
 /// type 7, the default of NumPy and R).
-pub(super) fn quantile(sorted: &[f64], p: f64) -> f64 {
+fn quantile(sorted: &[f64], p: f64) -> f64 {
     let position = p * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);
@@ -197,6 +216,35 @@ mod tests {
         assert_eq!(bias_correction(&[0.0, almost, 1.0], 0.3), 0.0);
         let z = bias_correction(&[1.0, 2.0, 3.0, 4.0], 9.0);
         assert!((z - normal_quantile(0.875)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_deviate_of_a_limit_inverts_the_end_and_is_never_nan() {
+        let bca = |acceleration: f64| Bca {
+            sorted: (0..=1_000).map(f64::from).collect(),
+            correction: 0.1,
+            acceleration,
+        };
+        for acceleration in [-0.1, 0.0, 0.1] {
+            for z in [-1.5, 0.0, 1.5] {
+                let limit = bca(acceleration).end(z);
+                let found = bca(acceleration).deviate(limit, || unreachable!("resolved"));
+                // One replicate of 1,000 at the deviate 1.8 is .02 of it.
+                assert!((found - z).abs() < 0.03, "{acceleration} {z}: {found}");
+            }
+        }
+        // Beyond the replicates `far` answers, be it with infinity.
+        assert_eq!(
+            bca(0.0).deviate(-1.0, || f64::NEG_INFINITY),
+            f64::NEG_INFINITY
+        );
+        assert_eq!(bca(0.0).deviate(2_000.0, || f64::INFINITY), f64::INFINITY);
+        assert_eq!(
+            bca(0.1).deviate(-1.0, || f64::NEG_INFINITY),
+            f64::NEG_INFINITY
+        );
+        assert!((bca(0.1).deviate(2_000.0, || f64::INFINITY) - 9.9).abs() < 1e-12);
+        assert!((bca(-0.1).deviate(-1.0, || f64::NEG_INFINITY) + 10.1).abs() < 1e-12);
     }
 
     #[test]

@@ -4,21 +4,23 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::bootstrap::{bias_correction, quantile};
-use super::{Bootstrap, normal_cdf, normal_quantile};
+use super::bootstrap::Bca;
+use super::{Bootstrap, degrees_of_freedom, stretch, t_quantile};
 use crate::domain::{Estimate, IntervalMethod};
 
-/// BCa intervals (Efron 1987) of N statistics of the same identities, from the same replicates.
+/// Intervals of N statistics of the same identities from the same replicates, made like those of a mean
+/// ([`super::mean_estimate`]): each end is the farther one of the linearised t and of the stretched BCa bootstrap.
 ///
 /// - `values`: the statistics of the sample.
 /// - `influence[i][g]`: first-order effect of identity g on statistic i, the derivative with respect to the identity's weight
-///   (for a mean over queries (S_g - D n_g)/N). They give the standard error, sqrt(G/(G-1) sum u_g^2), and the acceleration,
-///   sum u_g^3 / (6 (sum u_g^2)^1.5), without a jackknife, which a statistic with a threshold in it would make jump.
+///   (for a mean over queries (S_g - D n_g)/N). They give the standard error, sqrt(G/(G-1) sum u_g^2), its degrees of freedom, and the
+///   acceleration, sum u_g^3 / (6 (sum u_g^2)^1.5), without a jackknife, which a statistic with a threshold in it would make
+///   jump.
 /// - `replicate`: the statistics under weights, one an identity: how often it was drawn. Values that are not finite are left
 ///   out.
 ///
-/// A statistic that no identity influences has its value for both ends. Replicate r draws from stream r of the seed, so threads cannot
-/// move an interval.
+/// Needs at least two identities. A statistic that no identity influences has its value for both ends. Replicate r draws from
+/// stream r of the seed, so threads cannot move an interval.
 pub fn functional_estimates<const N: usize>(
     values: [f64; N],
     influence: &[Vec<f64>; N],
@@ -32,10 +34,8 @@ pub fn functional_estimates<const N: usize>(
         .map(|stream| replicate(&draw(identities, bootstrap.seed, stream)))
         .collect();
     std::array::from_fn(|i| {
-        let mut sorted: Vec<f64> = replicates.iter().map(|replicate| replicate[i]).collect();
-        sorted.retain(|value| value.is_finite());
-        sorted.sort_unstable_by(f64::total_cmp);
-        interval(values[i], &influence[i], &sorted, level)
+        let replicates = replicates.iter().map(|replicate| replicate[i]).collect();
+        interval(values[i], &influence[i], replicates, level)
     })
 }
 
@@ -52,32 +52,23 @@ fn draw(n: usize, seed: u64, stream: u64) -> Vec<f64> {
     weights
 }
 
-fn interval(value: f64, influence: &[f64], sorted: &[f64], level: f64) -> Estimate {
-    let g = influence.len() as f64;
+fn interval(value: f64, influence: &[f64], replicates: Vec<f64>, level: f64) -> Estimate {
     let squares: f64 = influence.iter().map(|u| u * u).sum();
     let cubes: f64 = influence.iter().map(|u| u * u * u).sum();
-    let standard_error = (g / (g - 1.0) * squares).sqrt();
+    let standard_error = stretch(influence.len()) * squares.sqrt();
     let (lower, upper) = if standard_error == 0.0 {
         (value, value)
-    } else if sorted.is_empty() {
-        (f64::NEG_INFINITY, f64::INFINITY)
     } else {
-        let correction = bias_correction(sorted, value);
+        let df = degrees_of_freedom(influence, &vec![1.0; influence.len()]);
+        let t = t_quantile(0.5 + level / 2.0, df);
+        let (mut lower, mut upper) = (value - t * standard_error, value + t * standard_error);
         let acceleration = cubes / (6.0 * squares.powf(1.5));
-        let end = |p: f64| {
-            let z = correction + normal_quantile(p);
-            let shrink = 1.0 - acceleration * z;
-            // Past its pole the transformation has no meaning; its limit is the most extreme replicate.
-            let share = if shrink > 0.0 {
-                normal_cdf(correction + z / shrink)
-            } else if z > 0.0 {
-                1.0
-            } else {
-                0.0
-            };
-            quantile(sorted, share)
-        };
-        (end(0.5 - level / 2.0), end(0.5 + level / 2.0))
+        if let Some(bca) = Bca::of(replicates, value, acceleration) {
+            let stretched = stretch(influence.len()) * t;
+            lower = lower.min(bca.end(-stretched));
+            upper = upper.max(bca.end(stretched));
+        }
+        (lower, upper)
     };
     Estimate {
         value,
