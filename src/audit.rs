@@ -1,12 +1,15 @@
 //! The audit: six stages in a line, no maths.
 
 mod applicable;
+mod error;
 
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{AuditConfig, ConfigError, ModelConfig};
-use crate::domain::{Embeddings, FindingCode, Modality, Origin, Pairing, Probe, Side, nearest};
+pub use error::AuditError;
+
+use crate::config::{AuditConfig, ModelConfig};
+use crate::domain::{Embeddings, FindingCode, Modality, Origin, Pairing, Probe, Side};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
 };
@@ -14,15 +17,14 @@ use crate::judge::{
     self,
     evidence::{Evidence, Intervals},
 };
-use crate::probe::{self, ProbeError};
+use crate::probe;
 use crate::report::assemble::{Stages, assemble};
-use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
-use crate::retrieve::score::ScoreOverflow;
+use crate::report::{AuditReport, BadItemRow, Rows, RunSection};
 use crate::retrieve::verification::{
     FALSE_ACCEPT_RATES, ThresholdTransfer, threshold_transfer_estimates,
 };
 use crate::retrieve::{self, Retrieval};
-use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
+use crate::runtime::{Runtime, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
 
 /// What surrounds an audit: where models run, where embeddings are kept, who hears of it.
@@ -37,90 +39,6 @@ pub struct Surroundings<'a> {
     pub notify: &'a dyn Fn(&str),
     /// The command line, for the report.
     pub command: Vec<String>,
-}
-
-/// Why an audit ended without a verdict.
-#[derive(Debug, thiserror::Error)]
-pub enum AuditError {
-    /// A configured key that nothing would read.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Stage 1.
-    #[error(transparent)]
-    Probe(#[from] ProbeError),
-    /// ONNX Runtime.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    /// Stage 2, with the model it happened to.
-    #[error("{side} model: {source}")]
-    Embed {
-        /// Which model.
-        side: Side,
-        /// What happened.
-        source: Box<EmbedError>,
-    },
-    /// `--strict` and the preprocessing was assumed.
-    #[error(
-        "{side} model: image preprocessing is not configured, and --strict refuses to assume it"
-    )]
-    PreprocessingAssumed {
-        /// Which model.
-        side: Side,
-    },
-    /// No query is left to evaluate.
-    #[error(
-        "{}: none of the {queries} queries has a relevant gallery item ({gallery} gallery items)",
-        origin.display()
-    )]
-    NothingToEvaluate {
-        /// The probe.
-        origin: PathBuf,
-        /// Queries with an identity.
-        queries: usize,
-        /// Gallery items with an identity.
-        gallery: usize,
-    },
-    /// The policy names a slice column that the probe lacks: nothing of it would be tested.
-    #[error("policy.slice_columns: {}: no column `{found}`; it has {}", origin.display(), known.join(", "))]
-    UnknownSliceColumn {
-        /// The probe.
-        origin: PathBuf,
-        /// The column.
-        found: String,
-        /// The columns there are.
-        known: Vec<String>,
-    },
-    /// Stage 4.
-    #[error(transparent)]
-    Retrieve(#[from] ScoreOverflow),
-    /// Stage 6.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-}
-
-impl AuditError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            AuditError::Config(error) => error.hint(),
-            AuditError::Probe(error) => error.hint(),
-            AuditError::Runtime(error) => error.hint(),
-            AuditError::Embed { source, .. } => source.hint(),
-            AuditError::PreprocessingAssumed { side } => Some(format!(
-                "set mean, std and size under [{side}] in audit.toml; `compat-audit init` writes one"
-            )),
-            AuditError::NothingToEvaluate { .. } => Some(
-                "query and gallery identities must overlap; an identity with one item, or with all items of one camera, has nothing to find".into(),
-            ),
-            AuditError::UnknownSliceColumn { found, known, .. } => {
-                nearest(found, known.iter().cloned()).map(|name| format!("did you mean `{name}`?"))
-            }
-            AuditError::Retrieve(_) => {
-                Some("use --similarity cosine, or embeddings of a usual size".into())
-            }
-            AuditError::Report(error) => error.hint(),
-        }
-    }
 }
 
 /// A finished audit.

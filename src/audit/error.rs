@@ -1,0 +1,95 @@
+//! Why an audit ends without a verdict, and what to do about it.
+
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::domain::{Side, nearest};
+use crate::embed::EmbedError;
+use crate::probe::ProbeError;
+use crate::report::ReportError;
+use crate::retrieve::score::ScoreOverflow;
+use crate::runtime::RuntimeError;
+
+/// Why an audit ended without a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// A configured key that nothing would read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Stage 1.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// ONNX Runtime.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Stage 2, with the model it happened to.
+    #[error("{side} model: {source}")]
+    Embed {
+        /// Which model.
+        side: Side,
+        /// What happened.
+        source: Box<EmbedError>,
+    },
+    /// `--strict` and the preprocessing was assumed.
+    #[error(
+        "{side} model: image preprocessing is not configured, and --strict refuses to assume it"
+    )]
+    PreprocessingAssumed {
+        /// Which model.
+        side: Side,
+    },
+    /// No query is left to evaluate.
+    #[error(
+        "{}: none of the {queries} queries has a relevant gallery item ({gallery} gallery items)",
+        origin.display()
+    )]
+    NothingToEvaluate {
+        /// The probe.
+        origin: PathBuf,
+        /// Queries with an identity.
+        queries: usize,
+        /// Gallery items with an identity.
+        gallery: usize,
+    },
+    /// The policy names a slice column that the probe lacks: nothing of it would be tested.
+    #[error("policy.slice_columns: {}: no column `{found}`; it has {}", origin.display(), known.join(", "))]
+    UnknownSliceColumn {
+        /// The probe.
+        origin: PathBuf,
+        /// The column.
+        found: String,
+        /// The columns there are.
+        known: Vec<String>,
+    },
+    /// Stage 4.
+    #[error(transparent)]
+    Retrieve(#[from] ScoreOverflow),
+    /// Stage 6.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+impl AuditError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            AuditError::Config(error) => error.hint(),
+            AuditError::Probe(error) => error.hint(),
+            AuditError::Runtime(error) => error.hint(),
+            AuditError::Embed { source, .. } => source.hint(),
+            AuditError::PreprocessingAssumed { side } => Some(format!(
+                "set mean, std and size under [{side}] in audit.toml; `compat-audit init` writes one"
+            )),
+            AuditError::NothingToEvaluate { .. } => Some(
+                "query and gallery identities must overlap; an identity with one item, or with all items of one camera, has nothing to find".into(),
+            ),
+            AuditError::UnknownSliceColumn { found, known, .. } => {
+                nearest(found, known.iter().cloned()).map(|name| format!("did you mean `{name}`?"))
+            }
+            AuditError::Retrieve(_) => {
+                Some("use --similarity cosine, or embeddings of a usual size".into())
+            }
+            AuditError::Report(error) => error.hint(),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The old space, and the items that a reader looks at.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Estimate;
+
+/// Sub-clusters, consensus and credibility.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct StructureSection {
+    /// Number of sub-clusters.
+    pub n_subclusters: usize,
+    /// Identities with more than one.
+    pub n_split_identities: usize,
+    /// Bootstrap adjusted Rand index of the split identities.
+    pub stability: Option<f64>,
+    /// The sub-clusters with queries, worst change first, at most 50.
+    pub subclusters: Vec<SubClusterRow>,
+    /// Consensus over the queries; `None` when the dimensions differ.
+    pub consensus: Option<ConsensusSection>,
+    /// Credibility of the old gallery.
+    pub credibility: CredibilitySection,
+}
+
+/// One sub-cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SubClusterRow {
+    /// `identity` or `identity/2`.
+    pub name: String,
+    /// Gallery items.
+    pub size: usize,
+    /// Mean of 1 - cosine to the centroid.
+    pub radius: f64,
+    /// Nearest sub-cluster of another identity and its cosine.
+    pub nearest_rival: Option<(String, f64)>,
+    /// Queries assigned to it.
+    pub queries: usize,
+    /// Mean primary measure, old->old.
+    pub old_old: Option<f64>,
+    /// Mean primary measure, new->old.
+    pub new_old: Option<f64>,
+}
+
+/// Means over queries of the consensus in both spaces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ConsensusSection {
+    /// Neighbourhood probability mass on the own identity, old queries.
+    pub mass_old: f64,
+    /// The same, new queries.
+    pub mass_new: f64,
+    /// NCCL's L = sum_j w_ij ln P(j|i), old queries.
+    pub nccl_old: f64,
+    /// The same, new queries.
+    pub nccl_new: f64,
+    /// Mean KL(p_oo || p_no) over sub-cluster prototypes, nats.
+    pub kl: f64,
+    /// Share of queries whose arg-max identity is kept.
+    pub argmax_kept: f64,
+    /// Temperature.
+    pub temperature: f64,
+}
+
+/// Credibility of old gallery embeddings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CredibilitySection {
+    /// Gallery items with a score.
+    pub assessable: usize,
+    /// An identity's only items.
+    pub not_assessable: usize,
+    /// Temperature of the posterior (minimises the leave-one-out negative log-likelihood).
+    pub temperature: f64,
+    /// Items below it are called not credible.
+    pub cutoff: f64,
+    /// Items below the cut-off.
+    pub below_cutoff: usize,
+    /// Histogram of the combined score, ten bins over [0, 1].
+    pub histogram: Vec<usize>,
+    /// The primary D without the gallery items below the cut-off; `None` when not tested.
+    pub change_without_least_credible: Option<Estimate>,
+    /// Share of negative flips whose lost hit is below the cut-off.
+    pub flips_on_least_credible: Option<f64>,
+    /// The least credible items, least first, at most 24.
+    pub least_credible: Vec<CredibilityRow>,
+}
+
+/// One gallery item's credibility, each score in [0, 1], high is credible.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CredibilityRow {
+    /// What to show.
+    pub item: ItemView,
+    /// 1 - H(p)/ln K.
+    pub entropy: Option<f64>,
+    /// Own-identity posterior.
+    pub posterior: Option<f64>,
+    /// Similarity-weighted share of nearest neighbours of the same identity.
+    pub consensus: Option<f64>,
+    /// Combined score.
+    pub combined: f64,
+}
+
+/// How a reader recognises an item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ItemView {
+    /// Item id.
+    pub id: String,
+    /// Identity name.
+    pub identity: String,
+    /// Image path as read (for the thumbnail), when the item is an image.
+    pub image: Option<std::path::PathBuf>,
+    /// The text, when the item has one.
+    pub text: Option<String>,
+}
+
+/// A query that the old model answers and the new one, on the old gallery, does not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FlipExample {
+    /// The query.
+    pub query: ItemView,
+    /// Rank of the first relevant item, old->old (1).
+    pub old_rank: u64,
+    /// Rank of the first relevant item, new->old.
+    pub new_rank: u64,
+    /// Whether new->new finds it: then skipping the backfill is at fault.
+    pub excess: Option<bool>,
+    /// Top hits of old->old, best first, at most 3.
+    pub old_hits: Vec<HitView>,
+    /// Top hits of new->old, best first, at most 3.
+    pub new_hits: Vec<HitView>,
+}
+
+/// One hit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HitView {
+    /// The gallery item.
+    pub item: ItemView,
+    /// Its score.
+    pub score: f32,
+    /// Whether it is relevant.
+    pub relevant: bool,
+}
