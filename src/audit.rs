@@ -6,15 +6,22 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{AuditConfig, ConfigError, ModelConfig};
-use crate::domain::{FindingCode, Modality, Origin, Probe, Side, nearest};
+use crate::domain::{Embeddings, FindingCode, Modality, Origin, Pairing, Probe, Side, nearest};
 use crate::embed::{
-    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress,
+    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
 };
-use crate::judge::{self, evidence::Evidence};
+use crate::judge::{
+    self,
+    evidence::{Evidence, Intervals},
+};
 use crate::probe::{self, ProbeError};
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, BadItemRow, ReportError, Rows, RunSection};
-use crate::retrieve::{self, score::ScoreOverflow};
+use crate::retrieve::score::ScoreOverflow;
+use crate::retrieve::verification::{
+    FALSE_ACCEPT_RATES, ThresholdTransfer, threshold_transfer_estimates,
+};
+use crate::retrieve::{self, Retrieval};
 use crate::runtime::{Runtime, RuntimeError, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
 
@@ -205,6 +212,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         })
         .transpose()?;
     clock.lap("refresh");
+    let threshold = threshold_transfer(config, &retrieval, a, b)?;
     let what_if =
         retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
     clock.lap("what-if");
@@ -217,6 +225,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             structure: &structure,
             retrieval: &retrieval,
             credible: credible.as_ref(),
+            threshold,
             refreshed: order.as_ref().zip(curves.as_deref()),
         },
         &config.policy,
@@ -232,6 +241,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             .map_or(0, |since| since.as_secs()),
         stage_seconds: clock.laps,
         command: around.command.clone(),
+        directory: None,
         threads: around.runtime.threads,
         runtime_library: runtime.map(|runtime| runtime.library.display().to_string()),
         from_cache: [old.n_from_cache, new.n_from_cache],
@@ -268,19 +278,56 @@ pub struct Preview {
 /// Reads the probe and describes the models; runs neither.
 ///
 /// # Errors
-/// As [`run`], for what can be seen without running.
-pub fn preview(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Preview, AuditError> {
+/// As [`run`], for what can be seen without running; open questions are none when they are allowed.
+pub fn preview(
+    config: &AuditConfig,
+    around: &Surroundings<'_>,
+    questions: Questions,
+) -> Result<Preview, AuditError> {
     let probe = probe::load(&config.data, &config.probe)?;
     check_slice_columns(&probe, config)?;
     applicable::check(&probe, config)?;
     let runtime = runtime_if_needed(config, around)?;
-    let describe = |side: Side| {
+    let describe = |side: Side| -> Result<ModelDescription, AuditError> {
         let (source, options) = side_options(side, config, around)?;
-        embed::describe(&probe, &source, &options, runtime.as_ref())
-            .map_err(|source| embed_failed(side, source))
+        let failed = |source| embed_failed(side, source);
+        let mut described = embed::describe(&probe, &source, &options, runtime.as_ref(), questions)
+            .map_err(failed)?;
+        if let (Side::Old, Some(stored)) = (side, &config.old_embeddings) {
+            let words = embed::describe_stored(&probe, stored, &options).map_err(failed)?;
+            described.stored = Some(words);
+        }
+        Ok(described)
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
+}
+
+/// What the old threshold does to new queries; without a rate in the policy, at the highest of the reported rates.
+fn threshold_transfer(
+    config: &AuditConfig,
+    retrieval: &Retrieval,
+    old: &Embeddings,
+    new: &Embeddings,
+) -> Result<Option<ThresholdTransfer>, AuditError> {
+    let far = config.policy.threshold_far.unwrap_or(FALSE_ACCEPT_RATES[0]);
+    let intervals = Intervals::new(&config.policy, config.seed);
+    let evaluation = |pairing| retrieval.evaluations.get(&pairing);
+    let (Some(old_old), Some(new_old)) =
+        (evaluation(Pairing::OLD_OLD), evaluation(Pairing::NEW_OLD))
+    else {
+        return Ok(None);
+    };
+    Ok(threshold_transfer_estimates(
+        &retrieval.protocol,
+        old,
+        new,
+        config.similarity,
+        [old_old, new_old],
+        far,
+        intervals.level,
+        &intervals.bootstrap,
+    )?)
 }
 
 /// Every column that the policy names must exist.
@@ -373,7 +420,7 @@ fn refuse_assumed_preprocessing(
         if configured || matches!(source, ModelSource::Stored(_)) {
             continue;
         }
-        let description = embed::describe(probe, &source, &options, runtime)
+        let description = embed::describe(probe, &source, &options, runtime, Questions::Refused)
             .map_err(|source| embed_failed(side, source))?;
         let mut findings = description.findings.iter();
         if findings.any(|finding| finding.code == FindingCode::PreprocessingAssumed) {

@@ -70,6 +70,9 @@ pub enum RuntimeCommand {
         /// Folder of the cache
         #[arg(long, value_name = "DIR")]
         cache_dir: Option<PathBuf>,
+        /// Forbid the download: name the library that is installed already, or fail
+        #[arg(long, conflicts_with = "gpu")]
+        offline: bool,
     },
     /// Say which library would be used
     Show {
@@ -94,6 +97,15 @@ pub struct InitArgs {
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
+    /// Configuration whose values are kept
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Model inputs by name, rows in the manifest's order (.npz, .npy)
+    #[arg(long, value_name = "FILE")]
+    pub tensors: Option<PathBuf>,
+    /// Stored embeddings of the old gallery, beside the old model
+    #[arg(long, value_name = "FILE")]
+    pub old_embeddings: Option<PathBuf>,
     /// Where and how to look for the runtime
     #[command(flatten)]
     pub runtime: RuntimeArgs,
@@ -303,7 +315,7 @@ pub struct RuntimeArgs {
     )]
     pub device: Device,
     /// Threads (default: all cores)
-    #[arg(long, value_name = "N", help_heading = "Running")]
+    #[arg(long, value_name = "N", value_parser = threads_arg, help_heading = "Running")]
     pub threads: Option<std::num::NonZeroUsize>,
     /// Never reach the network
     #[arg(long, help_heading = "Running")]
@@ -364,6 +376,16 @@ pub enum FailOnArg {
     Full,
     /// No verdict; errors still exit with 2
     Never,
+}
+
+/// A number of threads that a machine can have.
+fn threads_arg(text: &str) -> Result<std::num::NonZeroUsize, String> {
+    /// More than any machine has cores today; tens of thousands only wait for each other.
+    const MOST: usize = 1024;
+    match text.parse::<std::num::NonZeroUsize>() {
+        Ok(threads) if threads.get() <= MOST => Ok(threads),
+        _ => Err(format!("expected a whole number from 1 to {MOST}")),
+    }
 }
 
 /// `check=level`.
@@ -545,6 +567,19 @@ mod tests {
     #[test]
     fn clap_finds_no_contradiction() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_is_stable() {
+        let help = |command: &mut clap::Command| {
+            let command = std::mem::take(command).term_width(100);
+            command.clone().render_help().to_string()
+        };
+        let mut command = Cli::command();
+        command.build();
+        insta::assert_snapshot!("help", help(&mut command.clone()));
+        let init = command.find_subcommand_mut("init").expect("a subcommand");
+        insta::assert_snapshot!("help_init", help(init));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use clap::CommandFactory;
 use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
 use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, RuntimeCommand};
-use crate::config::{AuditConfig, ConfigError, FailOn, Inconclusive};
+use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
+use crate::embed::Questions;
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
@@ -91,9 +92,17 @@ pub fn run(cli: &Cli) -> Result<Done, Failure> {
     }
     match &cli.command {
         None => audit_command(&cli.audit),
-        Some(Command::Runtime(RuntimeCommand::Install { gpu, cache_dir })) => {
+        Some(Command::Runtime(RuntimeCommand::Install {
+            gpu,
+            cache_dir,
+            offline,
+        })) => {
             let cache = cache_dir.clone().unwrap_or_else(runtime::default_cache_dir);
-            let library = runtime::install(&cache, *gpu, &notice)?;
+            let library = if *offline {
+                runtime::installed(&cache)?
+            } else {
+                runtime::install(&cache, *gpu, &notice)?
+            };
             print(&format!("{}\n", library.display()))?;
             Ok(Done::Nothing)
         }
@@ -155,7 +164,11 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
             .collect(),
     };
     if args.dry_run {
-        print(&preview_text(&audit::preview(&config, &around)?))?;
+        print(&preview_text(&audit::preview(
+            &config,
+            &around,
+            Questions::Refused,
+        )?))?;
         return Ok(Done::Nothing);
     }
     let out = args
@@ -166,6 +179,7 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     let mut outcome = audit::run(&config, &around)?;
     let report = &mut outcome.report;
     report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, report, path));
+    report.run.directory = report::directory_seen_from(&out);
     report::write(report, &outcome.rows, &out)?;
     ci::CiSystem::new(|name| std::env::var_os(name))
         .tell(report, args.quiet)
@@ -201,6 +215,20 @@ fn default_out(old: &Path, new: &Path) -> PathBuf {
     Path::new("reports").join(format!("{}-vs-{}", names[0], names[1]))
 }
 
+/// Text from files as a terminal may see it: control characters escaped.
+fn visible(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let (plain, escaped) = if c.is_control() {
+                (None, Some(c.escape_default()))
+            } else {
+                (Some(c), None)
+            };
+            plain.into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}
+
 fn preview_text(preview: &Preview) -> String {
     let probe = &preview.probe;
     let counts = ProbeSummary::of(probe);
@@ -227,8 +255,8 @@ fn preview_text(preview: &Preview) -> String {
         let item = &probe.items[index];
         text += &format!(
             "  item   {} identity {} role {}\n",
-            item.id,
-            probe.identity_name(index),
+            visible(&item.id),
+            visible(probe.identity_name(index)),
             item.role
         );
     }
@@ -239,6 +267,9 @@ fn preview_text(preview: &Preview) -> String {
         }
         for output in &model.outputs {
             text += &format!("  output {output}\n");
+        }
+        if let Some(words) = &model.stored {
+            text += &format!("  stored {words}\n");
         }
         for setting in &model.settings {
             text += &format!(
@@ -263,7 +294,16 @@ fn runtime_show(args: &RuntimeArgs) -> Result<Done, Failure> {
 
 fn init_command(args: &InitArgs) -> Result<Done, Failure> {
     let paths = [args.old.clone(), args.new.clone(), args.data.clone()];
-    let config = AuditConfig::resolve(paths, Default::default(), Default::default())?;
+    let file = match &args.config {
+        Some(path) => ConfigFile::read(path)?,
+        None => ConfigFile::default(),
+    };
+    let flags = Overrides {
+        tensors: args.tensors.clone(),
+        old_embeddings: args.old_embeddings.clone(),
+        ..Overrides::default()
+    };
+    let config = AuditConfig::resolve(paths, file, flags)?;
     let bars = Bars::new(true);
     let around = Surroundings {
         runtime: args.runtime.options(false),
@@ -282,7 +322,8 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
             hint: Some("--force replaces it, --out writes another file".into()),
         });
     }
-    let text = init::audit_toml(&audit::preview(&config, &around)?);
+    let preview = audit::preview(&config, &around, Questions::Open)?;
+    let text = init::audit_toml(&preview, &config, &out);
     std::fs::write(&out, text).map_err(|error| Failure {
         message: format!("{}: cannot write: {error}", out.display()),
         hint: Some("--out writes another file".into()),
@@ -294,7 +335,12 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
 fn report_command(args: &ReportArgs) -> Result<Done, Failure> {
     let own = args.report.parent().unwrap_or(Path::new(""));
     let out = args.out.as_deref().unwrap_or(own);
-    report::render_again(&args.report, out)?;
+    let missing = report::render_again(&args.report, out)?;
+    if missing > 0 {
+        notice(&format!(
+            "{missing} pictures of the report are not where the audit read them and are left out"
+        ));
+    }
     print(&format!("{}\n", out.join("report.html").display()))?;
     Ok(Done::Nothing)
 }

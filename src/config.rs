@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{CheckSeverity, Date, Measure, Origin, Setting};
 
 use file::BackfillTable;
-pub use file::{ConfigError, ConfigFile};
+pub use file::{ConfigError, ConfigFile, known_keys};
 pub use model::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
 pub use policy::{FailOn, Inconclusive, Policy, Profile, Waiver};
 

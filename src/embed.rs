@@ -32,7 +32,7 @@ use resolve::Resolved;
 use session::{OnnxModel, TensorSpec};
 
 pub use error::EmbedError;
-pub use stored_side::embed_with_stored;
+pub use stored_side::{describe as describe_stored, embed_with_stored};
 
 /// Item ids named in an error or a finding.
 const NAMED: usize = 5;
@@ -173,7 +173,7 @@ pub struct BadItem {
 }
 
 /// What `--dry-run` and `init` show of a model.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelDescription {
     /// File name.
     pub name: String,
@@ -181,10 +181,34 @@ pub struct ModelDescription {
     pub inputs: Vec<String>,
     /// Outputs, likewise.
     pub outputs: Vec<String>,
+    /// Stored embeddings, in words, where there are any.
+    pub stored: Option<String>,
     /// Resolved settings.
     pub settings: Vec<Setting>,
+    /// Keys whose setting is a file, with its path.
+    pub files: Vec<(&'static str, PathBuf)>,
+    /// What only the configuration can say; empty unless [`Questions::Open`].
+    pub open: Vec<Open>,
     /// What was noticed.
     pub findings: Vec<Finding>,
+}
+
+/// A key without which the model cannot be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Open {
+    /// The key under `[old]` or `[new]`.
+    pub key: &'static str,
+    /// What there is to choose from.
+    pub about: String,
+}
+
+/// What becomes of a choice that neither the model nor the configuration has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Questions {
+    /// It is an error, as in an audit.
+    Refused,
+    /// It is listed under [`ModelDescription::open`].
+    Open,
 }
 
 /// Hears how far embedding is.
@@ -252,7 +276,7 @@ pub fn embed(
     }
 }
 
-/// Describes a model; runs nothing.
+/// Describes a model; runs nothing. Stored embeddings are read and looked up.
 ///
 /// # Errors
 /// What can be seen without running.
@@ -261,24 +285,40 @@ pub fn describe(
     source: &ModelSource,
     options: &EmbedOptions<'_>,
     runtime: Option<&Runtime>,
+    questions: Questions,
 ) -> Result<ModelDescription, EmbedError> {
-    let ModelSource::Onnx(path) = source else {
-        return Ok(ModelDescription {
-            name: source.name(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            settings: Vec::new(),
-            findings: Vec::new(),
-        });
+    let name = source.name();
+    let path = match source {
+        ModelSource::Onnx(path) => path,
+        ModelSource::Stored(path) => {
+            let Embedded {
+                embeddings,
+                settings,
+                findings,
+                ..
+            } = stored_side::embed(probe, path, options)?;
+            return Ok(ModelDescription {
+                name,
+                stored: Some(stored_side::in_words(probe, &embeddings)),
+                settings,
+                findings,
+                ..ModelDescription::default()
+            });
+        }
     };
-    let Opened {
-        model, resolved, ..
-    } = open(probe, path, options, runtime)?;
+    let (_, model) = open_model(path, runtime)?;
+    let (resolved, open) = match questions {
+        Questions::Refused => (resolve::resolve(probe, path, &model, options)?, Vec::new()),
+        Questions::Open => resolve::with_open_questions(probe, path, &model, options)?,
+    };
     Ok(ModelDescription {
-        name: source.name(),
+        name,
         inputs: model.inputs.iter().map(ToString::to_string).collect(),
         outputs: model.outputs.iter().map(ToString::to_string).collect(),
+        stored: None,
         settings: resolved.settings,
+        files: resolved.files,
+        open,
         findings: resolved.findings,
     })
 }
@@ -292,24 +332,31 @@ struct Opened {
     version: String,
 }
 
-/// Reads the file first: that refuses external data outside the model's folder before the runtime would read it.
+/// Opens a model and decides how its inputs are made. The file is read first: that refuses external data outside the model's folder before the runtime would read it.
 fn open(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
     runtime: Option<&Runtime>,
 ) -> Result<Opened, EmbedError> {
-    let runtime = runtime.ok_or_else(|| EmbedError::NoRuntime { path: path.into() })?;
-    let file = external::read(path)?;
-    let model = OnnxModel::open(runtime, path)?;
+    let (file, model) = open_model(path, runtime)?;
     let resolved = resolve::resolve(probe, path, &model, options)?;
     Ok(Opened {
         file,
         model,
         resolved,
-        version: runtime.version.clone(),
+        version: runtime.map_or_else(String::new, |runtime| runtime.version.clone()),
     })
 }
+
+fn open_model(
+    path: &Path,
+    runtime: Option<&Runtime>,
+) -> Result<(ModelFile, OnnxModel), EmbedError> {
+    let runtime = runtime.ok_or_else(|| EmbedError::NoRuntime { path: path.into() })?;
+    Ok((external::read(path)?, OnnxModel::open(runtime, path)?))
+}
+
 /// Checked embeddings from one optional row an item, L2-normalised for cosine.
 ///
 /// # Errors

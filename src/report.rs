@@ -28,4 +28,4 @@ mod write;
 pub use baseline::{BaselineSection, MeasureThenAndNow, StateThenAndNow};
 pub use error::ReportError;
 pub use sections::*;
-pub use write::{append, check_out, read, render_again, write};
+pub use write::{append, check_out, directory_seen_from, read, render_again, write};

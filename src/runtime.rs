@@ -19,7 +19,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 
 pub use error::RuntimeError;
-pub use install::{VERSION, install};
+pub use install::{VERSION, install, installed};
 pub use locate::{default_cache_dir, locate};
 
 use locate::Machine;

@@ -11,6 +11,7 @@ use crate::domain::{Estimate, IntervalMethod};
 
 mod binomial;
 mod bootstrap;
+mod functional;
 mod moderated;
 mod multiplicity;
 mod permutation;
@@ -21,6 +22,7 @@ use bootstrap::Bca;
 
 pub use binomial::{design_effect, proportion_estimate};
 pub use bootstrap::Bootstrap;
+pub use functional::functional_estimates;
 pub use moderated::{ModeratedVariance, VariancePrior};
 pub use multiplicity::{benjamini_hochberg, holm};
 pub use permutation::{permutation_p, sign_flip_test};

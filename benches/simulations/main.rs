@@ -6,6 +6,7 @@ mod coverage;
 mod draw;
 mod gate;
 mod generators;
+mod plan;
 mod shuffled;
 mod slices;
 mod tally;
@@ -25,7 +26,7 @@ const REPLICATES: usize = 2_000;
 
 type Table = (&'static str, &'static str, fn());
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 6] = [
     (
         "coverage",
         "Coverage of the mean's interval",
@@ -35,6 +36,7 @@ const TABLES: [Table; 5] = [
     ("sparse", "Sparse damage", gate::print_sparse),
     ("shuffled", "Shuffled labels", shuffled::print),
     ("slices", "Slices", slices::print),
+    ("plan", "False claims of beta*", plan::print),
 ];
 
 fn main() {

@@ -129,6 +129,9 @@ pub struct ModelConfig {
     pub batch_size: Option<usize>,
 }
 
+/// Largest batch: every batch is filled up to its size, so a larger one only costs memory.
+const MAX_BATCH: usize = 4096;
+
 impl ModelConfig {
     /// The keys that are set, in the order of the fields.
     pub fn configured(&self) -> Vec<String> {
@@ -148,7 +151,17 @@ impl ModelConfig {
         };
         positive("scale", self.scale)?;
         positive("dims", self.dims.map(|n| n as f64))?;
-        positive("batch_size", self.batch_size.map(|n| n as f64))?;
+        if let Some(found) = self
+            .batch_size
+            .filter(|size| !(1..=MAX_BATCH).contains(size))
+        {
+            return Err(ConfigError::OutOfRange {
+                key: format!("{name}.batch_size"),
+                low: 0.0,
+                high: (MAX_BATCH + 1) as f64,
+                found: found as f64,
+            });
+        }
         positive("max_length", self.max_length.map(|n| n as f64))?;
         for side in [self.size, self.crop].into_iter().flatten() {
             let (height, width) = side.height_width();

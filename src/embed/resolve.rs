@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::preprocess::ImagePreprocess;
 use super::session::OnnxModel;
 use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
-use super::{EmbedError, EmbedOptions};
-use crate::config::{ModelConfig, Pooling};
+use super::{EmbedError, EmbedOptions, Open};
+use crate::config::{ModelConfig, Pooling, Size};
 use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source};
 use crate::probe::tensors::Tensors;
 
@@ -56,6 +56,8 @@ pub struct Resolved {
     pub fixed_batch: bool,
     /// For the report.
     pub settings: Vec<Setting>,
+    /// Keys whose setting is a file, with its path.
+    pub files: Vec<(&'static str, PathBuf)>,
     /// What was noticed.
     pub findings: Vec<Finding>,
     /// BLAKE3, hex, of all but an item that changes its embedding.
@@ -78,6 +80,7 @@ pub fn resolve(
     let mut record = Record {
         side: options.side.to_string(),
         settings: Vec::new(),
+        files: Vec::new(),
     };
     let config = options.model;
     let output = output_name(path, model, config, &mut record)?;
@@ -166,19 +169,94 @@ pub fn resolve(
         batch_size,
         fixed_batch,
         settings: record.settings,
+        files: record.files,
         findings,
         cache_key,
         preprocessing_key,
     })
 }
 
+/// As [`resolve`], but an output or a size that nobody has chosen becomes an open question, and the rest is decided as
+/// if the first output, and a usual size, had been.
+///
+/// # Errors
+/// As [`resolve`], for all but these.
+pub fn with_open_questions(
+    probe: &Probe,
+    path: &Path,
+    model: &OnnxModel,
+    options: &EmbedOptions<'_>,
+) -> Result<(Resolved, Vec<Open>), EmbedError> {
+    /// Side of most image models' inputs.
+    const USUAL: u32 = 224;
+    let mut config = options.model.clone();
+    let mut open: Vec<Open> = Vec::new();
+    let mut resolved = loop {
+        let options = EmbedOptions {
+            model: &config,
+            ..*options
+        };
+        match resolve(probe, path, model, &options) {
+            Ok(resolved) => break resolved,
+            Err(EmbedError::Output {
+                wanted: None,
+                outputs,
+                ..
+            }) if !outputs.is_empty() => {
+                config.output = Some(outputs[0].name.clone());
+                let specs: Vec<String> = outputs.iter().map(ToString::to_string).collect();
+                open.push(Open {
+                    key: "output",
+                    about: format!("the model gives {}", specs.join(", ")),
+                });
+            }
+            Err(EmbedError::SizeUnknown { input, .. }) if config.size.is_none() => {
+                config.size = Some(Size::Square(USUAL));
+                open.push(Open {
+                    key: "size",
+                    about: format!("the model takes images of any size ({input})"),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let rank = |name: &String| {
+        let mut outputs = model.outputs.iter();
+        outputs
+            .find(|output| output.name == *name)
+            .map(|output| output.shape.len())
+    };
+    if rank(&resolved.output) == Some(3) && resolved.pooling == Pooling::None {
+        open.push(Open {
+            key: "pooling",
+            about: format!("mean or cls; `{}` has a vector a token", resolved.output),
+        });
+    }
+    // They are no configuration's.
+    for setting in &mut resolved.settings {
+        let key = setting.key.rsplit('.').next().unwrap_or_default();
+        if open.iter().any(|open| open.key == key) {
+            setting.origin = Origin::Default;
+        }
+    }
+    Ok((resolved, open))
+}
+
 /// Settings of one side as they are decided.
 struct Record {
     side: String,
     settings: Vec<Setting>,
+    files: Vec<(&'static str, PathBuf)>,
 }
 
 impl Record {
+    /// The file's name: its folder is this machine's business.
+    fn note_file(&mut self, key: &'static str, file: &Path, origin: Origin) {
+        let name = file.file_name().unwrap_or_default();
+        self.note(key, name.to_string_lossy(), origin);
+        self.files.push((key, file.into()));
+    }
+
     fn note(&mut self, key: &str, value: impl Serialize, origin: Origin) {
         let value = serde_json::to_value(value).unwrap_or(Value::Null);
         self.settings.push(Setting {
@@ -251,8 +329,7 @@ fn text(
         return Err(EmbedError::NoTokenizer { path: path.into() });
     }
     let mut tokens = Tokens::read(&file)?;
-    let name = file.file_name().unwrap_or_default();
-    record.note("tokenizer", name.to_string_lossy(), origin);
+    record.note_file("tokenizer", &file, origin);
     // An exported model may take one length only.
     let length = model
         .inputs
@@ -317,8 +394,7 @@ fn tensors(
         Some(_) => Origin::File,
         None => options.tensors_origin,
     };
-    let name = file.file_name().unwrap_or_default();
-    record.note("tensors", name.to_string_lossy(), origin);
+    record.note_file("tensors", file, origin);
     let tensors = Tensors::open(file)?;
     let last_row = probe.items.iter().filter_map(|item| match item.source {
         Source::TensorRow(row) => Some(row),

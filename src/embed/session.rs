@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use half::f16;
+use half::{bf16, f16};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType, ValueType};
 use serde::Serialize;
@@ -189,6 +189,20 @@ fn tensor(input: BatchInput, wanted: Option<TensorElementType>) -> ort::Result<D
         (Some(TensorElementType::Int64), values) => {
             Tensor::from_array((shape, values.cast(|v| v as i64, |v| v)))?.into_dyn()
         }
+        (Some(TensorElementType::Int16), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as i16, |v| v as i16)))?.into_dyn()
+        }
+        (Some(TensorElementType::Uint16), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as u16, |v| v as u16)))?.into_dyn()
+        }
+        (Some(TensorElementType::Uint32), values) => {
+            Tensor::from_array((shape, values.cast(|v| v as u32, |v| v as u32)))?.into_dyn()
+        }
+        (Some(TensorElementType::Bfloat16), values) => Tensor::from_array((
+            shape,
+            values.cast(bf16::from_f32, |v| bf16::from_f32(v as f32)),
+        ))?
+        .into_dyn(),
         (_, values) => Tensor::from_array((shape, values.cast(|v| v, |v| v as f32)))?.into_dyn(),
     })
 }
@@ -199,6 +213,9 @@ impl Values {
         let (low, high) = match wanted {
             TensorElementType::Uint8 => (0.0, f64::from(u8::MAX)),
             TensorElementType::Int8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
+            TensorElementType::Int16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
+            TensorElementType::Uint16 => (0.0, f64::from(u16::MAX)),
+            TensorElementType::Uint32 => (0.0, f64::from(u32::MAX)),
             TensorElementType::Int32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
             TensorElementType::Int64 => (i64::MIN as f64, i64::MAX as f64),
             _ => return None,
@@ -228,6 +245,10 @@ fn extract(value: &DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
             let (shape, values) = value.try_extract_tensor::<f16>()?;
             (dims(shape), values.iter().map(|v| v.to_f32()).collect())
         }
+        Some(TensorElementType::Bfloat16) => {
+            let (shape, values) = value.try_extract_tensor::<bf16>()?;
+            (dims(shape), values.iter().map(|v| v.to_f32()).collect())
+        }
         Some(TensorElementType::Float64) => {
             let (shape, values) = value.try_extract_tensor::<f64>()?;
             (dims(shape), values.iter().map(|&v| v as f32).collect())
@@ -245,9 +266,9 @@ mod tests {
 
     #[test]
     fn integer_types_refuse_what_they_would_change() {
-        use TensorElementType::{Float16, Int8, Int32, Int64, Uint8};
+        use TensorElementType::{Float16, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32};
         let floats = Values::F32(vec![3.0, 0.5]);
-        for integer in [Uint8, Int8, Int32, Int64] {
+        for integer in [Uint8, Int8, Uint16, Int16, Uint32, Int32, Int64] {
             assert_eq!(floats.misfit(integer), Some(0.5), "{integer:?}");
         }
         assert_eq!(floats.misfit(Float16), None);
@@ -259,6 +280,9 @@ mod tests {
         assert_eq!(wide.misfit(Uint8), Some(2_147_483_648.0));
         assert_eq!(wide.misfit(Int32), Some(2_147_483_648.0));
         assert_eq!(wide.misfit(Int64), None);
+        assert_eq!(wide.misfit(Uint32), None);
+        assert_eq!(Values::I64(vec![40_000]).misfit(Int16), Some(40_000.0));
+        assert_eq!(Values::I64(vec![40_000]).misfit(Uint16), None);
         assert_eq!(Values::U8(vec![127, 128]).misfit(Int8), Some(128.0));
     }
 }

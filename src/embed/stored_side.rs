@@ -7,7 +7,7 @@ use super::{
     stored,
 };
 use crate::domain::{
-    Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source, cosine,
+    Embeddings, Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source, cosine,
 };
 use crate::runtime::Runtime;
 
@@ -130,6 +130,35 @@ pub fn embed(
         ));
     }
     Ok(embedded)
+}
+
+/// What `--dry-run` says of the stored embeddings beside the old model.
+///
+/// # Errors
+/// As [`embed_with_stored`], for what can be seen without running.
+pub fn describe(
+    probe: &Probe,
+    path: &Path,
+    options: &EmbedOptions<'_>,
+) -> Result<String, EmbedError> {
+    let stored = embed_stored_items(probe, path, options, |item| item.role.is_gallery())?;
+    Ok(format!(
+        "{}: {}",
+        stored.model.name,
+        in_words(probe, &stored.embeddings)
+    ))
+}
+
+/// How many items have a stored embedding, and of how many dimensions.
+pub(super) fn in_words(probe: &Probe, embeddings: &Embeddings) -> String {
+    let n = (0..probe.items.len())
+        .filter(|&i| embeddings.has(i))
+        .count();
+    format!(
+        "embeddings of {n} of {} items, {} dimensions",
+        probe.items.len(),
+        embeddings.dim()
+    )
 }
 
 /// Stored embeddings of all items that have one; `required` items must.

@@ -4,6 +4,7 @@ use crate::config::Policy;
 use crate::domain::{Estimate, Measure, Pairing, Probe};
 use crate::retrieve::protocol::Protocol;
 use crate::retrieve::refresh::Curve;
+use crate::retrieve::verification::ThresholdTransfer;
 use crate::retrieve::{Evaluation, Retrieval, n_distinct};
 use crate::stats::{self, Bootstrap, ClusterSums};
 use crate::structure::Structure;
@@ -89,6 +90,8 @@ pub struct Evidence {
     pub refresh: Option<Refresh>,
     /// How much of the gallery is enough; `None` as for `refresh`.
     pub plan: Option<Plan>,
+    /// What a threshold set on old->old does to new queries; `None` without new->old or with too few pairs.
+    pub threshold: Option<ThresholdTransfer>,
     /// D on the gallery without its least credible items; `None` when not tested.
     pub change_without_least_credible: Option<Estimate>,
 }
@@ -166,6 +169,8 @@ pub struct Stages<'a> {
     pub retrieval: &'a Retrieval,
     /// old->old and new->old on the gallery without its least credible items.
     pub credible: Option<&'a (Protocol, [Evaluation; 2])>,
+    /// What a threshold set on old->old does to new queries.
+    pub threshold: Option<ThresholdTransfer>,
     /// The curve in the plan's order, then those in random orders; with the plan's order.
     pub refreshed: Option<(&'a BackfillOrder, &'a [Curve])>,
 }
@@ -231,6 +236,7 @@ impl Evidence {
             slices: None,
             refresh: None,
             plan: None,
+            threshold: stages.threshold,
             // Without any query left there is nothing to say.
             change_without_least_credible: stages
                 .credible

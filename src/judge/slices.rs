@@ -340,7 +340,7 @@ mod tests {
         let mut wide = outcomes.clone();
         // One identity whose queries scatter so much that nothing is proven either way.
         for q in 0..12 {
-            wide.after[q] = if q % 2 == 0 { 1.0 } else { 0.7 };
+            wide.after[q] = if q % 2 == 0 { 1.0 } else { 0.6 };
         }
         for (outcomes, policy, state) in [
             (&outcomes, Policy::default(), CheckState::Pass),

@@ -75,6 +75,7 @@ fn passing() -> Evidence {
         untestable_traffic: Vec::new(),
         refresh: None,
         plan: None,
+        threshold: None,
         change_without_least_credible: None,
     }
 }
@@ -445,4 +446,31 @@ fn a_waiver_turns_one_failure_into_a_warning_until_its_day() {
         (idle.verdict, idle.waivers[0].state),
         (Verdict::FullBackfill, WaiverState::NotNeeded)
     );
+}
+
+#[test]
+fn a_hard_wired_threshold_gates_when_its_rate_is_named() {
+    use crate::retrieve::verification::ThresholdTransfer;
+    let mut evidence = passing();
+    evidence.threshold = Some(ThresholdTransfer {
+        far: estimate(0.003, 0.004, 0.005),
+        frr_rise: estimate(-0.02, 0.0, 0.02),
+        threshold: 0.6,
+        requested_far: 0.001,
+    });
+    let warned = judged(&evidence);
+    assert_eq!(warned.verdict, Verdict::SkipBackfill);
+    assert_eq!(
+        (
+            state_of(&warned, CheckCode::ThresholdFar),
+            state_of(&warned, CheckCode::ThresholdFrr)
+        ),
+        (CheckState::Fail, CheckState::Pass)
+    );
+    let mut policy = Policy::default();
+    policy
+        .severity
+        .insert(CheckCode::ThresholdFar, CheckSeverity::Gate);
+    let gated = judge(&evidence, &policy, Date::of_unix_day(0));
+    assert_eq!(gated.verdict, Verdict::FullBackfill);
 }

@@ -190,6 +190,10 @@ struct Ignored {
 
 impl Ignored {
     fn count(&mut self, name: &str) {
+        // The audit's own configuration lies beside the data and is read.
+        if name == "audit.toml" {
+            return;
+        }
         let kind = match Path::new(name).extension() {
             _ if is_hidden(name) => "hidden".to_owned(),
             Some(extension) => format!(".{}", extension.to_string_lossy().to_lowercase()),

@@ -51,6 +51,20 @@ pub enum ReportError {
         /// The output path.
         path: PathBuf,
     },
+    /// The output path is a link that leads nowhere.
+    #[error("{}: expected a folder or nothing, found a link that leads nowhere", path.display())]
+    OutIsBrokenLink {
+        /// The output path.
+        path: PathBuf,
+    },
+    /// Pictures that the page in place shows are no longer to be found.
+    #[error("{}: {missing} pictures are not where the audit read them, and the page there may still show them", path.display())]
+    PicturesGone {
+        /// report.html
+        path: PathBuf,
+        /// How many pictures.
+        missing: usize,
+    },
     /// The output folder holds something else than a report.
     #[error(
         "{}: expected an empty folder or an earlier report, found `{found}` and no report.json of ours",
@@ -111,7 +125,11 @@ impl ReportError {
                 "read it with the version of compat-audit that wrote it, or run the audit again"
                     .into()
             }
-            Self::OutIsFile { .. } | Self::OutNotOurs { .. } => {
+            Self::PicturesGone { .. } => {
+                "run it in the folder where the audit ran, or render into another folder with --out"
+                    .into()
+            }
+            Self::OutIsFile { .. } | Self::OutIsBrokenLink { .. } | Self::OutNotOurs { .. } => {
                 "choose another folder with --out, or remove this one yourself".into()
             }
             Self::OutHoldsOthers { .. } => {

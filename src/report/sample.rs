@@ -397,6 +397,7 @@ pub fn skip() -> AuditReport {
                 .zip([0.04, 1.81, 0.22, 0.31, 0.93])
                 .map(|(stage, seconds)| ((*stage).to_owned(), seconds))
                 .collect(),
+            directory: None,
             command: ["compat-audit", "old.onnx", "new_l2_compatible.onnx", "data/my emoji"].map(String::from).to_vec(),
             threads: 2,
             runtime_library: Some("libonnxruntime.so.1.31.1".into()),

@@ -715,6 +715,10 @@ pub struct RunSection {
     pub stage_seconds: Vec<(String, f64)>,
     /// The command line.
     pub command: Vec<String>,
+    /// The working directory, where relative picture paths start: as seen from the report's folder when that lies
+    /// below it (both may then move together), else absolute.
+    #[serde(default)]
+    pub directory: Option<String>,
     /// Threads.
     pub threads: usize,
     /// Path of the ONNX Runtime library.

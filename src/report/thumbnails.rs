@@ -20,16 +20,31 @@ pub const LIMIT: usize = 192;
 #[derive(Debug)]
 pub struct Thumbnails {
     left: usize,
+    missing: usize,
+    /// Folders in which relative paths are looked for, in order.
+    folders: Vec<PathBuf>,
     made: BTreeMap<PathBuf, Option<String>>,
 }
 
 impl Thumbnails {
-    /// At most `limit` pictures; those beyond it are not read.
+    /// At most `limit` pictures; those beyond it are not read. Relative paths start at the working directory.
     pub fn new(limit: usize) -> Self {
+        Self::within(limit, vec![PathBuf::new()])
+    }
+
+    /// As [`Thumbnails::new`], with relative paths looked for in these folders, in order.
+    pub fn within(limit: usize, folders: Vec<PathBuf>) -> Self {
         Self {
             left: limit,
+            missing: 0,
+            folders,
             made: BTreeMap::new(),
         }
+    }
+
+    /// How many pictures were asked for and are in none of the folders.
+    pub fn missing(&self) -> usize {
+        self.missing
     }
 
     /// `data:image/png;base64,...` of the picture as the models see it (alpha dropped), at most [`SIDE`] pixels
@@ -42,7 +57,14 @@ impl Thumbnails {
             return made.clone();
         }
         self.left = self.left.checked_sub(1)?;
-        let uri = decode(path, false).ok().and_then(|image| png_uri(&image));
+        let mut places = self.folders.iter().map(|folder| folder.join(path));
+        let uri = match places.find(|place| place.is_file()) {
+            Some(file) => decode(&file, false).ok().and_then(|image| png_uri(&image)),
+            None => {
+                self.missing += 1;
+                None
+            }
+        };
         self.made.insert(path.to_owned(), uri.clone());
         uri
     }
@@ -112,6 +134,17 @@ mod tests {
         let mut thumbnails = Thumbnails::new(9);
         assert_eq!(thumbnails.data_uri(Path::new("no/such.png")), None);
         assert_eq!(thumbnails.data_uri(Path::new(file!())), None);
+        assert_eq!(thumbnails.data_uri(Path::new("no/such.png")), None);
+        assert_eq!(thumbnails.missing(), 1, "once, and not the broken one");
+    }
+
+    #[test]
+    fn relative_paths_are_looked_for_in_each_folder() {
+        let folders = vec!["no/such/folder".into(), "fixtures/data".into()];
+        let mut thumbnails = Thumbnails::within(9, folders);
+        let picture = Path::new("emoji/images/noto__2195.png");
+        assert!(thumbnails.data_uri(picture).is_some());
+        assert_eq!(thumbnails.missing(), 0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::view::View;
 use super::{
@@ -20,6 +20,9 @@ const FIGURES: &str = "figures";
 const JUNIT: &str = "junit.xml";
 const SUMMARY: &str = "summary.md";
 const METRICS: &str = "metrics.prom";
+
+/// What the names of half-written folders begin with.
+const STAGING: &str = ".compat-audit-";
 
 /// The files of a report beside its figures: all that may lie in a folder that is replaced. A renderer's new file is
 /// listed here too, else its second report is refused.
@@ -52,7 +55,12 @@ pub fn check_out(out: &Path) -> Result<(), ReportError> {
         });
     }
     if !out.exists() {
-        return Ok(());
+        if out.symlink_metadata().is_ok() {
+            return Err(ReportError::OutIsBrokenLink {
+                path: out.to_owned(),
+            });
+        }
+        return check_writable(out);
     }
     let names = names_in(out)?;
     let Some(first) = names.first() else {
@@ -85,13 +93,50 @@ pub fn check_out(out: &Path) -> Result<(), ReportError> {
                 .map(|name| format!("{FIGURES}/{name}")),
         )
         .collect();
-    if foreign.is_empty() {
-        return Ok(());
+    if !foreign.is_empty() {
+        return Err(ReportError::OutHoldsOthers {
+            path: out.to_owned(),
+            foreign,
+        });
     }
-    Err(ReportError::OutHoldsOthers {
-        path: out.to_owned(),
-        foreign,
-    })
+    check_writable(out)
+}
+
+/// Whether a folder can be made beside `out`, in the nearest folder above it that exists: better told before an audit
+/// than after it.
+fn check_writable(out: &Path) -> Result<(), ReportError> {
+    let target = target_of(out)?;
+    // A folder that is stood in is not moved, so what is above it does not matter.
+    let mut above = target.ancestors().skip(usize::from(!is_stood_in(&target)));
+    let Some(folder) = above.find(|folder| folder.symlink_metadata().is_ok()) else {
+        return Ok(());
+    };
+    let turn = interrupt::turn();
+    let tried = tempfile::Builder::new()
+        .prefix(STAGING)
+        .tempdir_in(folder)
+        .map_err(ReportError::io("create a folder in", folder))?;
+    let _announced = turn.announce(tried.path());
+    drop(tried);
+    Ok(())
+}
+
+/// The working directory as the report's folder sees it: see [`RunSection::directory`](super::RunSection).
+pub fn directory_seen_from(out: &Path) -> Option<String> {
+    let here = std::env::current_dir().ok()?;
+    let out = std::path::absolute(out).ok()?;
+    let is_name = |part: Component<'_>| matches!(part, Component::Normal(_));
+    match out.strip_prefix(&here) {
+        Ok(below) if below.components().all(is_name) => {
+            let up: Vec<&str> = below.components().map(|_| "..").collect();
+            Some(if up.is_empty() {
+                ".".into()
+            } else {
+                up.join("/")
+            })
+        }
+        _ => Some(here.to_string_lossy().into_owned()),
+    }
 }
 
 /// Names in a folder, sorted.
@@ -127,7 +172,8 @@ fn is_our_report(path: &Path) -> bool {
 pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), ReportError> {
     check_out(out)?;
     let mut files = vec![(REPORT.to_owned(), json::to_json(report)?.into_bytes())];
-    files.extend(render(report)?);
+    let mut thumbnails = Thumbnails::new(super::thumbnails::LIMIT);
+    files.extend(render(report, &mut thumbnails)?);
     files.push((ITEMS.to_owned(), tables::items_parquet(&rows.items)?));
     if !rows.backfill.is_empty() {
         let tables = tables::backfill_tables(&rows.backfill)?;
@@ -137,11 +183,11 @@ pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), Report
 }
 
 /// Renders everything but report.json and the tables from a report.json again, into `out`; those go with it as they
-/// are.
+/// are. Returns how many pictures are no longer where the audit read them.
 ///
 /// # Errors
-/// As [`json::from_json`] and [`write()`].
-pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
+/// As [`json::from_json`] and [`write()`]; [`ReportError::PicturesGone`] when a page in place would lose pictures.
+pub fn render_again(report_json: &Path, out: &Path) -> Result<usize, ReportError> {
     let out = if out == Path::new("") {
         Path::new(".")
     } else {
@@ -153,7 +199,12 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
     };
     let read = |path: &Path| std::fs::read(path).map_err(ReportError::io("read", path));
     let (report, text) = read_with_bytes(report_json)?;
-    let rendered = render(&report)?;
+    // Where the audit ran, as the report's folder saw it; then where this runs.
+    let directory = report.run.directory.as_ref().map(|seen| own.join(seen));
+    let folders = directory.into_iter().chain([PathBuf::new()]).collect();
+    let mut thumbnails = Thumbnails::within(super::thumbnails::LIMIT, folders);
+    let rendered = render(&report, &mut thumbnails)?;
+    let missing = thumbnails.missing();
     let same = |a: &Path, b: &Path| {
         a.canonicalize()
             .ok()
@@ -161,7 +212,13 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
             .is_some_and(|(a, b)| a == b)
     };
     if same(own, out) && report_json.file_name() == Some(OsStr::new(REPORT)) {
-        return replace_files(&rendered, out);
+        if missing > 0 && out.join(HTML).is_file() {
+            return Err(ReportError::PicturesGone {
+                path: out.join(HTML),
+                missing,
+            });
+        }
+        return replace_files(&rendered, out).map(|()| missing);
     }
     check_out(out)?;
     let mut files = vec![(REPORT.to_owned(), text)];
@@ -172,7 +229,7 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<(), ReportError> {
             files.push((name.to_owned(), read(&table)?));
         }
     }
-    replace_folder(&files, out)
+    replace_folder(&files, out).map(|()| missing)
 }
 
 /// Reads a report.json.
@@ -216,8 +273,8 @@ pub fn append(text: &str, path: &Path) -> Result<(), ReportError> {
     })
 }
 
-fn render(report: &AuditReport) -> Result<Vec<Rendered>, ReportError> {
-    let view = View::new(report, &mut Thumbnails::new(super::thumbnails::LIMIT));
+fn render(report: &AuditReport, thumbnails: &mut Thumbnails) -> Result<Vec<Rendered>, ReportError> {
+    let view = View::new(report, thumbnails);
     let mut files = vec![
         (HTML.to_owned(), html::to_html(&view)?.into_bytes()),
         (CARD.to_owned(), figures::card(&view).png(1)?),
@@ -245,7 +302,7 @@ impl Staging {
         let turn = interrupt::turn();
         std::fs::create_dir_all(beside).map_err(ReportError::io("create the folder", beside))?;
         let folder = tempfile::Builder::new()
-            .prefix(".compat-audit-")
+            .prefix(STAGING)
             .tempdir_in(beside)
             .map_err(ReportError::io("create a folder in", beside))?;
         let staging = Self {
@@ -270,11 +327,11 @@ impl Staging {
 
 /// Puts a folder with the files in the place of `out`.
 fn replace_folder(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
-    // Absolute, and through links: `.` cannot be renamed, and a link is kept while its target is replaced.
-    let target = match out.canonicalize() {
-        Ok(target) => target,
-        Err(_) => std::path::absolute(out).map_err(ReportError::io("find", out))?,
-    };
+    let target = target_of(out)?;
+    if is_stood_in(&target) {
+        replace_files(files, &target)?;
+        return remove_others(files, &target);
+    }
     let parent = target.parent().ok_or_else(|| ReportError::OutNotOurs {
         path: out.to_owned(),
         found: "the root folder".into(),
@@ -297,6 +354,19 @@ fn replace_folder(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
     })
 }
 
+/// Absolute, and through links: `.` cannot be renamed, and a link is kept while its target is replaced.
+fn target_of(out: &Path) -> Result<PathBuf, ReportError> {
+    out.canonicalize()
+        .or_else(|_| std::path::absolute(out))
+        .map_err(ReportError::io("find", out))
+}
+
+/// Whether the working directory is the folder or lies in it: were it moved away, a shell would be left in a removed one.
+fn is_stood_in(folder: &Path) -> bool {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    here.is_ok_and(|here| here.starts_with(folder))
+}
+
 /// Replaces single files of a report in place; the folder itself stays, as a shell may stand in it.
 fn replace_files(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
     let staging = Staging::with_files(files, out)?;
@@ -307,6 +377,25 @@ fn replace_files(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
         std::fs::create_dir_all(parent).map_err(ReportError::io("create the folder", parent))?;
         std::fs::rename(staging.new_folder().join(name), &target)
             .map_err(ReportError::io("move a file to", &target))?;
+    }
+    Ok(())
+}
+
+/// Removes what an earlier report left of files that this one does not have.
+fn remove_others(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
+    let _turn = interrupt::turn();
+    let figures = names_in(&out.join(FIGURES))?.into_iter();
+    let earlier = OURS
+        .iter()
+        .map(|&name| name.to_owned())
+        .chain(figures.map(|name| format!("{FIGURES}/{name}")));
+    for name in earlier.filter(|name| files.iter().all(|(written, _)| written != name)) {
+        match std::fs::remove_file(out.join(&name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ReportError::io("remove", out.join(name))(error));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -502,6 +591,59 @@ mod tests {
         );
         let error = append("third", temp.path()).unwrap_err();
         assert!(matches!(error, ReportError::Append { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_page_never_loses_its_pictures_in_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let [first, again] = ["first", "again"].map(|name| temp.path().join(name));
+        // The audit ran in a folder that is gone since.
+        let mut report = sample::full();
+        report.run.directory = Some("/no/such/folder".into());
+        let rename = |view: &mut crate::report::ItemView| view.image = Some("gone.png".into());
+        report
+            .worst_flips
+            .iter_mut()
+            .for_each(|flip| rename(&mut flip.query));
+        assert!(!report.worst_flips.is_empty());
+        write(&report, &sample::rows(), &first).unwrap();
+        let before = files(&first);
+        let json = first.join("report.json");
+        let error = render_again(&json, &first).unwrap_err();
+        assert!(
+            matches!(error, ReportError::PicturesGone { missing: 1, .. }),
+            "{error}"
+        );
+        assert_eq!(files(&first), before);
+        assert_eq!(render_again(&json, &again).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_working_directory_is_seen_from_the_report() {
+        let seen = |out: &str| directory_seen_from(Path::new(out)).unwrap();
+        assert_eq!(seen("reports/a-vs-b"), "../..");
+        assert_eq!(seen("."), ".");
+        let here = std::env::current_dir().unwrap().display().to_string();
+        assert_eq!(seen("../elsewhere"), here);
+        assert_eq!(seen("/elsewhere"), here);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_become_a_folder_is_told_before_the_audit() {
+        let temp = tempfile::tempdir().unwrap();
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(temp.path().join("nothing"), &link).unwrap();
+        let error = check_out(&link).unwrap_err();
+        assert!(
+            matches!(error, ReportError::OutIsBrokenLink { .. }),
+            "{error}"
+        );
+        std::fs::write(temp.path().join("file"), "x").unwrap();
+        let error = check_out(&temp.path().join("file/deep/out")).unwrap_err();
+        assert!(matches!(error, ReportError::Io { .. }), "{error}");
+        check_out(&temp.path().join("deep/out")).unwrap();
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub fn mean_rank_biased_overlap(a: &Evaluation, b: &Evaluation, p: f64) -> f64 {
 /// Extrapolated rank-biased overlap of two lists of one length k, 0 < p < 1; in [0, 1], 1 for equal lists.
 ///
 /// RBO_EXT = X_k / k p^k + (1 - p)/p sum_{d=1..k} X_d / d p^d, X_d the number of items in both lists' first d (Webber, Moffat
-/// and Zobel, ACM TOIS 2010, equation 30): the agreement seen at depth k is taken to continue. The lower bound alone would
-/// say less than 1 of equal lists. Lists of different lengths are cut to the shorter one.
+/// and Zobel, ACM TOIS 2010, equation 32 for lists of one length): the agreement seen at depth k is taken to continue. The
+/// lower bound alone would say less than 1 of equal lists. Lists of different lengths are cut to the shorter one.
 ///
 /// Equal scores stand in both lists in gallery order, so a tie can only raise the agreement: two collapsed models
 /// agree, as they do in what they answer.
@@ -54,7 +54,7 @@ pub fn mean_rank_biased_overlap(a: &Evaluation, b: &Evaluation, p: f64) -> f64 {
 /// (a, b, c) and (b, a, d) with p = .5: X/d = 0, 1, 2/3; (2/3) / 8 + (0/2 + 1/4 + (2/3)/8) = .4167.
 pub fn rank_biased_overlap(a: &[Hit], b: &[Hit], p: f64) -> f64 {
     let k = a.len().min(b.len());
-    // (position, which list) of the hits so far that the other list has not shown, sorted.
+    // Positions shown so far by one list and not by the other, sorted.
     let mut waiting: Vec<u32> = Vec::with_capacity(2 * k);
     let mut common = 0;
     let mut see = |position: u32| match waiting.binary_search(&position) {

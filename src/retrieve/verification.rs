@@ -5,6 +5,7 @@
 
 mod roc;
 mod tail;
+mod transfer;
 
 use std::sync::Mutex;
 
@@ -17,6 +18,8 @@ use super::{Evaluation, QuerySet};
 
 use roc::RocCurve;
 use tail::{Tail, order_key};
+
+pub use transfer::{ThresholdTransfer, threshold_transfer_estimates};
 
 /// False-accept rates that are reported when there are pairs enough.
 pub const FALSE_ACCEPT_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
@@ -226,7 +229,7 @@ fn count_non_matches(
     thresholds: &[f32],
 ) -> Result<Counts, ScoreOverflow> {
     let total = Mutex::new(Counts::empty(bounds.len(), thresholds.len()));
-    for_each_non_match_row(protocol, queries, gallery, |scores| {
+    for_each_non_match_row(protocol, queries, gallery, |_, scores| {
         let mut own = Counts::empty(bounds.len(), thresholds.len());
         for score in scores {
             own.count(score, bounds, thresholds);
@@ -240,11 +243,12 @@ fn count_non_matches(
     Ok(total.into_inner().expect("no thread panics while counting"))
 }
 
+/// Hands each query's index and non-matching scores to `visit`.
 fn for_each_non_match_row(
     protocol: &Protocol,
     queries: &QuerySet<'_>,
     gallery: &PackedGallery,
-    visit: impl Fn(&mut dyn Iterator<Item = f32>) + Sync,
+    visit: impl Fn(usize, &mut dyn Iterator<Item = f32>) + Sync,
 ) -> Result<(), ScoreOverflow> {
     score_rows(
         queries.embeddings,
@@ -256,7 +260,7 @@ fn for_each_non_match_row(
             for &position in query.junk.iter().chain(&query.relevant) {
                 row[position as usize] = f32::NAN;
             }
-            visit(&mut row.iter().copied().filter(|score| !score.is_nan()));
+            visit(q, &mut row.iter().copied().filter(|score| !score.is_nan()));
         },
     )?;
     Ok(())
@@ -270,7 +274,7 @@ fn resolve_tails(
 ) -> Result<Vec<Tail>, ScoreOverflow> {
     let lowest = tails.iter().map(|tail| tail.bin).min().unwrap_or(0);
     let tails = Mutex::new(tails);
-    for_each_non_match_row(protocol, queries, gallery, |scores| {
+    for_each_non_match_row(protocol, queries, gallery, |_, scores| {
         let keys: Vec<u32> = scores
             .map(order_key)
             .filter(|key| (key >> 16) as usize >= lowest)

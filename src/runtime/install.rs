@@ -117,6 +117,15 @@ pub fn install(
     install_wheel(cache_dir, wheel, &machine, notify)
 }
 
+/// The library that [`install`] has put into the cache; the network is not reached.
+///
+/// # Errors
+/// [`RuntimeError::Offline`] when there is none.
+pub fn installed(cache_dir: &Path) -> Result<PathBuf, RuntimeError> {
+    let wheel = cpu_wheel()?;
+    library_in(&cached_folder(cache_dir, wheel)).ok_or(RuntimeError::Offline)
+}
+
 fn cpu_wheel() -> Result<&'static Wheel, RuntimeError> {
     platform()
         .find(|wheel| wheel.cuda.is_none())

@@ -130,7 +130,7 @@ impl Bca {
 /// z0: the normal quantile of the share of replicates below the value, ties counted half.
 ///
 /// The share is kept half a replicate away from 0 and 1, so that z0 is finite.
-fn bias_correction(sorted: &[f64], value: f64) -> f64 {
+pub(super) fn bias_correction(sorted: &[f64], value: f64) -> f64 {
     // Discrete quantities (flips) give replicates that equal the value but for the order of the sum. The
     // rounding of n terms grows like sqrt(n) EPSILON, 2e-14 of their size at 10,000 identities.
     let spread = sorted[sorted.len() - 1] - sorted[0];
@@ -169,7 +169,7 @@ fn acceleration(a: &[f64], b: &[f64]) -> f64 {
 
 /// Quantile of a sorted sample by linear interpolation between order statistics (Hyndman and Fan's
 /// type 7, the default of NumPy and R).
-fn quantile(sorted: &[f64], p: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], p: f64) -> f64 {
     let position = p * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

@@ -137,6 +137,7 @@ cases! {
     emoji_int8: "emoji-int8",
     emoji_incompatible: "emoji-incompatible",
     emoji_bct_near: "emoji-bct-near",
+    emoji_rotated: "emoji-rotated",
     text_matryoshka_cut: "text-matryoshka-cut",
     text_dimensions: "text-dimensions",
     text_unrelated: "text-unrelated",

@@ -463,11 +463,17 @@ fn given_files_and_keys_that_nothing_reads_are_refused() {
         std::fs::write(&file, text).expect("written");
         file.display().to_string()
     };
+    // The files are there: what is wrong is that nothing would read them.
+    let there = ["there.npz", "there.json", "there.parquet"].map(|name| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, "").expect("written");
+        file.display().to_string()
+    });
     let image = [path("emoji/old.onnx"), path("emoji/old.onnx")];
     let images = path("emoji/labels.csv");
     for (key, text) in [
-        ("old.tensors", "[old]\ntensors = \"nope.npz\"\n"),
-        ("old.tokenizer", "[old]\ntokenizer = \"nope.json\"\n"),
+        ("old.tensors", "[old]\ntensors = \"there.npz\"\n"),
+        ("old.tokenizer", "[old]\ntokenizer = \"there.json\"\n"),
         ("new.prefix", "[new]\nprefix = \"query: \"\n"),
     ] {
         let file = config(text);
@@ -481,9 +487,9 @@ fn given_files_and_keys_that_nothing_reads_are_refused() {
 
     let stored = stored_probe(folder.path(), 3, 4);
     let [old, new, probe] = stored.each_ref();
-    let text = refused(&[old, new, probe, "--old-embeddings", "/nope.parquet"]);
+    let text = refused(&[old, new, probe, "--old-embeddings", &there[2]]);
     refused_with(&text, &["old_embeddings", "old.npy"]);
-    let text = refused(&[old, new, probe, "--tensors", "/nope.npz"]);
+    let text = refused(&[old, new, probe, "--tensors", &there[0]]);
     refused_with(&text, &["audit.tensors"]);
     let file = config("[old]\nmean = [0.5, 0.5, 0.5]\n");
     let text = refused(&[old, new, probe, "--config", &file]);
@@ -534,4 +540,187 @@ fn a_library_that_cannot_be_loaded_says_the_loaders_words() {
     if cfg!(target_os = "linux") {
         refused_with(&text, &["too short"]);
     }
+}
+
+#[test]
+fn a_report_is_replaced_under_the_shell_that_stands_in_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = stored_probe(folder.path(), 3, 4);
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).expect("a folder");
+    for _ in 0..2 {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
+            .args(&paths)
+            .args(["--out", "."])
+            .current_dir(&out)
+            .output()
+            .expect("started");
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(out.join("report.html").is_file());
+    }
+}
+
+#[test]
+fn pictures_are_found_from_any_directory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::embedding::identity_folders(&folder.path().join("data"), 6, 3);
+    let run = |directory: &Path, args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
+            .args(args)
+            .current_dir(directory)
+            .output()
+            .expect("started");
+        (output.status.code(), stderr(&output))
+    };
+    let (old, new) = (
+        path("odd_models/plain.onnx"),
+        path("odd_models/u8_nhwc.onnx"),
+    );
+    let args = [&old, &new, "data", "--no-cache", "--out", "reports/a"];
+    let (code, text) = run(folder.path(), &args);
+    assert!(matches!(code, Some(1 | 3)), "{text}");
+    let moved = folder.path().join("moved");
+    let page = |root: &Path| {
+        let page = root.join("reports/a/report.html");
+        std::fs::read_to_string(page).expect("written")
+    };
+    let first = page(folder.path());
+    assert!(first.contains("data:image/png"), "there are pictures");
+    let json = folder.path().join("reports/a/report.json");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let json = json.to_str().expect("UTF-8");
+    assert_eq!(
+        run(elsewhere.path(), &["report", json]),
+        (Some(0), String::new())
+    );
+    assert!(page(folder.path()) == first, "the same page from anywhere");
+
+    // The data is gone: the page in place is kept, another says what it lacks.
+    std::fs::rename(folder.path().join("data"), &moved).expect("moved");
+    let (code, text) = run(elsewhere.path(), &["report", json]);
+    assert_eq!(code, Some(2), "{text}");
+    refused_with(&text, &["report.html", "pictures"]);
+    assert!(page(folder.path()) == first);
+    let (code, text) = run(elsewhere.path(), &["report", json, "--out", "b"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("pictures of the report are not where"),
+        "{text}"
+    );
+}
+
+#[test]
+fn numbers_that_no_machine_has_are_refused() {
+    for threads in ["100000", "0", "many"] {
+        let output = compat_audit(["a.onnx", "b.onnx", "c", "--threads", threads]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("1 to 1024"), "{}", stderr(&output));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("audit.toml");
+    std::fs::write(&config, "[old]\nbatch_size = 100000000\n").expect("written");
+    let text = refused(&[
+        &path("emoji/old.onnx"),
+        &path("emoji/old.onnx"),
+        &path("emoji"),
+        "--config",
+        config.to_str().expect("UTF-8"),
+    ]);
+    refused_with(&text, &["old.batch_size", "4097"]);
+}
+
+#[test]
+fn an_offline_install_names_what_is_there_or_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = compat_audit([
+        "runtime",
+        "install",
+        "--offline",
+        "--cache-dir",
+        folder.path().to_str().expect("UTF-8"),
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    refused_with(&stderr(&output), &["--offline forbids"]);
+}
+
+#[test]
+fn a_dry_run_prints_no_escape_codes_of_ids() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, probe] = stored_probe(folder.path(), 3, 4);
+    let text = std::fs::read_to_string(&probe).expect("written");
+    std::fs::write(&probe, text.replace("id0", "\u{1b}[31mred")).expect("written");
+    let output = compat_audit([&old, &new, &probe, "--dry-run"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        !text.contains('\u{1b}') && text.contains("[31mred"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_dry_run_opens_stored_files_and_shows_their_dimensions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, probe] = stored_probe(folder.path(), 3, 4);
+    let output = compat_audit([&old, &new, &probe, "--dry-run"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        text.contains("embeddings of 12 of 12 items, 8 dimensions"),
+        "{text}"
+    );
+    std::fs::write(folder.path().join("new.ids.txt"), "0-0\n").expect("written");
+    let output = compat_audit([&old, &new, &probe, "--dry-run"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    refused_with(&stderr(&output), &["new.npy", "12 ids"]);
+}
+
+/// Model and tokenizer in one folder, data in another: what init writes works without its marks.
+#[test]
+fn what_init_writes_finds_its_files_when_uncommented() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_folder = folder.path().join("data");
+    std::fs::create_dir(&data_folder).expect("a folder");
+    let probe = data_folder.join("labels.jsonl");
+    std::fs::copy(data("tiny_text/labels.jsonl"), &probe).expect("copied");
+    let (old, new) = (path("tiny_text/old.onnx"), path("tiny_text/new.onnx"));
+    let probe = probe.display().to_string();
+    let output = compat_audit(["init", &old, &new, &probe]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let file = data_folder.join("audit.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    let active: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# tokenizer") {
+            Some(rest) => format!("tokenizer{rest}\n"),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    assert_ne!(active, text);
+    std::fs::write(&file, active).expect("written");
+    let output = compat_audit([&old, &new, &probe, "--dry-run"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("old.tokenizer = \"tokenizer.json\" (audit.toml)"));
+}
+
+#[test]
+fn init_asks_what_only_the_user_knows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    crate::embedding::identity_folders(folder.path(), 3, 2);
+    let probe = folder.path().display().to_string();
+    let written = |model: &str| {
+        let model = path(model);
+        let output = compat_audit(["init", &model, &model, &probe, "--force"]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let file = folder.path().join("audit.toml");
+        compat_audit::config::ConfigFile::read(&file).expect("valid");
+        std::fs::read_to_string(file).expect("written")
+    };
+    let several = written("odd_models/two_outputs.onnx");
+    assert!(several.contains("# CHOOSE: the model gives"), "{several}");
+    let dynamic = written("odd_models/any_size.onnx");
+    assert!(
+        dynamic.contains("# CHOOSE: the model takes images of any size"),
+        "{dynamic}"
+    );
 }

@@ -154,6 +154,38 @@ fn a_rotation_keeps_the_geometry_and_breaks_the_search() {
     );
 }
 
+/// A quantised copy whose quantiser negates a third of the channels: the geometry inside holds, so new->new is old->old
+/// but for the rounding, and the old gallery is searched wrongly.
+#[test]
+fn a_quantised_copy_may_hold_inside_and_break_against_the_old_gallery() {
+    const STEP: f64 = 1.0 / 64.0;
+    let world = World::new(80, 4, 4, 1.2, 15);
+    let quantised: Vec<Vec<f64>> = world
+        .old
+        .iter()
+        .map(|row| {
+            let channels = row.iter().enumerate();
+            channels
+                .map(|(channel, value)| {
+                    let rounded = (value / STEP).round() * STEP;
+                    if channel % 3 == 0 { -rounded } else { rounded }
+                })
+                .collect()
+        })
+        .collect();
+    let audit = world.audit(&quantised);
+    assert_eq!(
+        audit.verdict(),
+        "full-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    assert_eq!(audit.check("upgrade-worth")["state"], "pass");
+    assert_eq!(audit.check("cross-test-change")["state"], "fail");
+    // It breaks, and not into nothing: queries still find something.
+    assert!(audit.measure("new->old", "CMC@1") > 0.2);
+}
+
 #[test]
 fn a_better_model_in_the_same_frame_may_skip() {
     let world = World::new(80, 4, 4, 1.2, 3);

@@ -334,13 +334,20 @@ fn describing_runs_nothing_and_refuses_what_embedding_would() {
     let config = ModelConfig::default();
     let source = ModelSource::Onnx(fixture("data/emoji/old.onnx"));
     let options = options(&config, None);
-    let description = describe(&probe, &source, &options, Some(runtime())).expect("described");
+    let description = describe(
+        &probe,
+        &source,
+        &options,
+        Some(runtime()),
+        Questions::Refused,
+    )
+    .expect("described");
     assert_eq!(description.inputs, ["image float32[?, 3, 32, 32]"]);
     assert_eq!(description.outputs, ["embedding float32[?, 64]"]);
     assert_eq!(
         setting(&description.settings, "old.filter").origin,
         Origin::Default
     );
-    let error = describe(&probe, &source, &options, None).err();
+    let error = describe(&probe, &source, &options, None, Questions::Refused).err();
     assert!(matches!(error, Some(EmbedError::NoRuntime { .. })));
 }

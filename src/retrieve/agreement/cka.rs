@@ -28,7 +28,7 @@ pub struct LinearCka {
 /// Debiased linear CKA of the two spaces over the items that both models embedded (of any dimensions).
 ///
 /// CKA = HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) (Kornblith et al., ICML 2019) with K = X X^T, L = Y Y^T and the unbiased
-/// HSIC_1 of Song et al. (JMLR 2012, equation 5; Nguyen et al., ICLR 2021):
+/// HSIC_1 of Song et al. (JMLR 2012; equation 3 of Nguyen et al., ICLR 2021):
 ///
 /// HSIC_1 = [tr(K~ L~) + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~L~1] / (n(n-3)), K~ being K with a zero diagonal.
 ///

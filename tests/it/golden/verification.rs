@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use compat_audit::config::Similarity;
 use compat_audit::domain::{Embeddings, Pairing};
 use compat_audit::retrieve::{retrieve, verification};
+use compat_audit::stats::Bootstrap;
 use ndarray::Array2;
 use serde::Deserialize;
 
@@ -20,6 +21,14 @@ struct Golden {
     new: Vec<Vec<i16>>,
     unit: f32,
     expected: BTreeMap<String, Expected>,
+}
+
+impl Golden {
+    fn rows(&self, side: &[Vec<i16>]) -> Embeddings {
+        let shape = (side.len(), side[0].len());
+        let at = |(i, d): (usize, usize)| f32::from(side[i][d]) / self.unit;
+        Embeddings::dense(Array2::from_shape_fn(shape, at), false).expect("finite")
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,13 +56,8 @@ fn close(ours: f64, theirs: f64) -> bool {
 fn verification_agrees_with_scikit_learn() {
     let golden: Golden = read("verification.json");
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
-    let rows = |side: &[Vec<i16>]| {
-        let shape = (side.len(), side[0].len());
-        let at = |(i, d): (usize, usize)| f32::from(side[i][d]) / golden.unit;
-        Embeddings::dense(Array2::from_shape_fn(shape, at), false).expect("finite")
-    };
     let digests = vec![None; golden.labels.len()];
-    let (old, new) = (rows(&golden.old), rows(&golden.new));
+    let (old, new) = (golden.rows(&golden.old), golden.rows(&golden.new));
     let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, None, 0).expect("finite");
     assert_eq!(golden.expected.len(), 2);
     for (name, theirs) in &golden.expected {
@@ -76,6 +80,52 @@ fn verification_agrees_with_scikit_learn() {
             assert!(close(ours.0, theirs.0) && close(ours.1, theirs.1), "{name}");
         }
     }
+}
+
+/// The judged form of the transfer: its point estimates are scikit-learn's, its intervals do not depend on the threads.
+#[test]
+fn threshold_transfer_agrees_with_scikit_learn() {
+    let golden: Golden = read("verification.json");
+    let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
+    let digests = vec![None; golden.labels.len()];
+    let (old, new) = (golden.rows(&golden.old), golden.rows(&golden.new));
+    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, None, 0).expect("finite");
+    let bootstrap = Bootstrap {
+        replicates: 500,
+        seed: 1,
+    };
+    let transfer = |far: f64, threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("a pool").install(|| {
+            verification::threshold_transfer_estimates(
+                &found.protocol,
+                &old,
+                &new,
+                Similarity::Ip,
+                [Pairing::OLD_OLD, Pairing::NEW_OLD].map(|pairing| &found.evaluations[&pairing]),
+                far,
+                0.9,
+                &bootstrap,
+            )
+            .expect("finite")
+        })
+    };
+    let [old_old, new_old] = ["old->old", "new->old"].map(|name| &golden.expected[name]);
+    for (i, point) in old_old.operating_points.iter().enumerate() {
+        let found = transfer(point.far, 1).expect("enough pairs");
+        assert_eq!(Some(found), transfer(point.far, 3));
+        assert_eq!(f64::from(found.threshold), point.threshold);
+        let (far, frr) = new_old.at_old_thresholds[i];
+        assert!(close(found.far.value, far), "{found:?}");
+        let rise = frr - old_old.at_old_thresholds[i].1;
+        assert!(close(found.frr_rise.value, rise), "{found:?}");
+        for estimate in [found.far, found.frr_rise] {
+            assert!(estimate.lower < estimate.value && estimate.value < estimate.upper);
+            assert!(estimate.standard_error > 0.0);
+        }
+    }
+    // 149,100 non-matching pairs are too few for a rate of 1e-4.
+    assert_eq!(transfer(1e-4, 1), None);
 }
 
 #[test]

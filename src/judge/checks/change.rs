@@ -1,0 +1,169 @@
+//! What the new queries do: W, D, flips, the refresh curve.
+
+use crate::config::Policy;
+use crate::domain::Measure;
+use crate::judge::evidence::Evidence;
+use crate::judge::{Check, CheckCode, CheckState, SafeSide};
+use crate::retrieve::refresh::STEPS;
+
+use super::{bounded, is_stand_in, not_tested, state};
+
+/// `D = mAP(new->old) - mAP(old->old)`, for the measure that decides.
+pub fn change_name(primary: Measure) -> String {
+    format!("D = {primary}(new->old) - {primary}(old->old)")
+}
+
+/// `W = mAP(new->new) - mAP(old->old)`, for the measure that decides.
+pub fn worth_name(primary: Measure) -> String {
+    format!("W = {primary}(new->new) - {primary}(old->old)")
+}
+
+pub(super) fn upgrade_worth(evidence: &Evidence, policy: &Policy) -> Check {
+    let name = worth_name(evidence.primary);
+    let code = CheckCode::UpgradeWorth;
+    match &evidence.worth {
+        Some(worth) => bounded(
+            code,
+            &name,
+            worth,
+            -policy.margin,
+            SafeSide::Above,
+            evidence,
+            policy,
+        ),
+        None => not_tested(code, &name, SafeSide::Above),
+    }
+}
+
+pub(super) fn cross_test_change(evidence: &Evidence, policy: &Policy) -> Check {
+    let (code, name) = (CheckCode::CrossTestChange, change_name(evidence.primary));
+    match &evidence.change {
+        Some(_) => change_above(code, &name, -policy.margin, evidence, policy),
+        None => not_tested(code, &name, SafeSide::Above),
+    }
+}
+
+/// BCT's empirical criterion: an improvement, not only the absence of a loss.
+pub(super) fn bct_criterion(evidence: &Evidence, policy: &Policy) -> Check {
+    let (code, name) = (CheckCode::BctCriterion, change_name(evidence.primary));
+    match &evidence.change {
+        Some(_) => change_above(code, &name, 0.0, evidence, policy),
+        None => not_tested(code, &name, SafeSide::Above),
+    }
+}
+
+/// D against a limit; unsettled where ties decide.
+fn change_above(
+    code: CheckCode,
+    name: &str,
+    limit: f64,
+    evidence: &Evidence,
+    policy: &Policy,
+) -> Check {
+    let change = evidence.change.expect("the caller has looked");
+    let mut check = bounded(
+        code,
+        name,
+        &change.estimate,
+        limit,
+        SafeSide::Above,
+        evidence,
+        policy,
+    );
+    if state(&change.optimistic, limit, SafeSide::Above) != check.state {
+        check.state = CheckState::Unsettled;
+        check.settles = Some(format!(
+            "tied scores decide: D is {:+.4} with ties against the query and {:+.4} with ties in its favour",
+            change.estimate.value, change.optimistic.value
+        ));
+    }
+    check
+}
+
+pub(super) fn excess_flips(evidence: &Evidence, policy: &Policy) -> Check {
+    let name = "excess flips (right old->old and new->new, wrong new->old)";
+    let code = CheckCode::ExcessFlips;
+    let flips = evidence.flips.as_ref();
+    match flips.and_then(|flips| flips.excess.as_ref()) {
+        Some(excess) => bounded(
+            code,
+            name,
+            excess,
+            policy.excess_flips,
+            SafeSide::Below,
+            evidence,
+            policy,
+        ),
+        None => not_tested(code, name, SafeSide::Below),
+    }
+}
+
+pub(super) fn negative_flips(evidence: &Evidence, policy: &Policy) -> Check {
+    let name = "negative flips (right old->old, wrong new->old)";
+    let code = CheckCode::NegativeFlips;
+    let Some(flips) = &evidence.flips else {
+        return not_tested(code, name, SafeSide::Below);
+    };
+    let limit = policy.negative_flips.unwrap_or(policy.excess_flips);
+    let mut check = bounded(
+        code,
+        name,
+        &flips.negative,
+        limit,
+        SafeSide::Below,
+        evidence,
+        policy,
+    );
+    if is_stand_in(code, evidence) {
+        check.severity = policy.severity(CheckCode::ExcessFlips).min(check.severity);
+    }
+    check
+}
+
+pub(super) fn refresh(evidence: &Evidence, policy: &Policy) -> Check {
+    let code = CheckCode::Refresh;
+    let primary = evidence.primary;
+    let name = |beta: f64| {
+        format!(
+            "{primary}(new->mixed) - {primary}(old->old) at its worst, {:.0} % refreshed,",
+            100.0 * beta
+        )
+    };
+    let Some(refresh) = &evidence.refresh else {
+        return not_tested(code, "refresh curve", SafeSide::Above);
+    };
+    let step = refresh.worst_step();
+    let beta = step as f64 / STEPS as f64;
+    let limit = -policy.refresh_margin;
+    let worst = &refresh.planned[step];
+    let mut check = bounded(
+        code,
+        &name(beta),
+        worst,
+        limit,
+        SafeSide::Above,
+        evidence,
+        policy,
+    );
+    // The lowest bound decides a pass; any point proven below the limit decides a failure.
+    let proven_below = (0..refresh.planned.len())
+        .filter(|&step| state(&refresh.planned[step], limit, SafeSide::Above) == CheckState::Fail)
+        .min_by(|&a, &b| {
+            refresh.planned[a]
+                .upper
+                .total_cmp(&refresh.planned[b].upper)
+        });
+    if let Some(step) = proven_below {
+        let beta = step as f64 / STEPS as f64;
+        check = bounded(
+            code,
+            &name(beta),
+            &refresh.planned[step],
+            limit,
+            SafeSide::Above,
+            evidence,
+            policy,
+        );
+    }
+    check
+}

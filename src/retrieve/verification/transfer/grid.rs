@@ -1,0 +1,574 @@
+//! Candidate thresholds around a false-accept rate, and what each identity's pairs do at them.
+
+use crate::domain::Estimate;
+use crate::stats::{Bootstrap, functional_estimates};
+
+use super::super::tail::score_of;
+
+/// Candidates at most; more would be finer than the sampling error of any rate that is reported.
+const MOST_CANDIDATES: usize = 512;
+
+/// Candidates at least, however many identities there are.
+const FEWEST_CANDIDATES: usize = 32;
+
+/// Candidates x identities: three tables of this many f64 are 100 MB.
+const CELLS: usize = 1 << 22;
+
+/// The lowest candidate accepts this many times what is allowed. A replicate needs it only when the identities it drew
+/// hold less than a 64th of their share of false accepts.
+const WIDEST: u64 = 64;
+
+/// Bins of the histogram that candidates are picked from; at scores in [.25, 1) they are at most .0002 wide.
+const FINE_BINS: u64 = 1 << 20;
+
+/// Old->old non-matches by the order-preserving bits of their scores, from well below the threshold to the largest.
+pub struct FineHistogram {
+    first_key: u32,
+    shift: u32,
+    bins: Vec<u64>,
+}
+
+impl FineHistogram {
+    /// `high` are non-matches by the high 16 bits of their keys; `allowed` of them are accepted.
+    pub fn new(high: &[u64], allowed: u64) -> Self {
+        let total: u64 = high.iter().sum();
+        let wanted = (WIDEST * allowed).min(total / 2).max(allowed + 1);
+        let mut at_or_above = 0;
+        let lowest = (0..high.len())
+            .rev()
+            .find(|&bin| {
+                at_or_above += high[bin];
+                at_or_above >= wanted.min(total)
+            })
+            .unwrap_or(0);
+        let highest = (lowest..high.len())
+            .rev()
+            .find(|&bin| high[bin] > 0)
+            .unwrap_or(lowest);
+        let keys = ((highest + 1 - lowest) as u64) << 16;
+        let shift = (0..32)
+            .find(|&shift| keys >> shift <= FINE_BINS)
+            .expect("32 bits shifted by 31 are few");
+        Self {
+            first_key: (lowest as u32) << 16,
+            shift,
+            // One more, empty: a threshold above every non-match.
+            bins: vec![0; (keys >> shift) as usize + 1],
+        }
+    }
+
+    /// Keys below are not counted.
+    pub fn first_key(&self) -> u32 {
+        self.first_key
+    }
+
+    /// Counts a key from [`FineHistogram::first_key`] up.
+    pub fn count(&mut self, key: u32) {
+        self.bins[((key - self.first_key) >> self.shift) as usize] += 1;
+    }
+
+    /// Candidate thresholds, ascending: `threshold`, which accepts `accepted` of the `allowed`, and others around it.
+    pub fn candidates(
+        &self,
+        n_identities: usize,
+        threshold: f32,
+        accepted: u64,
+        allowed: u64,
+    ) -> Vec<f32> {
+        let n = (CELLS / n_identities.max(1)).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES);
+        let mut at_or_above = vec![0; self.bins.len()];
+        let mut sum = 0;
+        for (bin, count) in self.bins.iter().enumerate().rev() {
+            sum += count;
+            at_or_above[bin] = sum;
+        }
+        let allowed = allowed.max(2) as f64;
+        let widest = (at_or_above[0] as f64).max(2.0 * allowed);
+        let wanted = geometric(1.0, allowed / 2.0, n / 4)
+            .chain(geometric(allowed / 2.0, 2.0 * allowed, n / 2))
+            .chain(geometric(2.0 * allowed, widest, n / 4))
+            .chain([0.0, widest]);
+        let mut edges: Vec<usize> = wanted
+            .map(|count| at_or_above.partition_point(|&above| above as f64 > count))
+            .filter(|&edge| edge < self.bins.len() && at_or_above[edge] != accepted)
+            .collect();
+        edges.sort_unstable();
+        edges.dedup();
+        let mut candidates: Vec<f32> = edges
+            .into_iter()
+            .map(|edge| score_of(self.first_key + ((edge as u32) << self.shift)))
+            .chain([threshold])
+            .collect();
+        candidates.sort_unstable_by(f32::total_cmp);
+        candidates
+    }
+}
+
+/// `n` values from `low` towards `high`, each the same multiple of the last.
+fn geometric(low: f64, high: f64, n: usize) -> impl Iterator<Item = f64> {
+    (0..n).map(move |i| low * (high / low).powf(i as f64 / n as f64))
+}
+
+/// The highest candidate that accepts the score; `None` when none does.
+pub fn step(candidates: &[f32], score: f32) -> Option<usize> {
+    candidates
+        .partition_point(|&candidate| candidate <= score)
+        .checked_sub(1)
+}
+
+/// Per identity: pairs, false accepts and false rejects at each candidate threshold. Counts are whole numbers in f64, so no
+/// sum of them depends on its order.
+pub struct TransferCounts {
+    candidates: Vec<f32>,
+    /// Non-matching pairs of each identity.
+    pub non_matches: Vec<f64>,
+    /// Matching pairs of each identity.
+    pub matches: Vec<f64>,
+    /// `[side][candidate * identities + identity]`: non-matches whose highest accepting candidate it is.
+    accepted: [Vec<f64>; 2],
+    /// The same of matches whose lowest rejecting candidate it is, new->old less old->old.
+    rejected: Vec<f64>,
+}
+
+impl TransferCounts {
+    /// No pairs yet.
+    pub fn new(n_identities: usize) -> Self {
+        Self {
+            candidates: Vec::new(),
+            non_matches: vec![0.0; n_identities],
+            matches: vec![0.0; n_identities],
+            accepted: [Vec::new(), Vec::new()],
+            rejected: Vec::new(),
+        }
+    }
+
+    /// Adds one query's numbers of pairs.
+    pub fn add_query(&mut self, identity: usize, non_matches: usize, matches: usize) {
+        self.non_matches[identity] += non_matches as f64;
+        self.matches[identity] += matches as f64;
+    }
+
+    /// Sets the candidate thresholds, ascending.
+    pub fn set_candidates(&mut self, candidates: Vec<f32>) {
+        let cells = candidates.len() * self.non_matches.len();
+        self.accepted = [vec![0.0; cells], vec![0.0; cells]];
+        self.rejected = vec![0.0; cells];
+        self.candidates = candidates;
+    }
+
+    /// The candidate thresholds.
+    pub fn candidates(&self) -> &[f32] {
+        &self.candidates
+    }
+
+    /// Adds non-matches of one query by their [`step`]; side 0 is old->old, 1 new->old.
+    pub fn add_non_matches(&mut self, side: usize, identity: usize, steps: &[usize]) {
+        for step in steps {
+            self.accepted[side][step * self.non_matches.len() + identity] += 1.0;
+        }
+    }
+
+    /// Adds the scores of one query's matches.
+    pub fn add_matches(&mut self, side: usize, identity: usize, scores: impl Iterator<Item = f32>) {
+        let sign = if side == 0 { -1.0 } else { 1.0 };
+        for score in scores {
+            let lowest_rejecting = step(&self.candidates, score).map_or(0, |step| step + 1);
+            if lowest_rejecting < self.candidates.len() {
+                self.rejected[lowest_rejecting * self.non_matches.len() + identity] += sign;
+            }
+        }
+    }
+
+    /// FAR(new->old), and FRR(new->old) - FRR(old->old), at the smallest candidate with FAR(old->old) <= `far`.
+    ///
+    /// The influence of identity g on a rate T at the threshold t is that at a fixed t, less dT/dFAR(old->old) times its influence on
+    /// FAR(old->old): what resampling g does to the threshold. The slope is a secant over one standard error of
+    /// FAR(old->old) to either side.
+    pub fn estimates(mut self, far: f64, level: f64, bootstrap: &Bootstrap) -> [Estimate; 2] {
+        self.accumulate();
+        let ones = vec![1.0; self.non_matches.len()];
+        let (at, values) = self.at(far, &ones);
+        let (n, m): (f64, f64) = (self.non_matches.iter().sum(), self.matches.iter().sum());
+        let old = self.row(&self.accepted[0], at);
+        let accepted: f64 = old.iter().sum();
+        let on_old: Vec<f64> = old
+            .iter()
+            .zip(&self.non_matches)
+            .map(|(accepted_g, n_g)| (accepted_g - accepted / n * n_g) / n)
+            .collect();
+        let spread = on_old.iter().map(|u| u * u).sum::<f64>().sqrt() * n / accepted.max(1.0);
+        // Under 5 % the secant would rest on a handful of candidates; at 100 % it would reach the largest score.
+        let slopes = self.slopes(accepted, spread.clamp(0.05, 0.9));
+        let rates: [(&[f64], &[f64], f64); 2] = [
+            (self.row(&self.accepted[1], at), &self.non_matches, n),
+            (self.row(&self.rejected, at), &self.matches, m),
+        ];
+        let influence: [Vec<f64>; 2] = std::array::from_fn(|i| {
+            let (counts, pairs, total) = rates[i];
+            let own = counts.iter().zip(pairs).zip(&on_old);
+            own.map(|((count, pairs), on_old)| {
+                (count - values[i] * pairs) / total - slopes[i] * on_old
+            })
+            .collect()
+        });
+        functional_estimates(
+            values,
+            &influence,
+            |weights| self.at(far, weights).1,
+            level,
+            bootstrap,
+        )
+    }
+
+    /// Turns counts at a candidate into counts at or beyond it.
+    fn accumulate(&mut self) {
+        let g = self.non_matches.len();
+        for side in &mut self.accepted {
+            for cell in (0..side.len().saturating_sub(g)).rev() {
+                side[cell] += side[cell + g];
+            }
+        }
+        for cell in g..self.rejected.len() {
+            self.rejected[cell] += self.rejected[cell - g];
+        }
+    }
+
+    fn row<'a>(&self, table: &'a [f64], candidate: usize) -> &'a [f64] {
+        let g = self.non_matches.len();
+        &table[candidate * g..(candidate + 1) * g]
+    }
+
+    /// The smallest candidate with a weighted FAR(old->old) <= `far`, and both rates there.
+    fn at(&self, far: f64, weights: &[f64]) -> (usize, [f64; 2]) {
+        let n = dot(weights, &self.non_matches);
+        let accepts_more =
+            |candidate: usize| dot(weights, self.row(&self.accepted[0], candidate)) > far * n;
+        let (mut low, mut high) = (0, self.candidates.len() - 1);
+        while low < high {
+            let middle = (low + high) / 2;
+            if accepts_more(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let accepted = dot(weights, self.row(&self.accepted[1], low));
+        let rejected = dot(weights, self.row(&self.rejected, low));
+        let m = dot(weights, &self.matches);
+        (low, [accepted / n, rejected / m])
+    }
+
+    /// d rate / d FAR(old->old) of both rates, between the candidates that accept `1 + span` and `1 - span` times `accepted`.
+    fn slopes(&self, accepted: f64, span: f64) -> [f64; 2] {
+        let total = |table: &[f64], candidate| self.row(table, candidate).iter().sum::<f64>();
+        let old: Vec<f64> = (0..self.candidates.len())
+            .map(|candidate| total(&self.accepted[0], candidate))
+            .collect();
+        let low = old
+            .partition_point(|&count| count >= accepted * (1.0 + span))
+            .saturating_sub(1);
+        let high = old
+            .partition_point(|&count| count > accepted * (1.0 - span))
+            .min(old.len() - 1);
+        let run = old[low] - old[high];
+        if run == 0.0 {
+            return [0.0; 2];
+        }
+        let (n, m): (f64, f64) = (self.non_matches.iter().sum(), self.matches.iter().sum());
+        let rise = |table: &[f64]| (total(table, low) - total(table, high)) / run;
+        [rise(&self.accepted[1]), rise(&self.rejected) * n / m]
+    }
+}
+
+/// Inner product in eight chains; the terms are whole numbers below 2^53, so their order is free.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = a8
+        .remainder()
+        .iter()
+        .zip(b8.remainder())
+        .map(|(a, b)| a * b)
+        .sum();
+    for (a, b) in a8.zip(b8) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::super::tail::{Tail, order_key};
+    use super::*;
+
+    /// One identity's scores: old and new, of non-matches and of matches.
+    #[derive(Clone)]
+    struct Scores {
+        non_matches: [Vec<f32>; 2],
+        matches: [Vec<f32>; 2],
+    }
+
+    /// A standard normal draw (Box and Muller).
+    fn normal(rng: &mut ChaCha8Rng) -> f64 {
+        let (u, v): (f64, f64) = (rng.gen_range(1e-300..1.0), rng.gen_range(0.0..1.0));
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+
+    /// Standard deviation of an identity's own shift of its non-matching scores: some faces look like many others.
+    const SHIFT: f64 = 0.3;
+    /// Correlation of a pair's old and new score.
+    const CORRELATION: f64 = 0.8;
+    /// How much further the new model's non-matches reach.
+    const REACH: f64 = 0.1;
+
+    fn world(identities: usize, pairs: usize, seed: u64) -> Vec<Scores> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..identities)
+            .map(|_| {
+                let shift = SHIFT * normal(&mut rng);
+                let mut pair = |mean: f64, n: usize, reach: f64| {
+                    let draws: Vec<[f32; 2]> = (0..n)
+                        .map(|_| {
+                            let (a, b) = (normal(&mut rng), normal(&mut rng));
+                            let b = CORRELATION * a + (1.0 - CORRELATION * CORRELATION).sqrt() * b;
+                            [(mean + a) as f32, (mean + reach + b) as f32]
+                        })
+                        .collect();
+                    [0, 1].map(|side| draws.iter().map(|draw| draw[side]).collect::<Vec<f32>>())
+                };
+                Scores {
+                    non_matches: pair(shift, pairs, REACH),
+                    matches: pair(3.0, 4, -0.2),
+                }
+            })
+            .collect()
+    }
+
+    /// What `threshold_transfer_estimates` does, on scores at hand.
+    fn transfer(world: &[Scores], far: f64, bootstrap: &Bootstrap) -> (f32, [Estimate; 2]) {
+        let mut counts = TransferCounts::new(world.len());
+        let old = || world.iter().flat_map(|scores| &scores.non_matches[0]);
+        let mut high = vec![0; 1 << 16];
+        for &score in old() {
+            high[(order_key(score) >> 16) as usize] += 1;
+        }
+        let allowed = (far * old().count() as f64).floor() as u64;
+        let (mut tail, mut fine) = (
+            Tail::new(&high, allowed),
+            FineHistogram::new(&high, allowed),
+        );
+        let first_key = fine.first_key();
+        for key in old()
+            .map(|&score| order_key(score))
+            .filter(|&key| key >= first_key)
+        {
+            tail.count(key);
+            fine.count(key);
+        }
+        let mut matches: Vec<f32> = world
+            .iter()
+            .flat_map(|scores| scores.matches[0].iter().copied())
+            .collect();
+        matches.sort_unstable_by(f32::total_cmp);
+        let threshold = tail.threshold(&matches);
+        for (identity, scores) in world.iter().enumerate() {
+            counts.add_query(
+                identity,
+                scores.non_matches[0].len(),
+                scores.matches[0].len(),
+            );
+        }
+        counts.set_candidates(fine.candidates(world.len(), threshold, tail.accepted(), allowed));
+        let candidates = counts.candidates().to_vec();
+        for (identity, scores) in world.iter().enumerate() {
+            for side in [0, 1] {
+                let steps: Vec<usize> = scores.non_matches[side]
+                    .iter()
+                    .filter_map(|&score| step(&candidates, score))
+                    .collect();
+                counts.add_non_matches(side, identity, &steps);
+                counts.add_matches(side, identity, scores.matches[side].iter().copied());
+            }
+        }
+        (threshold, counts.estimates(far, 0.9, bootstrap))
+    }
+
+    /// Both rates at the smallest observed old score with a weighted FAR <= `far`, keeping and sorting all scores.
+    fn naive(world: &[Scores], far: f64, weights: &[f64]) -> (f32, [f64; 2]) {
+        let all = |kind: fn(&Scores) -> &Vec<f32>| -> Vec<(f32, f64)> {
+            let weighted = world.iter().zip(weights).filter(|(_, w)| **w > 0.0);
+            weighted
+                .flat_map(|(scores, &w)| kind(scores).iter().map(move |&score| (score, w)))
+                .collect()
+        };
+        let rate = |scores: &[(f32, f64)], is: &dyn Fn(f32) -> bool| {
+            let total: f64 = scores.iter().map(|(_, w)| w).sum();
+            let hits = scores.iter().filter(|(score, _)| is(*score));
+            hits.map(|(_, w)| w).sum::<f64>() / total
+        };
+        let mut old = all(|scores| &scores.non_matches[0]);
+        old.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let total: f64 = old.iter().map(|(_, w)| w).sum();
+        let mut accepted = 0.0;
+        let rejected = old.iter().find(|(_, w)| {
+            accepted += w;
+            accepted > far * total
+        });
+        let rejected = rejected.expect("a rate below 1").0;
+        let matches = all(|scores| &scores.matches[0]);
+        let observed = old.iter().chain(&matches).map(|&(score, _)| score);
+        let threshold = observed
+            .filter(|&score| score > rejected)
+            .min_by(f32::total_cmp)
+            .expect("a match above");
+        let at = |kind| rate(&all(kind), &|score| score >= threshold);
+        let frr = |kind| rate(&all(kind), &|score| score < threshold);
+        (
+            threshold,
+            [
+                at(|scores| &scores.non_matches[1]),
+                frr(|scores| &scores.matches[1]) - frr(|scores| &scores.matches[0]),
+            ],
+        )
+    }
+
+    #[test]
+    fn the_grid_agrees_with_the_naive_twin() {
+        let (world, far) = (world(120, 150, 1), 0.02);
+        let bootstrap = Bootstrap {
+            replicates: 400,
+            seed: 5,
+        };
+        let (threshold, found) = transfer(&world, far, &bootstrap);
+        let (expected_threshold, values) = naive(&world, far, &vec![1.0; world.len()]);
+        assert_eq!(threshold, expected_threshold);
+        // The grid's influence decides acceleration and standard error; the replicates are the twin's own.
+        let influence = [0, 1].map(|_| vec![1e-9; world.len()]);
+        let twin = functional_estimates(
+            values,
+            &influence,
+            |weights| naive(&world, far, weights).1,
+            0.9,
+            &bootstrap,
+        );
+        for (found, twin) in found.iter().zip(&twin) {
+            assert!((found.value - twin.value).abs() < 1e-12);
+            // .5 % of the rate a step, and an acceleration that shifts the 5 % quantiles a little.
+            let width = twin.upper - twin.lower;
+            for (found, twin) in [(found.lower, twin.lower), (found.upper, twin.upper)] {
+                assert!(
+                    (found - twin).abs() < 0.1 * width,
+                    "{found} {twin} of {width}"
+                );
+            }
+            let standard_error = width / (2.0 * 1.645);
+            assert!(
+                (found.standard_error / standard_error - 1.0).abs() < 0.15,
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_model_against_itself_keeps_its_rate_without_any_doubt() {
+        let mut world = world(110, 100, 2);
+        for scores in &mut world {
+            scores.non_matches[1] = scores.non_matches[0].clone();
+            scores.matches[1] = scores.matches[0].clone();
+        }
+        let (_, [far, rise]) = transfer(&world, 0.02, &Bootstrap::default());
+        assert!(far.value <= 0.02 && far.lower == far.value && far.upper == far.value);
+        assert_eq!((rise.value, rise.lower, rise.upper), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn candidates_surround_the_threshold_and_end_above_every_non_match() {
+        let world = world(100, 200, 3);
+        let old: Vec<f32> = world
+            .iter()
+            .flat_map(|s| s.non_matches[0].iter().copied())
+            .collect();
+        let mut high = vec![0; 1 << 16];
+        old.iter()
+            .for_each(|&score| high[(order_key(score) >> 16) as usize] += 1);
+        let allowed = 200;
+        let mut fine = FineHistogram::new(&high, allowed);
+        let first_key = fine.first_key();
+        for key in old
+            .iter()
+            .map(|&score| order_key(score))
+            .filter(|&key| key >= first_key)
+        {
+            fine.count(key);
+        }
+        let above = |threshold: f32| old.iter().filter(|&&score| score >= threshold).count() as u64;
+        let mut sorted = old.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let threshold = sorted[199];
+        let candidates = fine.candidates(100, threshold, 200, allowed);
+        assert!(candidates.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(candidates.len() <= MOST_CANDIDATES + 3);
+        assert_eq!(above(candidates[candidates.len() - 1]), 0);
+        assert!(
+            above(candidates[0]) >= 5_000,
+            "half of the non-matches at least"
+        );
+        // Around the threshold every candidate accepts at most two more than the next.
+        let counts: Vec<u64> = candidates
+            .iter()
+            .map(|&candidate| above(candidate))
+            .collect();
+        let steps = counts
+            .windows(2)
+            .filter(|pair| (100..400).contains(&pair[1]));
+        assert!(
+            steps.clone().all(|pair| pair[0] - pair[1] <= 4),
+            "{counts:?}"
+        );
+        assert_eq!(counts.iter().filter(|&&count| count == 200).count(), 1);
+    }
+
+    /// The one-sided 95 % bounds of FAR and of the rise cover the truth in 95 % of samples (`--nocapture` shows the shares).
+    #[test]
+    fn bounds_cover_as_often_as_they_say() {
+        let (runs, far) = (240, 0.02);
+        // The truth, from the distribution the world is drawn from: scores are normal with these deviations.
+        let spread = (1.0 + SHIFT * SHIFT).sqrt();
+        let normal = statrs::distribution::Normal::standard();
+        use statrs::distribution::ContinuousCDF;
+        let threshold = spread * normal.inverse_cdf(1.0 - far);
+        let true_far = 1.0 - normal.cdf((threshold - REACH) / spread);
+        let true_rise = normal.cdf(threshold - 2.8) - normal.cdf(threshold - 3.0);
+        let mut covered = [0; 4];
+        for run in 0..runs {
+            let bootstrap = Bootstrap {
+                replicates: 400,
+                seed: run,
+            };
+            let (_, [found, rise]) = transfer(&world(150, 80, 1_000 + run), far, &bootstrap);
+            let sides = [
+                true_far <= found.upper,
+                found.lower <= true_far,
+                true_rise <= rise.upper,
+                rise.lower <= true_rise,
+            ];
+            for (covered, side) in covered.iter_mut().zip(sides) {
+                *covered += u32::from(side);
+            }
+        }
+        for (bound, covered) in ["FAR upper", "FAR lower", "rise upper", "rise lower"]
+            .iter()
+            .zip(covered)
+        {
+            let share = f64::from(covered) / runs as f64;
+            println!("{bound}: {share:.3}");
+            // Three binomial standard errors of 240 runs at .95 are .042.
+            assert!((share - 0.95).abs() < 0.042, "{bound}: {share}");
+        }
+    }
+}
