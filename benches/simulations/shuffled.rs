@@ -6,10 +6,11 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use compat_audit::config::{Policy, Similarity};
-use compat_audit::domain::{Embeddings, Item, Modality, Probe, Role, Source};
-use compat_audit::judge::evidence::Evidence;
+use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Role, Source};
+use compat_audit::judge::evidence::{Evidence, Stages};
 use compat_audit::judge::{Verdict, judge};
 use compat_audit::retrieve::retrieve;
+use compat_audit::structure::{self, StructureOptions};
 
 use super::draw::{gaussian, stream};
 use super::tally::tally;
@@ -73,11 +74,23 @@ fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
     let (old, new) = (embeddings(old), embeddings(new));
     let probe = probe(&mut rng, shuffled_share);
     let digests = vec![None; n];
-    let retrieval = retrieve(&probe, &digests, &old, &new, Similarity::Cosine, run)
+    let retrieval = retrieve(&probe, &digests, &old, &new, Similarity::Cosine, None, run)
         .expect("unit vectors do not overflow");
+    let structure = structure::estimate(&probe, &old, &StructureOptions::default());
     let policy = Policy::default();
-    let evidence = Evidence::collect(&retrieval, None, [DIM; 2], false, &policy, run);
-    judge(&evidence, &policy).verdict
+    // Without the refresh curve there is one gate less to fail: what never passes here never passes with it.
+    let stages = Stages {
+        probe: &probe,
+        dims: [DIM; 2],
+        same_model: false,
+        structure: &structure,
+        retrieval: &retrieval,
+        credible: None,
+        threshold: None,
+        refreshed: None,
+    };
+    let evidence = Evidence::collect(&stages, &policy, run);
+    judge(&evidence, &policy, Date::of_unix_day(0)).verdict
 }
 
 fn rows(rng: &mut ChaCha8Rng, n: usize) -> Array2<f32> {
@@ -121,6 +134,7 @@ fn probe(rng: &mut ChaCha8Rng, shuffled_share: f64) -> Probe {
         modality: Modality::Stored,
         origin: "made up".into(),
         tensors: None,
+        qrels: None,
         findings: Vec::new(),
     }
 }
