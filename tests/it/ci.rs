@@ -356,12 +356,14 @@ fn a_mistyped_path_can_never_end_in_exit_0() {
         &[&stored, &stored, probe, "--onnxruntime", &missing("so")],
         typo,
     );
-    let image = data("emoji/images/noto__2195.png");
+    let [first, second] = ["noto__2195", "twemoji__2195"]
+        .map(|name| data("emoji/images").join(name).with_extension("png"));
     let manifest = file(
         "manifest.csv",
         &format!(
-            "path,identity\n{0},a\n{0},a\n{1},b\n",
-            image.display(),
+            "path,identity\n{},a\n{},a\n{},b\n",
+            first.display(),
+            second.display(),
             missing("png")
         ),
     );

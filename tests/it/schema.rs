@@ -40,7 +40,7 @@ impl Validator {
         let keywords = schema.as_object().expect("a schema is an object or true");
         for (keyword, wanted) in keywords {
             let fits = match keyword.as_str() {
-                "$schema" | "$defs" | "title" | "description" | "format" => true,
+                "$schema" | "$defs" | "title" | "description" | "format" | "default" => true,
                 "$ref" => {
                     let pointer = wanted
                         .as_str()
