@@ -7,16 +7,13 @@ use crate::config::AuditConfig;
 
 /// Refuses a named file that is not there: a mistyped path must not be ignored because nothing reads it.
 ///
-/// The models, the probe and audit.toml are not looked at: nothing works without them, and their own errors say more.
+/// The models, the probe, audit.toml and the models' own files are not looked at: nothing works without them, and
+/// their own errors say more.
 pub fn check(config: &AuditConfig, onnxruntime: Option<&Path>) -> Result<(), Failure> {
-    let named: [(&str, Option<&PathBuf>); 7] = [
+    let named: [(&str, Option<&PathBuf>); 3] = [
         ("tensors", config.probe.tensors.as_ref()),
         ("qrels", config.probe.qrels.as_ref()),
         ("old_embeddings", config.old_embeddings.as_ref()),
-        ("old.tokenizer", config.old_model.tokenizer.as_ref()),
-        ("new.tokenizer", config.new_model.tokenizer.as_ref()),
-        ("old.tensors", config.old_model.tensors.as_ref()),
-        ("new.tensors", config.new_model.tensors.as_ref()),
     ];
     let library = onnxruntime.map(|path| ("--onnxruntime", path));
     let missing = named

@@ -120,6 +120,9 @@ fn cautions(then: &AuditReport, now: &AuditReport) -> Vec<String> {
             then.probe.origin, now.probe.origin
         ));
     }
+    if then.probe.qrels != now.probe.qrels {
+        lines.push("other relevance judgements".into());
+    }
     if then.primary != now.primary {
         lines.push(format!(
             "another primary measure: {} then, {} now",

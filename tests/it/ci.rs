@@ -310,14 +310,43 @@ fn a_mistyped_path_can_never_end_in_exit_0() {
     ] {
         refused(&[old, new, probe, flag, &missing(extension)], typo);
     }
-    for toml in [
-        "[audit]\ntensors = \"no-such-file.npz\"",
-        "[audit]\nold_embeddings = \"no-such-file.npy\"",
-        "[old]\ntokenizer = \"no-such-file.json\"",
-        "[new]\ntensors = \"no-such-file.npz\"",
+    let text = path("tiny_text");
+    let text_models = ["tiny_text/old.onnx", "tiny_text/new.onnx"].map(path);
+    let [text_old, text_new] = text_models.each_ref().map(String::as_str);
+    for (models, toml, named) in [
+        (
+            [old, new, probe],
+            "[audit]\ntensors = \"no-such-file.npz\"",
+            typo,
+        ),
+        (
+            [old, new, probe],
+            "[audit]\nold_embeddings = \"no-such-file.npy\"",
+            typo,
+        ),
+        (
+            [old, new, probe],
+            "[old]\ntokenizer = \"no-such-file.json\"",
+            "old.tokenizer",
+        ),
+        (
+            [old, new, probe],
+            "[new]\ntensors = \"no-such-file.npz\"",
+            "new.tensors",
+        ),
+        (
+            [text_old, text_new, &text],
+            "[old]\ntokenizer = \"no-such-file.json\"",
+            typo,
+        ),
+        (
+            [text_old, text_new, &text],
+            "[new]\ntensors = \"no-such-file.npz\"",
+            typo,
+        ),
     ] {
         let config = file("audit.toml", toml);
-        refused(&[old, new, probe, "--config", &config], typo);
+        refused(&[&models[..], &["--config", &config]].concat(), named);
     }
     // A library that no model needs here is refused all the same.
     let stored = file("stored.ids.txt", "");
@@ -327,12 +356,14 @@ fn a_mistyped_path_can_never_end_in_exit_0() {
         &[&stored, &stored, probe, "--onnxruntime", &missing("so")],
         typo,
     );
-    let image = data("emoji/images/noto__2195.png");
+    let [first, second] = ["noto__2195", "twemoji__2195"]
+        .map(|name| data("emoji/images").join(name).with_extension("png"));
     let manifest = file(
         "manifest.csv",
         &format!(
-            "path,identity\n{0},a\n{0},a\n{1},b\n",
-            image.display(),
+            "path,identity\n{},a\n{},a\n{},b\n",
+            first.display(),
+            second.display(),
             missing("png")
         ),
     );
@@ -366,7 +397,10 @@ fn what_is_no_baseline_is_refused_before_anything_runs() {
             .replacen("\"schema_version\": 1", "\"schema_version\": 999", 1);
     for (path, named) in [
         (file("empty.json", ""), "no JSON"),
-        (file("list.json", "[]"), "found no"),
+        (
+            file("list.json", "[]"),
+            "expected a compat-audit report.json",
+        ),
         (file("other.json", &other_version), "found 999"),
         (folder.path().display().to_string(), "cannot read"),
     ] {

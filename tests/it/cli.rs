@@ -463,17 +463,19 @@ fn given_files_and_keys_that_nothing_reads_are_refused() {
         std::fs::write(&file, text).expect("written");
         file.display().to_string()
     };
-    // The files are there: what is wrong is that nothing would read them.
+    // The files are there, in a folder of their own (an .npz beside a manifest is read unasked): what is wrong is
+    // that nothing would read them.
+    std::fs::create_dir(folder.path().join("files")).expect("a folder");
     let there = ["there.npz", "there.json", "there.parquet"].map(|name| {
-        let file = folder.path().join(name);
+        let file = folder.path().join("files").join(name);
         std::fs::write(&file, "").expect("written");
         file.display().to_string()
     });
     let image = [path("emoji/old.onnx"), path("emoji/old.onnx")];
     let images = path("emoji/labels.csv");
     for (key, text) in [
-        ("old.tensors", "[old]\ntensors = \"there.npz\"\n"),
-        ("old.tokenizer", "[old]\ntokenizer = \"there.json\"\n"),
+        ("old.tensors", "[old]\ntensors = \"files/there.npz\"\n"),
+        ("old.tokenizer", "[old]\ntokenizer = \"files/there.json\"\n"),
         ("new.prefix", "[new]\nprefix = \"query: \"\n"),
     ] {
         let file = config(text);

@@ -40,7 +40,7 @@ impl Validator {
         let keywords = schema.as_object().expect("a schema is an object or true");
         for (keyword, wanted) in keywords {
             let fits = match keyword.as_str() {
-                "$schema" | "$defs" | "title" | "description" | "format" => true,
+                "$schema" | "$defs" | "title" | "description" | "format" | "default" => true,
                 "$ref" => {
                     let pointer = wanted
                         .as_str()
@@ -109,6 +109,9 @@ impl Validator {
     }
 }
 
+/// Breaks a report.
+type Edit<'a> = &'a dyn Fn(&mut Value);
+
 fn types(wanted: &Value) -> Vec<&str> {
     match wanted {
         Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
@@ -172,12 +175,12 @@ fn real_reports_follow_the_schema() {
     }
 
     // The validator is not blind.
-    let broken = |edit: &dyn Fn(&mut Value)| {
+    let broken = |edit: Edit| {
         let mut report = with_baseline.report.clone();
         edit(&mut report);
         validator.errors(&report)
     };
-    let edits: [(&str, &dyn Fn(&mut Value)); 8] = [
+    let edits: [(&str, Edit); 8] = [
         ("required", &|r| {
             r.as_object_mut().expect("an object").remove("probe");
         }),
