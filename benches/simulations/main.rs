@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench simulations`, or one table: `cargo bench --bench simulations -- coverage`
 
+use std::process::ExitCode;
+
 mod coverage;
 mod draw;
 mod gate;
@@ -39,10 +41,11 @@ const TABLES: [Table; 6] = [
     ("plan", "False claims of beta*", plan::print),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     // cargo passes --bench; what is left names tables.
-    let asked: Vec<String> = std::env::args()
+    let asked: Vec<String> = std::env::args_os()
         .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     if let Some(unknown) = asked
@@ -51,7 +54,7 @@ fn main() {
     {
         let names = TABLES.map(|(name, ..)| name).join(", ");
         eprintln!("no table {unknown}; there are {names}");
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
     for (name, title, print) in TABLES {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {
@@ -62,4 +65,5 @@ fn main() {
             eprintln!("{name}: {:.0} s", start.elapsed().as_secs_f64());
         }
     }
+    ExitCode::SUCCESS
 }

@@ -340,9 +340,11 @@ mod tests {
                 "fail_on = never (profile strict: partial)",
             ]
         );
-        let mut tight = Policy::default();
-        tight.margin = 0.001;
-        tight.negative_flips = Some(0.05);
+        let mut tight = Policy {
+            margin: 0.001,
+            negative_flips: Some(0.05),
+            ..Policy::default()
+        };
         tight
             .severity
             .insert(CheckCode::BctCriterion, CheckSeverity::Gate);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Estimate, Finding, Measure, Setting, null_as};
 use crate::judge::waivers::WaiverUse;
-use crate::judge::{Check, CheckState, Verdict};
+use crate::judge::{Check, Verdict};
 
 pub use gate::*;
 pub use pairings::*;

@@ -146,7 +146,7 @@ fn a_flag_names_the_file_and_a_wrong_line_ends_with_2() {
     );
     let output = run(&judged.path("absent.tsv"));
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("cannot read"));
+    assert!(stderr(&output).contains("no such file"));
 }
 
 #[test]
