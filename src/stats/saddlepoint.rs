@@ -96,8 +96,15 @@ impl Cumulants {
             second += w * (d - mean).powi(2);
             third += w * (d - mean).powi(3);
         }
+        // Near t = 0 the logarithm of a mean near 1 would keep few of K's digits, and r* divides by its root.
+        let value = if d.iter().all(|d| (t * d).abs() < 1.0) {
+            let excess = d.iter().map(|d| (t * d).exp_m1()).sum::<f64>();
+            (excess / d.len() as f64).ln_1p()
+        } else {
+            largest + (total / d.len() as f64).ln()
+        };
         Self {
-            value: largest + (total / d.len() as f64).ln(),
+            value,
             first: mean,
             second: second / total,
             third: third / total,
