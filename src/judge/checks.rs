@@ -129,6 +129,21 @@ fn bounded(
             },
         )
     });
+    let Estimate {
+        value,
+        lower,
+        upper,
+        ..
+    } = estimate;
+    // A change has a sign, a share has none.
+    let message = match safe_side {
+        SafeSide::Above => {
+            format!("{name} = {value:+.4} [{lower:+.4}, {upper:+.4}], must stay above {limit}")
+        }
+        SafeSide::Below => {
+            format!("{name} = {value:.4} [{lower:.4}, {upper:.4}], must stay below {limit}")
+        }
+    };
     Check {
         code,
         severity: policy.severity(code),
@@ -137,16 +152,7 @@ fn bounded(
         value: Some(estimate.value),
         limit: Some(limit),
         safe_side,
-        message: format!(
-            "{name} = {:+.4} [{:+.4}, {:+.4}], {} {limit}",
-            estimate.value,
-            estimate.lower,
-            estimate.upper,
-            match safe_side {
-                SafeSide::Above => "must stay above",
-                SafeSide::Below => "must stay below",
-            }
-        ),
+        message,
         settles,
         waived: None,
     }

@@ -86,20 +86,24 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
             CheckState::Pass => "within the margin",
             _ => "not settled",
         };
-        let why = format!(
-            "The mean loss is {loss}, but one gate fails: {}.",
-            check.message
-        );
         match beta_star {
             Some(beta) if beta <= policy.max_partial => (
                 7,
                 Verdict::PartialBackfill,
                 format!(
-                    "{why} From {:.0} % of the gallery re-embedded on, every gate passes on queries that had no part in the order.",
-                    100.0 * beta
+                    "Re-embedding {:.0} % of the gallery is enough for queries that had no part in choosing it; as it is, one gate fails: {}.",
+                    100.0 * beta,
+                    check.message
                 ),
             ),
-            _ => (7, Verdict::FullBackfill, format!("{why}{no_gain}")),
+            _ => (
+                7,
+                Verdict::FullBackfill,
+                format!(
+                    "The mean loss is {loss}, but one gate fails: {}.{no_gain}",
+                    check.message
+                ),
+            ),
         }
     } else if let Some(check) = gates().find(|check| check.state == CheckState::Unsettled) {
         let settles = check
