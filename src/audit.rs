@@ -251,11 +251,16 @@ fn threshold_transfer(
 /// Every column that the policy names must exist.
 fn check_slice_columns(probe: &Probe, config: &AuditConfig) -> Result<(), AuditError> {
     let known = judge::slices::known_columns(probe);
-    let unknown = |column: &&String| !known.contains(column);
-    match config.policy.slice_columns.iter().flatten().find(unknown) {
+    let waived = config.policy.waivers.iter().filter_map(|waiver| {
+        let slice = waiver.slice.as_deref()?;
+        Some(slice.split_once('=').map_or(slice, |(column, _)| column))
+    });
+    let listed = config.policy.slice_columns.iter().flatten();
+    let unknown = |column: &&str| !known.iter().any(|known| known == column);
+    match listed.map(String::as_str).chain(waived).find(unknown) {
         Some(found) => Err(AuditError::UnknownSliceColumn {
             origin: probe.origin.clone(),
-            found: found.clone(),
+            found: found.to_owned(),
             known,
         }),
         None => Ok(()),

@@ -153,7 +153,7 @@ pub struct AuditArgs {
     #[arg(long, help_heading = "Input")]
     pub strict: bool,
 
-    /// Largest tolerated loss of mAP (default 0.01)
+    /// Largest tolerated loss of the measure that decides (default 0.01)
     #[arg(
         long,
         value_name = "D",

@@ -52,7 +52,7 @@ pub enum AuditError {
         gallery: usize,
     },
     /// The policy names a slice column that the probe lacks: nothing of it would be tested.
-    #[error("policy.slice_columns: {}: no column `{found}`; it has {}", origin.display(), known.join(", "))]
+    #[error("policy, slices: {}: no column `{found}`; it has {}", origin.display(), known.join(", "))]
     UnknownSliceColumn {
         /// The probe.
         origin: PathBuf,

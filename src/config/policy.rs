@@ -5,7 +5,7 @@
 
 mod resolve;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,16 @@ pub enum Profile {
 impl Profile {
     /// All of them.
     pub const ALL: [Profile; 3] = [Profile::Default, Profile::Strict, Profile::Lenient];
+
+    /// Whether it tolerates more than another.
+    pub fn is_looser_than(self, other: Self) -> bool {
+        let place = |profile| match profile {
+            Profile::Strict => 0,
+            Profile::Default => 1,
+            Profile::Lenient => 2,
+        };
+        place(self) > place(other)
+    }
 
     /// The name in audit.toml.
     pub fn name(self) -> &'static str {
@@ -117,6 +127,10 @@ pub struct Policy {
     pub blind_share: f64,
     /// How much each check matters; preconditions are not listed, they always gate.
     pub severity: BTreeMap<CheckCode, CheckSeverity>,
+    /// Gates that were asked for by name: where the probe cannot test one, it is unsettled instead of passed over.
+    pub asked_for: BTreeSet<CheckCode>,
+    /// The profile that audit.toml names, where a flag put a looser one in its place.
+    pub profile_of_file: Option<Profile>,
     /// What an inconclusive verdict means.
     pub inconclusive: Inconclusive,
     /// From which verdict on the gate stops.
@@ -166,6 +180,8 @@ impl Policy {
                 (ThresholdFrr, Warn),
                 (BlindShare, Off),
             ]),
+            asked_for: BTreeSet::new(),
+            profile_of_file: None,
             inconclusive: Inconclusive::Fail,
             fail_on: FailOn::Partial,
             waivers: Vec::new(),
@@ -224,7 +240,6 @@ impl Policy {
         };
         for (key, now, then) in [
             ("margin", self.margin, own.margin),
-            ("alpha", self.alpha, own.alpha),
             ("excess_flips", self.excess_flips, own.excess_flips),
             ("slice_margin", self.slice_margin, own.slice_margin),
             (
@@ -248,6 +263,20 @@ impl Policy {
         ] {
             looser(now > then, key, now.to_string(), then.to_string());
         }
+        // A larger alpha loosens every proof, a smaller one every detection: slices then fail less easily.
+        looser(
+            self.alpha != own.alpha,
+            "alpha",
+            self.alpha.to_string(),
+            own.alpha.to_string(),
+        );
+        let measure = self.primary.unwrap_or(Measure::MeanAveragePrecision);
+        looser(
+            measure != Measure::MeanAveragePrecision,
+            "primary",
+            measure.to_string(),
+            "mAP, or nDCG@10 when relevance is graded".into(),
+        );
         looser(
             own.slices_proven && !self.slices_proven,
             "slices_proven",
@@ -288,6 +317,9 @@ impl Policy {
             .into(),
             "partial".into(),
         );
+        if let Some(file) = self.profile_of_file {
+            lines.push(format!("profile = {profile} (audit.toml: {})", file.name()));
+        }
         lines
     }
 }
@@ -361,5 +393,23 @@ mod tests {
             ..Policy::default()
         };
         assert_ne!(policy.hash(), other.hash());
+    }
+
+    #[test]
+    fn another_alpha_another_measure_and_a_looser_profile_are_listed() {
+        let policy = Policy {
+            alpha: 0.001,
+            primary: Some(Measure::CmcAt(10)),
+            profile_of_file: Some(Profile::Strict),
+            ..Policy::default()
+        };
+        assert_eq!(
+            policy.weakened(),
+            [
+                "alpha = 0.001 (profile default: 0.05)",
+                "primary = CMC@10 (profile default: mAP, or nDCG@10 when relevance is graded)",
+                "profile = default (audit.toml: strict)",
+            ]
+        );
     }
 }

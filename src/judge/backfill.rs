@@ -13,13 +13,24 @@ use crate::config::Policy;
 use crate::domain::{CheckCode, CheckSeverity, Embeddings, Estimate, Pairing, cosine};
 use crate::retrieve::refresh::{Curve, Order, STEPS};
 use crate::retrieve::{Retrieval, n_distinct};
+use crate::stats::{self, ClusterSums};
 use crate::structure::Structure;
 
-use super::checks::{self, MIN_QUERY_IDENTITIES};
+use super::checks::{self, DOMINANT_SHARE, MIN_QUERY_IDENTITIES};
 use super::evidence::{Intervals, difference};
 use super::outcomes::{Change, Flips, Outcomes};
 use super::slices::{self, Members, Slice};
 use super::{CheckState, SafeSide};
+
+/// The gates that a share of the gallery can change, and that a plan therefore answers for.
+pub const PLANNED: [CheckCode; 6] = [
+    CheckCode::CrossTestChange,
+    CheckCode::BctCriterion,
+    CheckCode::Refresh,
+    CheckCode::ExcessFlips,
+    CheckCode::NegativeFlips,
+    CheckCode::Slices,
+];
 
 /// Queries in half A from which a sub-cluster may be put first: half of what a slice needs to be tested, as A is half
 /// of the queries.
@@ -48,6 +59,19 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Queries of half A and of half B.
     pub split: [usize; 2],
+}
+
+impl Plan {
+    /// A plan of which no share was tested.
+    pub fn untested(order: &BackfillOrder) -> Self {
+        let n = order.fixed_by.len();
+        let fixed = order.fixed_by.iter().filter(|&&fixes| fixes).count();
+        Self {
+            beta_star: None,
+            steps: Vec::new(),
+            split: [fixed, n - fixed],
+        }
+    }
 }
 
 /// One share, on half B.
@@ -162,8 +186,9 @@ pub fn order(
 
 /// Tests beta = 1, .95, ... downwards and stops at the first share that does not pass.
 ///
-/// A share passes when every gate passes on half B and none fails on all queries. Only the first is a proof; the second
-/// keeps a plan from leaving in place what the whole audit has found broken and half of the queries could not see.
+/// A share passes when every gate of [`PLANNED`] passes on half B and none fails on all queries. Only the first is a proof;
+/// the second keeps a plan from leaving in place what the whole audit has found broken and half of the queries could not
+/// see. No share is tested where one identity dominates the queries: the audit settles nothing on those either.
 ///
 /// `outcomes` is over all queries; `curve` is new->mixed in the plan's order.
 pub fn plan(
@@ -176,12 +201,21 @@ pub fn plan(
 ) -> Plan {
     let tests: Vec<bool> = plan_order.fixed_by.iter().map(|&fixes| !fixes).collect();
     let everything = vec![true; tests.len()];
-    let n_tests = tests.iter().filter(|&&tests| tests).count();
-    let mut plan = Plan {
-        beta_star: None,
-        steps: Vec::new(),
-        split: [tests.len() - n_tests, n_tests],
+    let mut plan = Plan::untested(plan_order);
+    let n_tests = plan.split[1];
+    let is_dominated = |keep: &[bool]| {
+        let kept: Vec<u32> = outcomes
+            .identities
+            .iter()
+            .zip(keep)
+            .filter_map(|(&identity, &kept)| kept.then_some(identity))
+            .collect();
+        let ones = vec![1.0; kept.len()];
+        stats::dominant_share(&ClusterSums::new(&ones, &kept)) > DOMINANT_SHARE
     };
+    if is_dominated(&tests) || is_dominated(&everything) {
+        return plan;
+    }
     for step in (0..=STEPS).rev() {
         let at = |keep: &[bool]| {
             let outcomes = outcomes.at(keep, &curve.values[step], &curve.right[step]);
@@ -226,7 +260,7 @@ impl Gates {
         policy: &Policy,
         intervals: &Intervals,
     ) -> Self {
-        let flips = Flips::new(intervals, outcomes);
+        let flips = Flips::new(intervals, outcomes, &outcomes.flips);
         Self {
             n_identities: n_distinct(outcomes.identities.clone()),
             change: Change::new(intervals, &outcomes.change(), None, &outcomes.identities).estimate,
@@ -283,7 +317,11 @@ impl Gates {
     }
 
     fn none_fails(&self, policy: &Policy) -> bool {
-        !self.states(policy).contains(&CheckState::Fail)
+        // Half of the queries may be too few for a slice; where slices must be proven, all of them must prove it.
+        let slices_gate = policy.severity(CheckCode::Slices) == CheckSeverity::Gate;
+        let unproven =
+            policy.slices_proven && slices_gate && !self.slices_not_passing(policy).is_empty();
+        !unproven && !self.states(policy).contains(&CheckState::Fail)
     }
 
     fn slices_not_passing(&self, policy: &Policy) -> Vec<String> {

@@ -5,7 +5,7 @@ mod probe;
 mod slices;
 mod threshold;
 
-pub use change::{change_name, worth_name};
+pub use change::{change_name, ties_decide, worth_name};
 
 use crate::config::Policy;
 use crate::domain::Estimate;
@@ -27,6 +27,16 @@ pub fn run(evidence: &Evidence, policy: &Policy) -> Vec<Check> {
         .filter(|&code| policy.severity(code) != CheckSeverity::Off || is_stand_in(code, evidence))
         .map(|code| check(code, evidence, policy))
         .collect();
+    for check in &mut checks {
+        // Passing over what somebody asked for by name would be a pass by mistake.
+        if check.state == CheckState::NotTested && policy.asked_for.contains(&check.code) {
+            check.state = CheckState::Unsettled;
+            check.severity = CheckSeverity::Gate;
+            check.settles = Some(
+                "the policy asks for this check by name, and this probe cannot test it".to_owned(),
+            );
+        }
+    }
     if evidence.dominant_share > DOMINANT_SHARE {
         for check in &mut checks {
             if check.estimate.is_some() && check.state != CheckState::NotTested {

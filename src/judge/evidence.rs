@@ -10,6 +10,7 @@ use crate::stats::{self, Bootstrap, ClusterSums};
 use crate::structure::Structure;
 
 use super::backfill::{self, BackfillOrder, Plan};
+use super::checks;
 use super::outcomes::{Change, Flip, Flips, Outcomes};
 use super::slices::{self, Members, Slice};
 
@@ -303,22 +304,36 @@ impl Collected {
                 })
                 .collect(),
         };
+        // A tie must not hide a flip: today's and the refreshed hit win theirs, the hit after skipping loses its own.
+        let wins =
+            |evaluation: &Evaluation, q: usize| evaluation.rankings[q].optimistic_first_rank() == 1;
+        let worst: Vec<Flip> = (0..identities.len())
+            .map(|q| Flip {
+                old_old: wins(old_old, q),
+                after: right(new_old, q),
+                new_new: new_new.map(|new_new| wins(new_new, q)),
+            })
+            .collect();
         let optimistic = difference(
             &new_old.per_query_optimistic(primary),
             &old_old.per_query_optimistic(primary),
         );
+        let change = Change::new(intervals, &outcomes.change(), Some(&optimistic), identities);
+        let ties_decide = checks::ties_decide(&change, -policy.margin);
         Self {
-            change: Change::new(intervals, &outcomes.change(), Some(&optimistic), identities),
-            flips: Flips::new(intervals, &outcomes),
+            change,
+            flips: Flips::new(intervals, &outcomes, &worst),
             slices: slices::test(members, &outcomes, None, policy, intervals),
             refreshed: refreshed.map(|(order, curves)| {
                 let (planned, random) = curves
                     .split_first()
                     .expect("the curve in the plan's order comes first");
-                (
-                    Refresh::new(intervals, &outcomes, planned, random),
-                    backfill::plan(&outcomes, members, order, planned, policy, intervals),
-                )
+                let plan = if ties_decide {
+                    Plan::untested(order)
+                } else {
+                    backfill::plan(&outcomes, members, order, planned, policy, intervals)
+                };
+                (Refresh::new(intervals, &outcomes, planned, random), plan)
             }),
             outcomes,
         }

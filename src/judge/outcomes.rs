@@ -121,21 +121,26 @@ pub struct Flips {
     pub positive: Estimate,
     /// Share of excess flips; `None` without new->new.
     pub excess: Option<Estimate>,
+    /// Negative flips where ties make a query right today and wrong after: the most there can be.
+    pub most_negative: Estimate,
+    /// Excess flips with ties likewise.
+    pub most_excess: Option<Estimate>,
     /// p-value of the cluster sign-flip test.
     pub asymmetry_p: f64,
 }
 
 impl Flips {
-    /// Counts and bounds the flips.
-    pub fn new(intervals: &Intervals, outcomes: &Outcomes) -> Self {
+    /// Counts and bounds the flips. `worst` are the queries with ties that make the most flips, one a query.
+    pub fn new(intervals: &Intervals, outcomes: &Outcomes, worst: &[Flip]) -> Self {
         let Outcomes {
             identities, flips, ..
         } = outcomes;
         let change = outcomes.change();
-        let share = |hit: fn(Flip) -> bool| {
+        let share_of = |flips: &[Flip], hit: fn(Flip) -> bool| {
             let hits: Vec<bool> = flips.iter().map(|&flip| hit(flip)).collect();
             stats::proportion_estimate(&hits, identities, Some(&change), intervals.level)
         };
+        let share = |hit| share_of(flips, hit);
         let net: Vec<f64> = flips
             .iter()
             .map(|flip| f64::from(flip.is_positive()) - f64::from(flip.is_negative()))
@@ -150,6 +155,8 @@ impl Flips {
             negative: share(Flip::is_negative),
             positive: share(Flip::is_positive),
             excess: new_new_tested.then(|| share(Flip::is_excess)),
+            most_negative: share_of(worst, Flip::is_negative),
+            most_excess: new_new_tested.then(|| share_of(worst, Flip::is_excess)),
             asymmetry_p,
             per_query: flips.clone(),
         }

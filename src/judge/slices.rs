@@ -210,13 +210,13 @@ pub fn untestable_traffic(columns: &[String], slices: &[Slice], n_queries: usize
         .collect()
 }
 
-/// Names of the failing slices.
-pub fn failing(evidence: &Evidence, policy: &Policy) -> Vec<String> {
+/// Names of the slices in a state.
+pub fn in_state(evidence: &Evidence, policy: &Policy, state: CheckState) -> Vec<String> {
     evidence
         .slices
         .iter()
         .flatten()
-        .filter(|slice| slice.state(policy) == CheckState::Fail)
+        .filter(|slice| slice.state(policy) == state)
         .map(|slice| slice.members.name())
         .collect()
 }

@@ -40,6 +40,8 @@ fn flips(negative: Estimate, excess: Option<Estimate>) -> Option<Flips> {
         negative,
         positive: negative,
         excess,
+        most_negative: negative,
+        most_excess: excess,
         asymmetry_p: 1.0,
     })
 }
@@ -473,4 +475,127 @@ fn a_hard_wired_threshold_gates_when_its_rate_is_named() {
         .insert(CheckCode::ThresholdFar, CheckSeverity::Gate);
     let gated = judge(&evidence, &policy, Date::of_unix_day(0));
     assert_eq!(gated.verdict, Verdict::FullBackfill);
+}
+
+#[test]
+fn a_gate_that_is_asked_for_by_name_and_cannot_be_tested_is_no_pass() {
+    let policy = Policy {
+        asked_for: [CheckCode::ThresholdFar].into(),
+        ..Policy::default()
+    };
+    let judgement = judge(&passing(), &policy, Date::of_unix_day(0));
+    assert_eq!(
+        (
+            state_of(&judgement, CheckCode::ThresholdFar),
+            judgement.verdict
+        ),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+}
+
+#[test]
+fn a_waived_slice_hides_no_unproven_one() {
+    let mut evidence = passing();
+    evidence.slices = Some(vec![
+        slice("north", 0.001, estimate(-0.5, -0.4, -0.3)),
+        slice("south", 1.0, estimate(-0.21, -0.1, 0.0)),
+    ]);
+    let policy = Policy {
+        slices_proven: true,
+        waivers: vec![Waiver {
+            check: CheckCode::Slices,
+            slice: Some("camera=north".into()),
+            reason: "replaced".into(),
+            until: Date::of_unix_day(9),
+        }],
+        ..Policy::default()
+    };
+    let judgement = judge(&evidence, &policy, Date::of_unix_day(0));
+    assert_eq!(
+        (state_of(&judgement, CheckCode::Slices), judgement.verdict),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+}
+
+#[test]
+fn a_stand_in_is_no_looser_than_what_it_stands_in_for() {
+    let many = estimate(0.06, 0.08, 0.1);
+    let mut evidence = passing();
+    (evidence.worth, evidence.flips) = (None, flips(many, None));
+    let policy = Policy {
+        negative_flips: Some(0.9),
+        ..Policy::default()
+    };
+    let judgement = judge(&evidence, &policy, Date::of_unix_day(0));
+    assert_eq!(judgement.verdict, Verdict::FullBackfill);
+}
+
+#[test]
+fn a_plan_does_not_answer_for_what_no_share_was_tested_on() {
+    use crate::retrieve::verification::ThresholdTransfer;
+    let many = estimate(0.06, 0.08, 0.1);
+    let mut evidence = passing();
+    (evidence.flips, evidence.plan) = (flips(many, Some(many)), plan(Some(0.3)));
+    evidence.threshold = Some(ThresholdTransfer {
+        far: estimate(0.5, 0.6, 0.7),
+        frr_rise: estimate(0.0, 0.0, 0.0),
+        threshold: 0.6,
+        requested_far: 0.01,
+    });
+    let policy = Policy {
+        severity: {
+            let mut severity = Policy::default().severity;
+            severity.insert(CheckCode::ThresholdFar, CheckSeverity::Gate);
+            severity
+        },
+        ..Policy::default()
+    };
+    let judgement = judge(&evidence, &policy, Date::of_unix_day(0));
+    assert_eq!(judgement.verdict, Verdict::FullBackfill);
+    let without = judge(&evidence, &Policy::default(), Date::of_unix_day(0));
+    assert_eq!(without.verdict, Verdict::PartialBackfill);
+}
+
+#[test]
+fn a_waived_loss_does_not_decide() {
+    let mut evidence = passing();
+    evidence.change = change(-0.3, -0.2, -0.1);
+    let waived = Policy {
+        waivers: vec![Waiver {
+            check: CheckCode::CrossTestChange,
+            slice: None,
+            reason: "known".into(),
+            until: Date::of_unix_day(9),
+        }],
+        ..Policy::default()
+    };
+    let judgement = judge(&evidence, &waived, Date::of_unix_day(0));
+    assert_eq!(judgement.verdict, Verdict::SkipBackfill);
+    assert_eq!(judged(&evidence).verdict, Verdict::FullBackfill);
+}
+
+#[test]
+fn ties_that_could_hide_flips_leave_them_unsettled() {
+    let few = estimate(0.0, 0.01, 0.02);
+    let many = estimate(0.06, 0.08, 0.1);
+    let mut tied = flips(few, Some(few)).expect("some");
+    tied.most_excess = Some(many);
+    let mut evidence = passing();
+    evidence.flips = Some(tied);
+    let judgement = judged(&evidence);
+    assert_eq!(
+        (
+            state_of(&judgement, CheckCode::ExcessFlips),
+            judgement.verdict
+        ),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+}
+
+#[test]
+fn a_probe_that_cannot_judge_claims_nothing() {
+    let mut evidence = passing();
+    assert!(judged(&evidence).bct_compatible);
+    evidence.n_query_identities = 12;
+    assert!(!judged(&evidence).bct_compatible);
 }

@@ -2,6 +2,8 @@
 
 use crate::config::Policy;
 
+use super::backfill::PLANNED;
+use super::checks::DOMINANT_SHARE;
 use super::evidence::Evidence;
 use super::{Check, CheckCode, CheckSeverity, CheckState, Judgement, Verdict};
 
@@ -18,7 +20,13 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
             .iter()
             .filter(|check| check.severity == CheckSeverity::Gate)
     };
-    let failed = |code| state(code) == CheckState::Fail;
+    // Only a gate decides; a waived failure is none any more.
+    let failed = |code| gates().any(|check| check.code == code && check.state == CheckState::Fail);
+    // Nothing is claimed of a probe that cannot judge, or of one identity's queries.
+    let is_trusted = [CheckCode::AssaySensitivity, CheckCode::QueryIdentities]
+        .into_iter()
+        .all(|code| state(code) == CheckState::Pass)
+        && evidence.dominant_share <= DOMINANT_SHARE;
     let gain_proven = evidence.worth.map(|worth| worth.lower > 0.0);
     let primary = evidence.primary;
     let beta_star = evidence.plan.as_ref().and_then(|plan| plan.beta_star);
@@ -82,16 +90,29 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
             ),
         )
     } else if let Some(check) = gates().find(|check| check.state == CheckState::Fail) {
+        let n_failing = gates()
+            .filter(|check| check.state == CheckState::Fail)
+            .count();
+        let failing = match n_failing {
+            1 => "one gate fails".to_owned(),
+            n => format!("{n} gates fail, the first one"),
+        };
         let loss = match state(CheckCode::CrossTestChange) {
             CheckState::Pass => "within the margin",
             _ => "not settled",
         };
-        match beta_star {
+        // A plan answers for what a share of the gallery can change; what else does not pass would stay so.
+        let planned = gates().all(|check| {
+            check.state == CheckState::Pass
+                || check.state == CheckState::NotTested
+                || PLANNED.contains(&check.code)
+        });
+        match beta_star.filter(|_| planned) {
             Some(beta) if beta <= policy.max_partial => (
                 7,
                 Verdict::PartialBackfill,
                 format!(
-                    "Re-embedding {:.0} % of the gallery is enough for queries that had no part in choosing it; as it is, one gate fails: {}.",
+                    "Re-embedding {:.0} % of the gallery is enough for queries that had no part in choosing it; as it is, {failing}: {}.",
                     100.0 * beta,
                     check.message
                 ),
@@ -100,7 +121,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
                 7,
                 Verdict::FullBackfill,
                 format!(
-                    "The mean loss is {loss}, but one gate fails: {}.{no_gain}",
+                    "The mean loss is {loss}, but {failing}: {}.{no_gain}",
                     check.message
                 ),
             ),
@@ -133,9 +154,10 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
         verdict,
         rule,
         reason,
-        bct_compatible: evidence
-            .change
-            .is_some_and(|change| change.estimate.lower > 0.0),
+        bct_compatible: is_trusted
+            && evidence
+                .change
+                .is_some_and(|change| change.estimate.lower.min(change.optimistic.lower) > 0.0),
         gain_proven,
         next_steps: next_steps(verdict, rule, &checks),
         waivers: Vec::new(),

@@ -32,15 +32,15 @@ pub struct WaiverUse {
 
 /// Applies the policy's waivers to failed checks.
 ///
-/// A waived slice leaves the check on slices only when no other slice fails: it is judged again without the waived
-/// ones. Only failures are waived; an unsettled check stays unsettled.
+/// Waived slices leave the check on slices: it still fails when another slice fails, and is unsettled when another slice
+/// is. Only failures are waived; an unsettled check stays unsettled.
 pub fn apply(
     checks: &mut [Check],
     evidence: &Evidence,
     policy: &Policy,
     today: Date,
 ) -> Vec<WaiverUse> {
-    let failing_slices = slices::failing(evidence, policy);
+    let failing_slices = slices::in_state(evidence, policy, CheckState::Fail);
     let uses: Vec<WaiverUse> = policy
         .waivers
         .iter()
@@ -81,7 +81,11 @@ pub fn apply(
         } else {
             !used.is_empty()
         };
-        if all_waived {
+        let unproven = slices::in_state(evidence, policy, CheckState::Unsettled);
+        if all_waived && check.code == CheckCode::Slices && !unproven.is_empty() {
+            check.state = CheckState::Unsettled;
+            check.settles = Some(format!("not proven either: {}", unproven.join(", ")));
+        } else if all_waived {
             check.severity = CheckSeverity::Warn;
             let reasons: Vec<String> = used
                 .iter()

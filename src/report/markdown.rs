@@ -70,6 +70,7 @@ fn top(page: &mut Page, view: &View) {
         )),
         None => page.line("D, the change of new-&gt;old against old-&gt;old, was not tested.\n"),
     };
+    page.line(&format!("{}\n", escape(&view.sight)));
     for (label, lines) in [
         ("NOT TESTED", &view.not_tested),
         ("READ FIRST", &view.cautions),

@@ -57,9 +57,18 @@ pub fn summary(report: &AuditReport, out: &Path, style: Style) -> String {
     for line in &view.cautions {
         lines.push(style.paint("READ FIRST: ", Tone::Unsure) + &printable(line));
     }
-    if !lines.is_empty() {
-        lines.push(String::new());
+    for row in view.waivers.iter().flat_map(|table| &table.rows) {
+        let cells: Vec<String> = row.iter().map(|cell| printable(&cell.text)).collect();
+        let [what, reason, until, state] = &cells[..] else {
+            continue;
+        };
+        lines.push(format!(
+            "{}{what}, until {until}: {reason} ({state})",
+            style.paint("WAIVER: ", Tone::Unsure)
+        ));
     }
+    lines.push(view.sight.clone());
+    lines.push(String::new());
     let headline = &view.headline;
     let mark = match (headline.tone, style.ascii) {
         (Tone::Good, false) => "●",

@@ -54,6 +54,8 @@ pub struct View {
     pub not_tested: Vec<String>,
     /// Findings that must be seen before the verdict.
     pub cautions: Vec<String>,
+    /// What this probe could have seen; stands before the verdict.
+    pub sight: String,
     /// D against its margin; `None` when it was not tested.
     pub decision: Option<Decision>,
     /// What to do next.
@@ -434,6 +436,7 @@ impl View {
             headline: top::headline(report),
             not_tested: report.verdict.not_tested.clone(),
             cautions: [gate::weakened(report), top::cautions(report)].concat(),
+            sight: top::sight(report),
             decision: top::decision(report),
             next_steps: report.verdict.next_steps.clone(),
             counts: top::counts(report),

@@ -116,6 +116,11 @@ impl Ranking {
     pub fn first_rank(&self) -> u64 {
         self.relevant[0].rank
     }
+
+    /// The same with ties in the query's favour.
+    pub fn optimistic_first_rank(&self) -> u64 {
+        self.relevant[0].optimistic_rank
+    }
 }
 
 /// For each threshold: how many scores are >= it, and how many are > it. NaN counts for neither.

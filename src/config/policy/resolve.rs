@@ -1,5 +1,6 @@
 //! Flags over file over the profile, checked.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -24,6 +25,7 @@ pub fn resolve(
         table.profile,
         Profile::Default,
     );
+    let profile_of_file = table.profile.filter(|&file| profile.is_looser_than(file));
     let own = Policy::of(profile);
     let mut number = |key: &str, flag, file, default, (low, high): (f64, f64)| {
         let key = format!("policy.{key}");
@@ -41,7 +43,8 @@ pub fn resolve(
     };
     const SHARE: (f64, f64) = (0.0, 1.0);
     let margin = number("margin", flags.margin, table.margin, own.margin, SHARE)?;
-    let alpha = number("alpha", flags.alpha, table.alpha, own.alpha, (0.0, 0.5))?;
+    // Below a millionth no interval of 10,000 replicates means anything.
+    let alpha = number("alpha", flags.alpha, table.alpha, own.alpha, (1e-6, 0.5))?;
     let excess_flips = number(
         "excess_flips",
         flags.excess_flips,
@@ -117,7 +120,16 @@ pub fn resolve(
             primary,
         );
     }
-    let slice_columns = flags.slice_columns.clone().or(table.slice_columns.clone());
+    // Each column once: testing one twice would halve what Holm's correction leaves it.
+    let slice_columns = flags
+        .slice_columns
+        .clone()
+        .or(table.slice_columns.clone())
+        .map(|columns| {
+            let mut seen = BTreeSet::new();
+            let first = |column: &String| seen.insert(column.clone());
+            columns.into_iter().filter(first).collect::<Vec<_>>()
+        });
     if let Some(columns) = &slice_columns {
         let default = columns.clone();
         pick(
@@ -152,13 +164,14 @@ pub fn resolve(
 
     let mut severity = own.severity;
     // A named limit is meant to bind; a severity that is named too has the last word.
+    let mut asked_for = BTreeSet::new();
     if negative_flips.is_some() {
-        severity.insert(CheckCode::NegativeFlips, CheckSeverity::Gate);
+        asked_for.insert(CheckCode::NegativeFlips);
     }
     if threshold_far.is_some() {
-        severity.insert(CheckCode::ThresholdFar, CheckSeverity::Gate);
-        severity.insert(CheckCode::ThresholdFrr, CheckSeverity::Gate);
+        asked_for.extend([CheckCode::ThresholdFar, CheckCode::ThresholdFrr]);
     }
+    severity.extend(asked_for.iter().map(|&code| (code, CheckSeverity::Gate)));
     let from_file = table
         .severity
         .into_iter()
@@ -178,6 +191,11 @@ pub fn resolve(
             });
         }
         severity.insert(code, level);
+        if level == CheckSeverity::Gate {
+            asked_for.insert(code);
+        } else {
+            asked_for.remove(&code);
+        }
         settings.retain(|setting| setting.key != key);
         settings.push(Setting {
             key,
@@ -210,6 +228,8 @@ pub fn resolve(
         threshold_frr_rise,
         blind_share,
         severity,
+        asked_for,
+        profile_of_file,
         inconclusive,
         fail_on,
         waivers,

@@ -1,8 +1,9 @@
 //! What the new queries do: W, D, flips, the refresh curve.
 
 use crate::config::Policy;
-use crate::domain::Measure;
+use crate::domain::{Estimate, Measure};
 use crate::judge::evidence::Evidence;
+use crate::judge::outcomes::Change;
 use crate::judge::{Check, CheckCode, CheckState, SafeSide};
 use crate::retrieve::refresh::STEPS;
 
@@ -52,6 +53,12 @@ pub(super) fn bct_criterion(evidence: &Evidence, policy: &Policy) -> Check {
     }
 }
 
+/// Whether D's state at a limit depends on how ties are counted.
+pub fn ties_decide(change: &Change, limit: f64) -> bool {
+    state(&change.optimistic, limit, SafeSide::Above)
+        != state(&change.estimate, limit, SafeSide::Above)
+}
+
 /// D against a limit; unsettled where ties decide.
 fn change_above(
     code: CheckCode,
@@ -70,7 +77,7 @@ fn change_above(
         evidence,
         policy,
     );
-    if state(&change.optimistic, limit, SafeSide::Above) != check.state {
+    if ties_decide(&change, limit) {
         check.state = CheckState::Unsettled;
         check.settles = Some(format!(
             "tied scores decide: D is {:+.4} with ties against the query and {:+.4} with ties in its favour",
@@ -84,16 +91,8 @@ pub(super) fn excess_flips(evidence: &Evidence, policy: &Policy) -> Check {
     let name = "excess flips (right old->old and new->new, wrong new->old)";
     let code = CheckCode::ExcessFlips;
     let flips = evidence.flips.as_ref();
-    match flips.and_then(|flips| flips.excess.as_ref()) {
-        Some(excess) => bounded(
-            code,
-            name,
-            excess,
-            policy.excess_flips,
-            SafeSide::Below,
-            evidence,
-            policy,
-        ),
+    match flips.and_then(|flips| Some([flips.excess?, flips.most_excess?])) {
+        Some(shares) => share_below(code, name, shares, policy.excess_flips, evidence, policy),
         None => not_tested(code, name, SafeSide::Below),
     }
 }
@@ -104,18 +103,37 @@ pub(super) fn negative_flips(evidence: &Evidence, policy: &Policy) -> Check {
     let Some(flips) = &evidence.flips else {
         return not_tested(code, name, SafeSide::Below);
     };
-    let limit = policy.negative_flips.unwrap_or(policy.excess_flips);
-    let mut check = bounded(
-        code,
-        name,
-        &flips.negative,
-        limit,
-        SafeSide::Below,
-        evidence,
-        policy,
-    );
+    let own = policy.negative_flips.unwrap_or(policy.excess_flips);
+    // In the place of another gate it is no looser than that one.
+    let limit = if is_stand_in(code, evidence) {
+        own.min(policy.excess_flips)
+    } else {
+        own
+    };
+    let shares = [flips.negative, flips.most_negative];
+    let mut check = share_below(code, name, shares, limit, evidence, policy);
     if is_stand_in(code, evidence) {
         check.severity = policy.severity(CheckCode::ExcessFlips).min(check.severity);
+    }
+    check
+}
+
+/// A share of flips against its limit; unsettled where the flips that ties could hide would decide.
+fn share_below(
+    code: CheckCode,
+    name: &str,
+    [share, most]: [Estimate; 2],
+    limit: f64,
+    evidence: &Evidence,
+    policy: &Policy,
+) -> Check {
+    let mut check = bounded(code, name, &share, limit, SafeSide::Below, evidence, policy);
+    if state(&most, limit, SafeSide::Below) != check.state {
+        check.state = CheckState::Unsettled;
+        check.settles = Some(format!(
+            "tied scores decide: the share is {:.4}, and {:.4} with every tie a flip",
+            share.value, most.value
+        ));
     }
     check
 }

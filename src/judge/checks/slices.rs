@@ -60,7 +60,7 @@ pub(super) fn check(evidence: &Evidence, policy: &Policy) -> Check {
             .filter_map(|slice| Some(slice.test.as_ref()?.minimum_detectable_loss))
             .fold(0.0, f64::max);
         let message = format!(
-            "none of {n} tested slices is proven to lose more than {margin} {primary} (each would have shown a loss of {largest:.2} or less)"
+            "none of {n} tested slices is proven to lose more than {margin} {primary} (a loss of {largest:.2} or more would have shown in each, power .8)"
         );
         (CheckState::Pass, message, None)
     };

@@ -110,7 +110,8 @@ impl Tables<'_> {
                 hours: inputs.throughput.map(|rate| items / rate / 3600.0),
             }
         };
-        let partial = beta_star.filter(|&beta| beta > 0.0 && beta < 1.0);
+        let max_partial = self.stages.config.policy.max_partial;
+        let partial = beta_star.filter(|&beta| beta > 0.0 && beta <= max_partial);
         Some(CostSection {
             gallery_size,
             cost_per_million: inputs.cost_per_million,

@@ -61,8 +61,8 @@ impl Tables<'_> {
                 FindingCode::Ceiling,
                 Severity::Warning,
                 format!(
-                    "old->old mAP {:.4} is near its ceiling: this probe is too easy to show small damage",
-                    evidence.assay.old_old.value
+                    "old->old {} {:.4} is near its ceiling: this probe is too easy to show small damage",
+                    evidence.primary, evidence.assay.old_old.value
                 ),
             );
         }

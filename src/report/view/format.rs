@@ -1,6 +1,6 @@
 //! Numbers as text: every rounding of the report happens here.
 
-use crate::domain::Estimate;
+use crate::domain::{Date, Estimate};
 
 /// A measure in [0, 1], four decimals: `0.5465`.
 pub fn measure(value: f64) -> String {
@@ -104,25 +104,12 @@ pub fn shell(words: &[String]) -> String {
     words.iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
-/// Seconds since the Unix epoch as `2025-01-31 12:00:00 UTC` (days to civil date after Hinnant,
-/// "chrono-compatible low-level date algorithms").
+/// Seconds since the Unix epoch as `2025-01-31 12:00:00 UTC`.
 pub fn utc(unix: u64) -> String {
     let (days, seconds) = (unix / 86_400, unix % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
     format!(
-        "{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        "{} {:02}:{:02}:{:02} UTC",
+        Date::of_unix_day(days),
         seconds / 3600,
         seconds / 60 % 60,
         seconds % 60

@@ -41,7 +41,7 @@ pub fn waivers(report: &AuditReport) -> Option<Table> {
         };
         let (state, tone) = match used.state {
             WaiverState::Used => ("used: a failure only warns", Tone::Unsure),
-            WaiverState::NotNeeded => ("not needed: it did not fail", Tone::Plain),
+            WaiverState::NotNeeded => ("not needed: no such failure", Tone::Plain),
             WaiverState::Lapsed => ("lapsed: judged as ever", Tone::Plain),
         };
         table.rows.push(vec![
@@ -93,7 +93,7 @@ pub fn slice_notes(report: &AuditReport) -> Vec<String> {
     if section.tested.len() > SLICES {
         notes.push(format!(
             "The first {SLICES} of {} tested slices are shown; report.json has all.",
-            counted(section.tested.len(), "tested slice", "tested slices")
+            count(section.tested.len())
         ));
     }
     notes
@@ -115,6 +115,7 @@ pub fn slices(report: &AuditReport) -> Option<Table> {
             (CheckState::Fail, _) => ("fails", Tone::Bad),
             (CheckState::Unsettled, _) => ("not proven", Tone::Unsure),
             (_, true) => ("suspect", Tone::Unsure),
+            _ if report.policy.limits.slices_proven => ("proven", Tone::Good),
             _ => ("no loss proven", Tone::Plain),
         };
         table.rows.push(vec![
@@ -204,11 +205,12 @@ pub fn backfill_notes(report: &AuditReport) -> Vec<String> {
         return Vec::new();
     };
     let mut notes = vec![match plan.beta_star {
-        Some(0.0) => "No part of the gallery need be re-embedded: all gates pass on the held-out queries as it is.".to_owned(),
+        Some(0.0) => "No part of the gallery need be re-embedded for the gates that a backfill can change: they pass as it is.".to_owned(),
         Some(beta) => format!(
             "beta* = {}: from that share of the gallery on, every gate passes on queries that had no part in the order.",
             whole_percent(beta)
         ),
+        None if plan.steps.is_empty() => "No beta*: no plan was tested, because ties decide, one identity dominates or the held-out queries are of too few identities.".to_owned(),
         None => "No beta*: not even the whole gallery re-embedded passes every gate on the held-out queries.".to_owned(),
     }];
     let [fixed, tested] = plan.split;

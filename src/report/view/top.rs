@@ -128,6 +128,22 @@ pub fn counts(report: &AuditReport) -> Vec<Fact> {
     facts
 }
 
+/// What this probe could have seen, in one sentence: it stands before the verdict.
+pub fn sight(report: &AuditReport) -> String {
+    let assay = &report.assay;
+    let resolves = assay.resolvable_margin.map_or_else(String::new, |margin| {
+        format!(
+            "resolves a loss of {} {} (power .8) and ",
+            measure(margin),
+            report.primary
+        )
+    });
+    format!(
+        "This probe {resolves}is blind to damage on up to {} of the identities.",
+        percent(assay.blind_share)
+    )
+}
+
 /// How fine this probe can judge.
 pub fn assay(report: &AuditReport) -> Vec<String> {
     let assay = &report.assay;
