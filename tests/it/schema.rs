@@ -57,6 +57,11 @@ impl Validator {
                 "maximum" => value.as_f64().is_none_or(|it| it <= number(wanted)),
                 "minItems" => length(value).is_none_or(|n| n >= number(wanted)),
                 "maxItems" => length(value).is_none_or(|n| n <= number(wanted)),
+                "uniqueItems" => {
+                    let items = list(value);
+                    let repeats = |(index, item)| items[..index].contains(item);
+                    !items.iter().enumerate().any(repeats)
+                }
                 "oneOf" | "anyOf" => {
                     let fitting = wanted
                         .as_array()
