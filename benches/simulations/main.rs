@@ -1,4 +1,4 @@
-//! What the statistics do, counted: markdown tables, seeded, in parallel. About ten minutes on two cores for all.
+//! What the statistics do, counted: markdown tables, seeded, in parallel. About a quarter of an hour on two cores for all.
 //!
 //! `cargo bench --bench simulations`, or one table: `cargo bench --bench simulations -- coverage`
 
