@@ -336,6 +336,7 @@ impl Gates {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outcomes::Flip;
     use super::*;
 
     #[test]
@@ -349,5 +350,61 @@ mod tests {
         }
         assert_eq!(fixes, split(&identities, 3));
         assert_ne!(fixes, split(&identities, 4));
+    }
+
+    /// Queries of `sizes[g]` each identity, all right; the change is -.2 below step `enough`, +.1 from there on.
+    fn planned(sizes: &[usize], enough: usize) -> Plan {
+        let right = Flip {
+            old_old: true,
+            after: true,
+            new_new: Some(true),
+        };
+        let identities: Vec<u32> = sizes
+            .iter()
+            .enumerate()
+            .flat_map(|(g, &n)| vec![g as u32; n])
+            .collect();
+        let n = identities.len();
+        let at = |step: usize| -> Vec<f64> {
+            let change = if step < enough { -0.2 } else { 0.1 };
+            (0..n).map(|q| change + 0.01 * (q % 7) as f64).collect()
+        };
+        let outcomes = Outcomes {
+            today: vec![0.0; n],
+            after: at(0),
+            flips: vec![right; n],
+            identities,
+        };
+        let curve = Curve {
+            values: (0..=STEPS).map(at).collect(),
+            right: vec![vec![true; n]; STEPS + 1],
+        };
+        let followed = BackfillOrder {
+            order: Order::new((0..10).collect()),
+            fixed_by: vec![false; n],
+            first_subclusters: Vec::new(),
+        };
+        let policy = Policy::default();
+        let intervals = Intervals::new(&policy, 0);
+        plan(&outcomes, &[], &followed, &curve, &policy, &intervals)
+    }
+
+    #[test]
+    fn the_sequence_goes_down_from_the_whole_gallery_and_stops_at_the_first_that_does_not_pass() {
+        let found = planned(&[4; 40], 6);
+        assert_eq!(found.beta_star, Some(0.3));
+        let betas: Vec<f64> = found.steps.iter().map(|step| step.beta).collect();
+        let expected: Vec<f64> = (5..=STEPS).rev().map(|s| s as f64 / STEPS as f64).collect();
+        assert_eq!(betas, expected);
+        assert!(!found.steps[found.steps.len() - 1].passes);
+        assert_eq!(planned(&[4; 40], STEPS + 1).beta_star, None);
+    }
+
+    #[test]
+    fn no_share_is_tested_when_one_identity_dominates_or_identities_are_few() {
+        let mut sizes = vec![4; 40];
+        sizes[7] = 40;
+        assert_eq!(planned(&sizes, 6).steps, Vec::new());
+        assert_eq!(planned(&[4; 19], 6).steps, Vec::new());
     }
 }
