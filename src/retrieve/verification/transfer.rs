@@ -42,8 +42,8 @@ pub struct ThresholdTransfer {
 /// 64 times the rate below. A replicate's threshold is therefore at most one step too high, and one whose FAR falls below a 64th of the
 /// sample's takes the lowest candidate.
 ///
-/// Memory is candidates x identities, held below 100 MB where there are fewer than 130,000 identities; all of the pairs are scored
-/// three times. The result does not depend on the threads: the counts are integers.
+/// Memory is candidates x identities, held below 100 MB where there are fewer than 130,000 identities; the pairs of old->old
+/// are scored three times, those of new->old once. The result does not depend on the threads: the counts are integers.
 ///
 /// `None` with fewer than 100 query identities, or fewer than 100 / rate non-matching pairs. Both embeddings must be of one
 /// dimension; `evaluations` are old->old and new->old under the protocol.
