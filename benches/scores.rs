@@ -1,13 +1,16 @@
-//! The score kernel against its naive twin, side by side in one run: ratios, medians of 5.
+//! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
-//! `cargo bench --bench scores`
+//! `cargo bench --bench scores`: every table. `-- peak`, `linear`, `threads`, `relevant` or `naive`: one of them.
+//! `-- search QUERIES GALLERY DIM THREADS`: one JSON line, for `benches/peers/search.py`.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::Embeddings;
-use compat_audit::retrieve::score::{PackedGallery, kernel_name, score_pair, score_rows};
+use compat_audit::retrieve::protocol::QueryProtocol;
+use compat_audit::retrieve::rank::{RankSet, rank};
+use compat_audit::retrieve::topk::{Gallery, kernel_name, score_pair};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 
@@ -19,53 +22,297 @@ fn random(n: usize, dim: usize, seed: u64) -> Embeddings {
     Embeddings::dense(rows, true).expect("finite and not zero")
 }
 
-fn median_seconds(mut work: impl FnMut()) -> f64 {
+fn seconds(mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
     work();
-    let mut seconds: Vec<f64> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    seconds.sort_by(f64::total_cmp);
-    seconds[RUNS / 2]
+    start.elapsed().as_secs_f64()
 }
 
-fn main() {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .expect("a pool");
-    println!("one thread, {} kernel, medians of {RUNS}", kernel_name());
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn median_seconds(mut work: impl FnMut()) -> f64 {
+    work();
+    median((0..RUNS).map(|_| seconds(&mut work)).collect())
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.build().expect("a pool")
+}
+
+/// Queries and a gallery, and what counts for whom.
+struct World {
+    queries: Embeddings,
+    gallery: Embeddings,
+    items: Vec<usize>,
+    protocol: Vec<QueryProtocol>,
+}
+
+impl World {
+    /// `relevant` items a query, evenly spread, so that their scores lie anywhere among the others': the worst case.
+    fn new(n_queries: usize, n_gallery: usize, dim: usize, relevant: usize) -> Self {
+        let step = (n_gallery / relevant) as u32;
+        let query = |item: usize| QueryProtocol {
+            item,
+            identity: item as u32,
+            relevant: (0..relevant as u32).map(|i| i * step).collect(),
+            grades: Vec::new(),
+            junk: Vec::new(),
+        };
+        Self {
+            queries: random(n_queries, dim, 1),
+            gallery: random(n_gallery, dim, 2),
+            items: (0..n_gallery).collect(),
+            protocol: (0..n_queries).map(query).collect(),
+        }
+    }
+
+    /// Makes the relevant items those that each query scores highest, as in a working model.
+    fn with_good_model(mut self) -> Self {
+        let ranked = self.rank();
+        for (query, ranking) in self.protocol.iter_mut().zip(ranked) {
+            let n = query.relevant.len();
+            query.relevant = ranking.top[..n].iter().map(|hit| hit.position).collect();
+            query.relevant.sort_unstable();
+        }
+        self
+    }
+
+    fn rank(&self) -> Vec<compat_audit::retrieve::rank::Ranking> {
+        let gallery = Gallery {
+            embeddings: &self.gallery,
+            items: &self.items,
+        };
+        let set = RankSet::new(&self.queries, &self.protocol, gallery, Similarity::Cosine);
+        let ranked = rank(gallery, Similarity::Cosine, vec![set]).expect("finite");
+        ranked.into_iter().flat_map(|set| set.rankings).collect()
+    }
+
+    fn flops(&self) -> f64 {
+        2.0 * (self.protocol.len() * self.items.len() * self.gallery.dim()) as f64
+    }
+}
+
+/// Fused multiply-adds that wait for nothing but each other: what one core can do at most, in GFLOP/s.
+fn peak_gflops() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const ROUNDS: usize = 20_000_000;
+        #[target_feature(enable = "avx512f")]
+        fn avx512() -> [f32; 16] {
+            use std::arch::x86_64::*;
+            let (a, b) = (
+                _mm512_set1_ps(black_box(0.999)),
+                _mm512_set1_ps(black_box(1e-3)),
+            );
+            let mut sums = [_mm512_set1_ps(1.0); 20];
+            for _ in 0..ROUNDS {
+                for sum in &mut sums {
+                    *sum = _mm512_fmadd_ps(*sum, a, b);
+                }
+            }
+            let total = sums
+                .into_iter()
+                .fold(_mm512_setzero_ps(), |x, y| _mm512_add_ps(x, y));
+            // SAFETY: both are 64 bytes of plain numbers.
+            unsafe { std::mem::transmute(total) }
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2() -> [f32; 8] {
+            use std::arch::x86_64::*;
+            let (a, b) = (
+                _mm256_set1_ps(black_box(0.999)),
+                _mm256_set1_ps(black_box(1e-3)),
+            );
+            let mut sums = [_mm256_set1_ps(1.0); 12];
+            for _ in 0..ROUNDS {
+                for sum in &mut sums {
+                    *sum = _mm256_fmadd_ps(*sum, a, b);
+                }
+            }
+            let total = sums
+                .into_iter()
+                .fold(_mm256_setzero_ps(), |x, y| _mm256_add_ps(x, y));
+            // SAFETY: both are 32 bytes of plain numbers.
+            unsafe { std::mem::transmute(total) }
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has it.
+            let seconds = median_seconds(|| {
+                let _ = black_box(unsafe { avx512() });
+            });
+            return 2.0 * 16.0 * 20.0 * ROUNDS as f64 / seconds / 1e9;
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the CPU has them.
+            let seconds = median_seconds(|| {
+                let _ = black_box(unsafe { avx2() });
+            });
+            return 2.0 * 8.0 * 12.0 * ROUNDS as f64 / seconds / 1e9;
+        }
+    }
+    f64::NAN
+}
+
+fn peak() {
+    println!("\nShare of the peak: one thread, top 100 and the rank of one relevant item");
+    println!(
+        "{:>8} {:>9} {:>5} {:>9} {:>9} {:>7}",
+        "queries", "gallery", "dim", "GFLOP/s", "peak", "share"
+    );
+    for dim in [64, 128, 256, 384, 512, 768, 1_024, 2_048] {
+        let n_gallery = 20_000_000 / dim;
+        let world = World::new(1_008, n_gallery, dim, 1).with_good_model();
+        let one = pool(1);
+        let (mut rates, mut shares, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            let peak = one.install(peak_gflops);
+            let spent = seconds(|| drop(black_box(one.install(|| world.rank()))));
+            let rate = world.flops() / spent / 1e9;
+            rates.push(rate);
+            peaks.push(peak);
+            shares.push(rate / peak);
+        }
+        println!(
+            "{:>8} {:>9} {:>5} {:>9.1} {:>9.1} {:>7.3}",
+            1_008,
+            n_gallery,
+            dim,
+            median(rates),
+            median(peaks),
+            median(shares)
+        );
+    }
+}
+
+fn linear() {
+    println!("\nCost against work: one thread");
+    println!(
+        "{:>8} {:>9} {:>5} {:>12} {:>16}",
+        "queries", "gallery", "dim", "seconds", "ns a 1,000 FMA"
+    );
+    for (n_queries, n_gallery, dim) in [
+        (504, 2_000, 256),
+        (504, 20_000, 256),
+        (504, 200_000, 256),
+        (5_040, 20_000, 256),
+        (5_040, 200_000, 256),
+        (5_040, 20_000, 64),
+        (5_040, 20_000, 1_024),
+    ] {
+        let world = World::new(n_queries, n_gallery, dim, 1).with_good_model();
+        let one = pool(1);
+        let spent = median_seconds(|| drop(black_box(one.install(|| world.rank()))));
+        let per_fma = spent / (world.flops() / 2.0) * 1e12;
+        println!("{n_queries:>8} {n_gallery:>9} {dim:>5} {spent:>12.4} {per_fma:>16.2}");
+    }
+}
+
+fn threads() {
+    println!("\nOne thread against two");
+    let world = World::new(2_016, 100_000, 384, 16).with_good_model();
+    let (one, two) = (pool(1), pool(2));
+    let mut ratios = Vec::new();
+    for _ in 0..RUNS {
+        let alone = seconds(|| drop(black_box(one.install(|| world.rank()))));
+        let together = seconds(|| drop(black_box(two.install(|| world.rank()))));
+        ratios.push(alone / together);
+    }
+    println!("2,016 x 100,000 x 384: {:.2} times faster", median(ratios));
+}
+
+fn relevant() {
+    println!(
+        "\nFull average precision against the top 100 with one relevant item: one thread, 1,008 x 100,000 x 384"
+    );
+    println!(
+        "{:>14} {:>12} {:>12}",
+        "relevant items", "good model", "random model"
+    );
+    let one = pool(1);
+    let base = World::new(1_008, 100_000, 384, 1).with_good_model();
+    for n in [1, 4, 16, 32, 64, 256, 1_024] {
+        let random = World::new(1_008, 100_000, 384, n);
+        let ratio = |world: &World| {
+            let ratios = (0..RUNS).map(|_| {
+                let top = seconds(|| drop(black_box(one.install(|| base.rank()))));
+                seconds(|| drop(black_box(one.install(|| world.rank())))) / top
+            });
+            median(ratios.collect())
+        };
+        // The top holds 100 items, so more relevant ones cannot all be in it.
+        let good = (n <= 100).then(|| World::new(1_008, 100_000, 384, n).with_good_model());
+        let good = good.map_or("".to_owned(), |world| format!("{:.2}", ratio(&world)));
+        println!("{n:>14} {good:>12} {:>12.2}", ratio(&random));
+    }
+}
+
+fn naive() {
+    println!("\nAgainst the naive twin: one thread");
     println!(
         "{:>8} {:>9} {:>5} {:>12} {:>12} {:>7}",
-        "queries", "gallery", "dim", "kernel s", "naive s", "ratio"
+        "queries", "gallery", "dim", "pass s", "naive s", "ratio"
     );
+    let one = pool(1);
     for (n_queries, n_gallery, dim) in [(56, 2_000, 64), (56, 20_000, 256), (112, 20_000, 384)] {
-        let (queries, gallery) = (random(n_queries, dim, 1), random(n_gallery, dim, 2));
-        let packed = PackedGallery::new(&gallery, &(0..n_gallery).collect::<Vec<_>>());
-        let all: Vec<usize> = (0..n_queries).collect();
-        let kernel = median_seconds(|| {
-            pool.install(|| {
-                let rows = score_rows(&queries, &all, &packed, Similarity::Cosine, |_, row| row[0]);
-                black_box(rows.expect("finite"));
-            });
-        });
+        let world = World::new(n_queries, n_gallery, dim, 1);
+        let pass = median_seconds(|| drop(black_box(one.install(|| world.rank()))));
         let naive = median_seconds(|| {
             for q in 0..n_queries {
+                let query = world.queries.get(q).expect("dense");
                 for g in 0..n_gallery {
-                    let (q, g) = (
-                        queries.view(q).expect("dense"),
-                        gallery.view(g).expect("dense"),
-                    );
-                    black_box(score_pair(q, g, Similarity::Cosine));
+                    let item = world.gallery.get(g).expect("dense");
+                    black_box(score_pair(query, item, Similarity::Cosine));
                 }
             }
         });
         println!(
-            "{n_queries:>8} {n_gallery:>9} {dim:>5} {kernel:>12.4} {naive:>12.4} {:>7.1}",
-            naive / kernel
+            "{n_queries:>8} {n_gallery:>9} {dim:>5} {pass:>12.4} {naive:>12.4} {:>7.1}",
+            naive / pass
         );
+    }
+}
+
+/// One search as the peers do it, in its own process: seconds a run.
+fn search(sizes: &[usize]) {
+    let &[n_queries, n_gallery, dim, n_threads] = sizes else {
+        panic!("search QUERIES GALLERY DIM THREADS");
+    };
+    let world = World::new(n_queries, n_gallery, dim, 1).with_good_model();
+    let threads = pool(n_threads);
+    let runs: Vec<f64> = (0..RUNS)
+        .map(|_| seconds(|| drop(black_box(threads.install(|| world.rank())))))
+        .collect();
+    println!(
+        "{{\"method\":\"compat-audit\",\"kernel\":\"{}\",\"median\":{:.4},\"seconds\":{runs:?}}}",
+        kernel_name(),
+        median(runs.clone())
+    );
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let tables: [(&str, fn()); 5] = [
+        ("peak", peak),
+        ("linear", linear),
+        ("threads", threads),
+        ("relevant", relevant),
+        ("naive", naive),
+    ];
+    if arguments.first().is_some_and(|first| first == "search") {
+        let sizes = arguments[1..].iter().map(|a| a.parse().expect("a number"));
+        return search(&sizes.collect::<Vec<usize>>());
+    }
+    println!("{} kernel, medians of {RUNS}", kernel_name());
+    for (name, table) in tables {
+        if arguments.is_empty() || arguments.iter().any(|argument| argument == name) {
+            table();
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use error::AuditError;
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{Embeddings, FindingCode, Modality, Origin, Pairing, Probe, Side};
+use crate::domain::{Embeddings, FindingCode, Modality, Origin, Probe, Side};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
 };
@@ -230,18 +230,11 @@ fn threshold_transfer(
 ) -> Result<Option<ThresholdTransfer>, AuditError> {
     let far = config.policy.threshold_far.unwrap_or(FALSE_ACCEPT_RATES[0]);
     let intervals = Intervals::new(&config.policy, config.seed);
-    let evaluation = |pairing| retrieval.evaluations.get(&pairing);
-    let (Some(old_old), Some(new_old)) =
-        (evaluation(Pairing::OLD_OLD), evaluation(Pairing::NEW_OLD))
-    else {
-        return Ok(None);
-    };
     Ok(threshold_transfer_estimates(
-        &retrieval.protocol,
+        retrieval,
         old,
         new,
         config.similarity,
-        [old_old, new_old],
         far,
         intervals.level,
         &intervals.bootstrap,

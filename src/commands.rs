@@ -19,7 +19,7 @@ use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
 use crate::report::{self, BaselineSection, ReportError};
-use crate::retrieve::score;
+use crate::retrieve::topk;
 use crate::runtime::{self, Runtime, RuntimeError};
 
 /// What a command ended with.
@@ -358,8 +358,8 @@ fn version(args: &AuditArgs) -> Result<Done, Failure> {
         } else {
             text += "onnxruntime  none found; `compat-audit runtime install` gets it\n";
         }
-        text += &format!("CPU          {}\n", score::cpu_features().join(", "));
-        text += &format!("scores with  {}\n", score::kernel_name());
+        text += &format!("CPU          {}\n", topk::cpu_features().join(", "));
+        text += &format!("scores with  {}\n", topk::kernel_name());
     }
     print(&text)?;
     Ok(Done::Nothing)

@@ -2,11 +2,12 @@
 
 pub mod agreement;
 pub mod assay;
+mod counts;
 pub mod measures;
 pub mod protocol;
 pub mod rank;
 pub mod refresh;
-pub mod score;
+pub mod topk;
 pub mod verification;
 pub mod what_if;
 
@@ -16,8 +17,8 @@ use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure, Pairing, Probe, Role, Side};
 
 use protocol::Protocol;
-use rank::Ranking;
-use score::{PackedGallery, ScoreOverflow};
+use rank::{RankSet, Ranking, rank};
+use topk::{Gallery, ScoreOverflow};
 use verification::Verification;
 
 /// Permutations of the gallery's labels for assay sensitivity.
@@ -34,6 +35,8 @@ pub struct Retrieval {
     /// Verification of the pairings, where there are pairs enough. The new ones also hold FAR and FRR at the
     /// thresholds of old->old.
     pub verifications: BTreeMap<Pairing, Verification>,
+    /// Non-matching scores of old->old by the high 16 bits of their order-preserving keys, with query identities enough.
+    pub old_non_matches: Option<Vec<u64>>,
     /// Primary measure of old->old, one value a permutation of the gallery's labels.
     pub shuffled: Vec<f64>,
 }
@@ -46,21 +49,6 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(
-        protocol: &Protocol,
-        queries: &QuerySet<'_>,
-        gallery: &PackedGallery,
-    ) -> Result<Self, ScoreOverflow> {
-        let rankings = score::score_rows(
-            queries.embeddings,
-            &queries.items,
-            gallery,
-            queries.similarity,
-            |q, row| Ranking::new(&protocol.queries()[q], row),
-        )?;
-        Ok(Self { rankings })
-    }
-
     /// The measure's value for each query, ties against the query.
     pub fn per_query(&self, measure: Measure) -> Vec<f64> {
         self.rankings
@@ -115,27 +103,40 @@ pub fn retrieve(
         Measure::MeanAveragePrecision
     });
     let of = |side: Side| if side == Side::Old { old } else { new };
-    let n_query_identities = n_distinct(protocol.query_identities());
-    let mut evaluations = BTreeMap::new();
-    let mut verifications: BTreeMap<Pairing, Verification> = BTreeMap::new();
-    let mut shuffled = Vec::new();
+    let verifies = n_distinct(protocol.query_identities()) >= verification::MIN_QUERY_IDENTITIES;
+    let mut retrieval = Retrieval {
+        primary,
+        evaluations: BTreeMap::new(),
+        verifications: BTreeMap::new(),
+        old_non_matches: None,
+        shuffled: Vec::new(),
+        protocol,
+    };
     for side in [Side::Old, Side::New] {
+        let protocol = &retrieval.protocol;
         if !protocol.gallery().iter().all(|&item| of(side).has(item)) {
             continue;
         }
-        let gallery = PackedGallery::new(of(side), protocol.gallery());
+        let gallery = Gallery {
+            embeddings: of(side),
+            items: protocol.gallery(),
+        };
         // old->old comes first: its thresholds are transferred to the others.
-        for query in [
-            side,
-            if side == Side::Old {
-                Side::New
-            } else {
-                Side::Old
-            },
-        ] {
-            if of(query).dim() != of(side).dim() {
-                continue;
-            }
+        let other = if side == Side::Old {
+            Side::New
+        } else {
+            Side::Old
+        };
+        let query_sides: Vec<Side> = [side, other]
+            .into_iter()
+            .filter(|&query| of(query).dim() == of(side).dim())
+            .collect();
+        let sets = query_sides.iter().map(|&query| {
+            let set = RankSet::new(of(query), protocol.queries(), gallery, similarity);
+            if verifies { set.pooled() } else { set }
+        });
+        let ranked = rank(gallery, similarity, sets.collect())?;
+        for (query, ranked) in query_sides.into_iter().zip(ranked) {
             let pairing = Pairing {
                 query,
                 gallery: side,
@@ -145,47 +146,41 @@ pub fn retrieve(
                 items: protocol.query_items(),
                 similarity,
             };
-            let evaluation = Evaluation::new(&protocol, &queries, &gallery)?;
-            let thresholds: Vec<f32> = verifications
-                .get(&Pairing::OLD_OLD)
-                .map(|old_old| {
-                    old_old
-                        .operating_points
-                        .iter()
-                        .map(|p| p.threshold)
-                        .collect()
-                })
-                .unwrap_or_default();
-            let verification = verification::verify(
-                &protocol,
-                &queries,
-                &gallery,
-                &evaluation,
-                n_query_identities,
-                &thresholds,
-            )?;
-            verifications.extend(verification.map(|verification| (pairing, verification)));
-            if pairing == Pairing::OLD_OLD {
-                shuffled = assay::shuffled_means(
-                    probe,
-                    &protocol,
+            let evaluation = Evaluation {
+                rankings: ranked.rankings,
+            };
+            if let Some((bounds, counts)) = &ranked.pooled {
+                let old_old = retrieval.verifications.get(&Pairing::OLD_OLD);
+                let points = old_old.map_or(&[][..], |found| &found.operating_points[..]);
+                let thresholds: Vec<f32> = points.iter().map(|point| point.threshold).collect();
+                let found = verification::verify(
+                    protocol,
                     &queries,
-                    &gallery,
+                    gallery,
+                    &evaluation,
+                    bounds,
+                    counts,
+                    &thresholds,
+                )?;
+                let found = found.map(|verification| (pairing, verification));
+                retrieval.verifications.extend(found);
+            }
+            if pairing == Pairing::OLD_OLD {
+                retrieval.old_non_matches = ranked.pooled.map(|(_, counts)| counts.high);
+                retrieval.shuffled = assay::shuffled_means(
+                    probe,
+                    protocol,
+                    &queries,
+                    gallery,
                     primary,
                     PERMUTATIONS,
                     seed,
                 )?;
             }
-            evaluations.insert(pairing, evaluation);
+            retrieval.evaluations.insert(pairing, evaluation);
         }
     }
-    Ok(Retrieval {
-        protocol,
-        primary,
-        evaluations,
-        verifications,
-        shuffled,
-    })
+    Ok(retrieval)
 }
 
 /// old->old and new->old on the gallery without the items that `keep` refuses, with what still counts there.
@@ -212,16 +207,16 @@ pub fn retrieve_kept(
         }
     }
     let protocol = Protocol::new(&kept, input_digests);
-    let gallery = PackedGallery::new(old, protocol.gallery());
-    let evaluate = |embeddings| {
-        let queries = QuerySet {
-            embeddings,
-            items: protocol.query_items(),
-            similarity,
-        };
-        Evaluation::new(&protocol, &queries, &gallery)
+    let gallery = Gallery {
+        embeddings: old,
+        items: protocol.gallery(),
     };
-    let evaluations = [evaluate(old)?, evaluate(new)?];
+    let sets = [old, new].map(|e| RankSet::new(e, protocol.queries(), gallery, similarity));
+    let mut ranked = rank(gallery, similarity, sets.into())?.into_iter();
+    let mut next = || Evaluation {
+        rankings: ranked.next().map(|set| set.rankings).unwrap_or_default(),
+    };
+    let evaluations = [next(), next()];
     Ok((protocol, evaluations))
 }
 

@@ -7,7 +7,7 @@ use crate::domain::{Side, nearest};
 use crate::embed::EmbedError;
 use crate::probe::ProbeError;
 use crate::report::ReportError;
-use crate::retrieve::score::ScoreOverflow;
+use crate::retrieve::topk::ScoreOverflow;
 use crate::runtime::RuntimeError;
 
 /// Why an audit ended without a verdict.

@@ -6,11 +6,25 @@ use rayon::prelude::*;
 
 use crate::domain::{Measure, Probe};
 
-use super::protocol::Protocol;
-use super::score::{PackedGallery, ScoreOverflow, score_rows};
+use super::counts::{Mask, ThresholdCounts};
+use super::protocol::{Protocol, QueryProtocol};
+use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
+use super::verification::sorted;
 use super::{QuerySet, measures};
 
-/// Mean of `measure` over the evaluated queries, one value a permutation of the gallery's labels.
+/// Pairs of a query and a gallery item that permutations are ranked over, at most; beyond, evenly spread queries are
+/// (but never fewer than [`FEWEST_QUERIES`]). Permuted labels all but ignore the embeddings, so a thousand queries say
+/// what ten thousand say.
+const PAIRS: usize = 1 << 30;
+
+/// Queries that are never left out.
+const FEWEST_QUERIES: usize = 1_000;
+
+/// Drawn positions that are held at a time: some 400 MB with their scores and counts.
+const DRAWS: usize = 1 << 24;
+
+/// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 2^30 pairs
+/// and 1,000 queries; one value a permutation of the gallery's labels.
 ///
 /// Permutation p is drawn from the stream (seed, p). A query's junk stays removed; its relevant items are the
 /// non-junk positions that drew one of its labels, or, where relevance is judged, an item that was judged relevant
@@ -23,44 +37,85 @@ pub fn shuffled_means(
     probe: &Probe,
     protocol: &Protocol,
     queries: &QuerySet<'_>,
-    gallery: &PackedGallery,
+    gallery: Gallery<'_>,
     measure: Measure,
     permutations: usize,
     seed: u64,
 ) -> Result<Vec<f64>, ScoreOverflow> {
-    let gallery_items = protocol.gallery();
-    let shuffles: Vec<Vec<u32>> = (0..permutations as u64)
-        .into_par_iter()
-        .map(|stream| shuffled_positions(gallery_items.len(), seed, stream))
+    let n_queries = protocol.queries().len();
+    let most = (PAIRS / gallery.items.len().max(1)).max(FEWEST_QUERIES);
+    let taken: Vec<&QueryProtocol> = protocol
+        .queries()
+        .iter()
+        .step_by(n_queries.div_ceil(most).max(1))
         .collect();
-    let donors = Donors::new(probe, gallery_items);
-    let per_query = score_rows(
-        queries.embeddings,
-        &queries.items,
-        gallery,
-        queries.similarity,
-        |q, row| {
-            let query = &protocol.queries()[q];
-            let ranks = RankTable::new(row, &query.junk);
-            let donors = donors.of(query.item);
-            shuffles
-                .iter()
-                .map(|new_position| {
-                    let drawn = donors
-                        .iter()
-                        .map(|&(position, grade)| (new_position[position as usize], grade));
-                    let (ranks, grades) = ranks.of(drawn);
-                    (!ranks.is_empty()).then(|| measures::evaluate(measure, &ranks, &grades))
-                })
-                .collect::<Vec<Option<f64>>>()
-        },
-    )?;
+    let donors = Donors::new(probe, gallery.items);
+    let mut per_query: Vec<Vec<Option<f64>>> = Vec::with_capacity(taken.len());
+    let mut rest = &taken[..];
+    while !rest.is_empty() {
+        let mut draws = 0;
+        let fits = rest.iter().take_while(|query| {
+            draws += permutations * query.relevant.len();
+            draws <= DRAWS
+        });
+        let (together, later) = rest.split_at(fits.count().max(1));
+        rest = later;
+        let donors: Vec<_> = together.iter().map(|query| donors.of(query.item)).collect();
+        let drawn: Vec<Vec<Vec<(u32, u32)>>> = (0..permutations as u64)
+            .into_par_iter()
+            .map(|stream| draw(&donors, gallery.items.len(), seed, stream))
+            .collect();
+        let ranks = rank_drawn(together, &drawn, queries, gallery)?;
+        per_query.par_extend(ranks.par_iter().enumerate().map(|(q, ranks)| {
+            let value = |of_query: &Vec<Vec<(u32, u32)>>| {
+                let (ranks, grades) = ranks.of(&of_query[q]);
+                (!ranks.is_empty()).then(|| measures::evaluate(measure, &ranks, &grades))
+            };
+            drawn.iter().map(value).collect()
+        }));
+    }
     Ok((0..permutations)
         .map(|p| {
             let values: Vec<f64> = per_query.iter().filter_map(|values| values[p]).collect();
             values.iter().sum::<f64>() / values.len().max(1) as f64
         })
         .collect())
+}
+
+/// The ranks of whatever was drawn for each query, `drawn[permutation][query]`, in one pass.
+fn rank_drawn(
+    taken: &[&QueryProtocol],
+    drawn: &[Vec<Vec<(u32, u32)>>],
+    queries: &QuerySet<'_>,
+    gallery: Gallery<'_>,
+) -> Result<Vec<Ranks>, ScoreOverflow> {
+    let visitors = taken.par_iter().enumerate().map(|(q, query)| {
+        let positions = drawn.iter().flat_map(|of_query| &of_query[q]);
+        let positions = positions.map(|&(position, _)| position).collect();
+        RankTable::new(query, positions, queries, gallery)
+    });
+    let items: Vec<usize> = taken.iter().map(|query| query.item).collect();
+    let mut scans = [QueryScan {
+        embeddings: queries.embeddings,
+        items: &items,
+        visitors: visitors.collect(),
+    }];
+    scan(gallery, queries.similarity, &mut scans, || ())?;
+    let [QueryScan { visitors, .. }] = scans;
+    Ok(visitors.into_par_iter().map(RankTable::finish).collect())
+}
+
+/// For each query the (position, grade) that its donors drew in one permutation of the gallery.
+fn draw(
+    donors: &[Vec<(u32, u32)>],
+    n_gallery: usize,
+    seed: u64,
+    stream: u64,
+) -> Vec<Vec<(u32, u32)>> {
+    let new_position = shuffled_positions(n_gallery, seed, stream);
+    let draw = |&(position, grade): &(u32, u32)| (new_position[position as usize], grade);
+    let of_query = |donors: &Vec<_>| donors.iter().map(draw).collect();
+    donors.iter().map(of_query).collect()
 }
 
 /// Where one permutation puts each gallery position's labels.
@@ -118,35 +173,81 @@ impl<'a> Donors<'a> {
     }
 }
 
-/// For any set of relevant positions, their ranks, without another pass over the scores.
-struct RankTable {
-    /// Non-junk positions at or above each position's score; 0 for junk.
+/// Counts, for every position that some permutation makes relevant to a query, the non-junk items at or above it.
+struct RankTable<'a> {
+    /// The positions, sorted, without junk, and their scores.
+    positions: Vec<u32>,
+    scores: Vec<f32>,
+    junk: Mask<'a>,
+    counts: ThresholdCounts<'static>,
+}
+
+impl<'a> RankTable<'a> {
+    fn new(
+        query: &'a QueryProtocol,
+        mut positions: Vec<u32>,
+        queries: &QuerySet<'_>,
+        gallery: Gallery<'_>,
+    ) -> Self {
+        positions.sort_unstable();
+        positions.dedup();
+        positions.retain(|position| query.junk.binary_search(position).is_err());
+        let (embeddings, similarity) = (queries.embeddings, queries.similarity);
+        let scores = score_some(embeddings, query.item, gallery, &positions, similarity);
+        Self::with_scores(query, positions, scores)
+    }
+
+    fn with_scores(query: &'a QueryProtocol, positions: Vec<u32>, scores: Vec<f32>) -> Self {
+        let mut thresholds = sorted(scores.iter().copied());
+        thresholds.dedup();
+        Self {
+            positions,
+            scores,
+            junk: Mask::new(&query.junk),
+            counts: ThresholdCounts::new(thresholds),
+        }
+    }
+
+    fn finish(self) -> Ranks {
+        let thresholds = self.counts.thresholds().to_vec();
+        let (at_or_above, _) = self.counts.totals();
+        let count = |score: &f32| at_or_above[thresholds.partition_point(|t| t < score)];
+        Ranks {
+            at_or_above: self.scores.iter().map(count).collect(),
+            positions: self.positions,
+        }
+    }
+}
+
+impl Visitor for RankTable<'_> {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        self.counts.lowest()
+    }
+
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
+        self.junk.apply(first, row);
+        self.counts.count(row);
+    }
+}
+
+/// For any set of the positions, their ranks.
+struct Ranks {
+    positions: Vec<u32>,
+    /// Non-junk items at or above each position's score.
     at_or_above: Vec<u32>,
 }
 
-impl RankTable {
-    fn new(row: &[f32], junk: &[u32]) -> Self {
-        let mut order: Vec<u32> = (0..row.len() as u32)
-            .filter(|position| junk.binary_search(position).is_err())
-            .collect();
-        order.sort_unstable_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
-        let mut at_or_above = vec![0; row.len()];
-        let mut end = order.len();
-        // Walking upwards from the worst, a run of equal scores shares the count at its end.
-        for i in (0..order.len()).rev() {
-            if i + 1 < order.len() && row[order[i] as usize] != row[order[i + 1] as usize] {
-                end = i + 1;
-            }
-            at_or_above[order[i] as usize] = end as u32;
-        }
-        Self { at_or_above }
-    }
-
+impl Ranks {
     /// rank = 1 + (all - relevant at or above) + relevant before, ascending, and the grades; junk positions are ignored.
-    fn of(&self, relevant: impl Iterator<Item = (u32, u32)>) -> (Vec<u64>, Vec<u32>) {
+    fn of(&self, relevant: &[(u32, u32)]) -> (Vec<u64>, Vec<u32>) {
         let mut counts: Vec<(u64, u32)> = relevant
-            .map(|(position, grade)| (u64::from(self.at_or_above[position as usize]), grade))
-            .filter(|&(count, _)| count > 0)
+            .iter()
+            .filter_map(|&(position, grade)| {
+                let at = self.positions.binary_search(&position).ok()?;
+                Some((u64::from(self.at_or_above[at]), grade))
+            })
             .collect();
         // Equal counts are equal scores: the lower grade stands first.
         counts.sort_unstable();
@@ -163,7 +264,6 @@ impl RankTable {
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::QueryProtocol;
     use super::super::rank::Ranking;
     use super::*;
 
@@ -185,8 +285,14 @@ mod tests {
                     grades: grades.clone(),
                     junk: junk.clone(),
                 };
-                let ranking = Ranking::new(&query, &mut row.to_vec());
-                let found = RankTable::new(row, &junk).of(relevant.iter().copied().zip(grades));
+                let ranking = Ranking::by_sorting(&query, row);
+                let positions = vec![0, 1, 2, 3, 5];
+                let scores = positions.iter().map(|&p| row[p as usize]).collect();
+                let mut table = RankTable::with_scores(&query, positions, scores);
+                table.visit(&mut (), 0, &mut row.to_vec());
+                // Position 4 is junk: it is drawn, and ignored.
+                let drawn = relevant.iter().copied().zip(grades).chain([(4, 1)]);
+                let found = table.finish().of(&drawn.collect::<Vec<_>>());
                 assert_eq!(found, (ranking.ranks(), ranking.grades()));
             }
         }

@@ -1,6 +1,18 @@
-//! From a query's row of scores to the ranks of its relevant items and its top hits.
+//! From a query's scores to the ranks of its relevant items and its top hits.
+//!
+//! The relevant items' own scores are known before the pass ([`RankSet::new`]), so ranks need no sorting: the pass
+//! counts the non-relevant items at or above each of them (`docs/METRICS.md`, section 10).
 
+use rayon::prelude::*;
+
+use crate::config::Similarity;
+use crate::domain::Embeddings;
+
+use super::counts::{Mask, ThresholdCounts};
 use super::protocol::QueryProtocol;
+use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
+use super::verification::pooled::{Bounds, PooledCounts};
+use super::verification::sorted;
 
 /// How many hits a ranking keeps; the largest k of the overlap measures.
 pub const TOP: usize = 100;
@@ -42,43 +54,45 @@ pub struct Hit {
 }
 
 impl Ranking {
-    /// Ranks a row of scores, one a gallery position. Junk and relevant entries of `row` are overwritten.
-    pub fn new(query: &QueryProtocol, row: &mut [f32]) -> Self {
-        for &position in &query.junk {
-            row[position as usize] = f32::NAN;
-        }
-        let top = top_hits(row);
-        let mut relevant: Vec<(u32, f32, u32)> = query
+    /// The ranking of one row of scores by the definition: the naive twin of the pass.
+    #[cfg(test)]
+    pub fn by_sorting(query: &QueryProtocol, row: &[f32]) -> Self {
+        let is = |positions: &[u32], p: usize| positions.contains(&(p as u32));
+        let mut left: Vec<usize> = (0..row.len()).filter(|&p| !is(&query.junk, p)).collect();
+        left.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        let top = left.iter().take(TOP).map(|&p| Hit {
+            position: p as u32,
+            score: row[p],
+        });
+        let mut relevant: Vec<(usize, u32)> = query
             .relevant
             .iter()
             .enumerate()
-            .map(|(i, &position)| {
-                let grade = query.grades.get(i).copied().unwrap_or(1);
-                (position, row[position as usize], grade)
-            })
+            .map(|(i, &p)| (p as usize, query.grades.get(i).copied().unwrap_or(1)))
             .collect();
-        relevant.sort_by(|a, b| b.1.total_cmp(&a.1).then((a.2, a.0).cmp(&(b.2, b.0))));
-        // NaN compares false with everything, so what is left in the row are the non-relevant items.
-        for &position in &query.relevant {
-            row[position as usize] = f32::NAN;
-        }
-        let thresholds: Vec<f32> = relevant.iter().map(|&(_, score, _)| score).collect();
-        let (at_or_above, above) = count_at_thresholds(row, &thresholds);
+        relevant.sort_by(|a, b| {
+            row[b.0]
+                .total_cmp(&row[a.0])
+                .then((a.1, a.0).cmp(&(b.1, b.0)))
+        });
+        let rivals = |reaches: &dyn Fn(f32) -> bool| {
+            let rivals = left.iter().filter(|&&p| !is(&query.relevant, p));
+            rivals.filter(|&&p| reaches(row[p])).count() as u64
+        };
         let relevant = relevant
-            .into_iter()
+            .iter()
             .enumerate()
-            .map(|(before, (position, score, grade))| RankedRelevant {
-                position,
-                score,
-                rank: 1 + at_or_above[before] + before as u64,
-                optimistic_rank: 1 + above[before] + before as u64,
+            .map(|(before, &(p, grade))| RankedRelevant {
+                position: p as u32,
+                score: row[p],
+                rank: 1 + rivals(&|score| score >= row[p]) + before as u64,
+                optimistic_rank: 1 + rivals(&|score| score > row[p]) + before as u64,
                 grade,
-            })
-            .collect();
+            });
         Self {
-            relevant,
-            top,
-            n_candidates: row.len() - query.junk.len(),
+            relevant: relevant.collect(),
+            top: top.collect(),
+            n_candidates: left.len(),
         }
     }
 
@@ -123,55 +137,258 @@ impl Ranking {
     }
 }
 
-/// For each threshold: how many scores are >= it, and how many are > it. NaN counts for neither.
-fn count_at_thresholds(row: &[f32], thresholds: &[f32]) -> (Vec<u64>, Vec<u64>) {
-    // A block stays in the first-level cache while all thresholds pass over it.
-    const BLOCK: usize = 4096;
-    let mut at_or_above = vec![0; thresholds.len()];
-    let mut above = vec![0; thresholds.len()];
-    for block in row.chunks(BLOCK) {
-        for (i, &threshold) in thresholds.iter().enumerate() {
-            at_or_above[i] += block
-                .iter()
-                .map(|&s| u32::from(s >= threshold))
-                .sum::<u32>() as u64;
-            above[i] += block.iter().map(|&s| u32::from(s > threshold)).sum::<u32>() as u64;
-        }
-    }
-    (at_or_above, above)
+/// Ranks one query in a pass over the gallery.
+pub struct Ranker<'a> {
+    junk: Mask<'a>,
+    own: Mask<'a>,
+    /// (position, score, grade), the worst first: the order of [`Ranking::relevant`] turned round.
+    relevant: Vec<(u32, f32, u32)>,
+    counts: ThresholdCounts<'static>,
+    top: TopHits,
+    /// What its non-matching scores are counted against with those of the other queries of its set, and the set.
+    pooled: Option<(&'a Bounds, usize)>,
+    n_candidates: usize,
 }
 
-/// Candidates gathered before the worst are dropped: a few times [`TOP`], so that dropping is rare.
-const ROOM: usize = 4 * TOP;
+impl<'a> Ranker<'a> {
+    /// `scores` are those of the query's relevant items.
+    fn new(
+        query: &'a QueryProtocol,
+        scores: &[f32],
+        n_gallery: usize,
+        pooled: Option<(&'a Bounds, usize)>,
+    ) -> Self {
+        let mut relevant: Vec<(u32, f32, u32)> = query
+            .relevant
+            .iter()
+            .zip(scores)
+            .enumerate()
+            .map(|(i, (&position, &score))| {
+                (position, score, query.grades.get(i).copied().unwrap_or(1))
+            })
+            .collect();
+        relevant.sort_by(|a, b| a.1.total_cmp(&b.1).then((b.2, b.0).cmp(&(a.2, a.0))));
+        let thresholds: Vec<f32> = relevant.iter().map(|&(_, score, _)| score).collect();
+        Self {
+            junk: Mask::new(&query.junk),
+            own: Mask::new(&query.relevant),
+            counts: ThresholdCounts::new(thresholds),
+            relevant,
+            top: TopHits::new(),
+            pooled,
+            n_candidates: n_gallery - query.junk.len(),
+        }
+    }
 
-/// The best [`TOP`] entries that are not NaN, by (score descending, position ascending).
-fn top_hits(row: &[f32]) -> Vec<Hit> {
-    let order = |a: &Hit, b: &Hit| {
-        b.score
-            .total_cmp(&a.score)
-            .then(a.position.cmp(&b.position))
+    /// The ranking, once the whole gallery has passed.
+    fn ranking(self) -> Ranking {
+        let (at_or_above, above) = self.counts.totals();
+        let counted = self
+            .relevant
+            .into_iter()
+            .zip(at_or_above.into_iter().zip(above));
+        let relevant = counted
+            .rev()
+            .enumerate()
+            .map(
+                |(before, ((position, score, grade), (at_or_above, above)))| RankedRelevant {
+                    position,
+                    score,
+                    rank: 1 + u64::from(at_or_above) + before as u64,
+                    optimistic_rank: 1 + u64::from(above) + before as u64,
+                    grade,
+                },
+            )
+            .collect();
+        Ranking {
+            relevant,
+            top: self.top.sorted(),
+            n_candidates: self.n_candidates,
+        }
+    }
+}
+
+impl Visitor for Ranker<'_> {
+    /// One a set that counts.
+    type Shared = Vec<PooledCounts>;
+
+    #[inline(always)]
+    fn floor(&self) -> f32 {
+        if self.pooled.is_some() {
+            f32::NEG_INFINITY
+        } else {
+            self.counts.lowest().min(self.top.to_beat)
+        }
+    }
+
+    #[inline(always)]
+    fn visit(&mut self, shared: &mut Vec<PooledCounts>, first: usize, row: &mut [f32]) {
+        self.junk.apply(first, row);
+        self.top.offer(first, row);
+        self.own.apply(first, row);
+        self.counts.count(row);
+        if let Some((bounds, set)) = self.pooled {
+            shared[set].count(bounds, row);
+        }
+    }
+}
+
+/// Queries of one model that are to be ranked.
+pub struct RankSet<'a> {
+    embeddings: &'a Embeddings,
+    queries: Vec<&'a QueryProtocol>,
+    /// Item index of each query.
+    items: Vec<usize>,
+    /// Each query's scores of its relevant items, in the protocol's order.
+    relevant: Vec<Vec<f32>>,
+    /// What all non-matching scores are counted against, where they are.
+    bounds: Option<Bounds>,
+}
+
+impl<'a> RankSet<'a> {
+    /// Scores the relevant items.
+    pub fn new(
+        embeddings: &'a Embeddings,
+        queries: impl IntoIterator<Item = &'a QueryProtocol>,
+        gallery: Gallery<'_>,
+        similarity: Similarity,
+    ) -> Self {
+        let queries: Vec<&QueryProtocol> = queries.into_iter().collect();
+        let relevant = queries
+            .par_iter()
+            .map(|query| score_some(embeddings, query.item, gallery, &query.relevant, similarity));
+        Self {
+            embeddings,
+            items: queries.iter().map(|query| query.item).collect(),
+            relevant: relevant.collect(),
+            queries,
+            bounds: None,
+        }
+    }
+
+    /// Counts the non-matching scores too.
+    pub fn pooled(mut self) -> Self {
+        self.bounds = Some(Bounds::new(&self.matches()));
+        self
+    }
+
+    /// Scores of all matching pairs, ascending.
+    pub fn matches(&self) -> Vec<f32> {
+        sorted(self.relevant.iter().flatten().copied())
+    }
+}
+
+/// What a pass found for one set.
+pub struct Ranked {
+    /// One a query.
+    pub rankings: Vec<Ranking>,
+    /// Its non-matching scores, where they were to be counted.
+    pub pooled: Option<(Bounds, PooledCounts)>,
+}
+
+/// Ranks the queries of every set in one pass over the gallery.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn rank(
+    gallery: Gallery<'_>,
+    similarity: Similarity,
+    sets: Vec<RankSet<'_>>,
+) -> Result<Vec<Ranked>, ScoreOverflow> {
+    let mut scans = Vec::new();
+    for (index, set) in sets.iter().enumerate() {
+        let pooled = set.bounds.as_ref().map(|bounds| (bounds, index));
+        let with_scores = set.queries.iter().zip(&set.relevant);
+        scans.push(QueryScan {
+            embeddings: set.embeddings,
+            items: &set.items,
+            visitors: with_scores
+                .map(|(query, scores)| Ranker::new(query, scores, gallery.items.len(), pooled))
+                .collect(),
+        });
+    }
+    let nothing = || {
+        let bounds = sets.iter().map(|set| set.bounds.as_ref());
+        bounds
+            .map(|bounds| bounds.map_or_else(PooledCounts::default, PooledCounts::new))
+            .collect()
     };
-    let mut hits: Vec<Hit> = Vec::with_capacity(ROOM);
-    // Positions rise, so a score that only equals the TOP-th best loses to it. NaN exceeds nothing.
-    let mut to_beat = f32::NEG_INFINITY;
-    for (position, &score) in row.iter().enumerate() {
-        if score > to_beat {
-            hits.push(Hit {
-                position: position as u32,
-                score,
+    let mut parts: Vec<Vec<PooledCounts>> = scan(gallery, similarity, &mut scans, nothing)?;
+    let rankings: Vec<Vec<Ranking>> = scans
+        .into_iter()
+        .map(|scan| scan.visitors.into_iter().map(Ranker::ranking).collect())
+        .collect();
+    let outcomes = rankings.into_iter().zip(sets).enumerate();
+    Ok(outcomes
+        .map(|(index, (rankings, set))| {
+            let own = parts
+                .iter_mut()
+                .map(|part| std::mem::take(&mut part[index]));
+            let pooled = set.bounds.map(|bounds| {
+                let total = PooledCounts::total(&bounds, own.collect());
+                (bounds, total)
             });
-            if hits.len() == ROOM {
-                hits.select_nth_unstable_by(TOP - 1, order);
-                hits.truncate(TOP);
-                to_beat = hits[TOP - 1].score;
+            Ranked { rankings, pooled }
+        })
+        .collect())
+}
+
+/// Candidates gathered before the worst are dropped: twice [`TOP`], so that dropping is rare.
+const ROOM: usize = 2 * TOP;
+
+/// The best [`TOP`] scores so far that are not NaN, by (score descending, position ascending).
+struct TopHits {
+    hits: Vec<Hit>,
+    /// Positions rise, so a score that only equals the TOP-th best loses to it.
+    to_beat: f32,
+}
+
+impl TopHits {
+    fn new() -> Self {
+        Self {
+            hits: Vec::new(),
+            to_beat: f32::NEG_INFINITY,
+        }
+    }
+
+    fn order(a: &Hit, b: &Hit) -> std::cmp::Ordering {
+        let positions = a.position.cmp(&b.position);
+        b.score.total_cmp(&a.score).then(positions)
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, first: usize, row: &[f32]) {
+        let mut any = false;
+        for &score in row {
+            any |= score > self.to_beat;
+        }
+        if any {
+            self.take(first, row);
+        }
+    }
+
+    fn take(&mut self, first: usize, row: &[f32]) {
+        for (lane, &score) in row.iter().enumerate() {
+            // NaN exceeds nothing.
+            if score > self.to_beat {
+                let position = (first + lane) as u32;
+                self.hits.push(Hit { position, score });
+                if self.hits.len() == ROOM {
+                    self.hits.select_nth_unstable_by(TOP - 1, Self::order);
+                    self.hits.truncate(TOP);
+                    self.to_beat = self.hits[TOP - 1].score;
+                }
             }
         }
     }
-    hits.sort_unstable_by(order);
-    hits.truncate(TOP);
-    // A ranking lives as long as the audit; it keeps no more than it holds.
-    hits.shrink_to_fit();
-    hits
+
+    fn sorted(mut self) -> Vec<Hit> {
+        self.hits.sort_unstable_by(Self::order);
+        self.hits.truncate(TOP);
+        // A ranking lives as long as the audit; it keeps no more than it holds.
+        self.hits.shrink_to_fit();
+        self.hits
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +405,21 @@ mod tests {
         }
     }
 
+    /// Ranks a row by the pass's visitor, in tile rows of 16; the twin must agree.
+    fn ranking(query: &QueryProtocol, row: &[f32]) -> Ranking {
+        let scores = query.relevant.iter().map(|&p| row[p as usize]);
+        let scores: Vec<f32> = scores.collect();
+        let mut ranker = Ranker::new(query, &scores, row.len(), None);
+        for (i, row) in row.chunks(16).enumerate() {
+            if row.iter().any(|&score| score >= ranker.floor()) {
+                ranker.visit(&mut Vec::new(), 16 * i, &mut row.to_vec());
+            }
+        }
+        let found = ranker.ranking();
+        assert_eq!(found, Ranking::by_sorting(query, row));
+        found
+    }
+
     #[test]
     fn tied_grades_count_against_the_query_too() {
         // Grades 3, 1, 2 at scores .5, .5, .9; one non-relevant item ties at .5.
@@ -195,7 +427,7 @@ mod tests {
             grades: vec![3, 1, 2],
             ..query(&[0, 1, 2], &[])
         };
-        let ranking = Ranking::new(&graded, &mut [0.5, 0.5, 0.9, 0.5]);
+        let ranking = ranking(&graded, &[0.5, 0.5, 0.9, 0.5]);
         assert_eq!(
             (ranking.ranks(), ranking.grades()),
             (vec![1, 3, 4], vec![2, 1, 3])
@@ -207,7 +439,7 @@ mod tests {
     #[test]
     fn ties_count_against_the_query() {
         // Relevant at .5 ties with two non-relevant items: rank 3, optimistic 1.
-        let ranking = Ranking::new(&query(&[1], &[]), &mut [0.5, 0.5, 0.5, 0.1]);
+        let ranking = ranking(&query(&[1], &[]), &[0.5, 0.5, 0.5, 0.1]);
         assert_eq!(
             (
                 ranking.relevant[0].rank,
@@ -219,14 +451,14 @@ mod tests {
 
     #[test]
     fn a_collapsed_model_ranks_last() {
-        let ranking = Ranking::new(&query(&[0, 1], &[]), &mut [1.0; 10]);
+        let ranking = ranking(&query(&[0, 1], &[]), &[1.0; 10]);
         assert_eq!(ranking.ranks(), [9, 10]);
         assert_eq!(ranking.optimistic_ranks(), [1, 2]);
     }
 
     #[test]
     fn junk_is_neither_counted_nor_shown() {
-        let ranking = Ranking::new(&query(&[2], &[0, 1]), &mut [0.9, 0.8, 0.3, 0.2]);
+        let ranking = ranking(&query(&[2], &[0, 1]), &[0.9, 0.8, 0.3, 0.2]);
         assert_eq!(ranking.ranks(), [1]);
         assert_eq!(ranking.n_candidates, 2);
         assert_eq!(
@@ -242,15 +474,14 @@ mod tests {
     #[test]
     fn relevant_items_do_not_push_each_other_as_negatives() {
         // Order: rel .9, non .8, rel .7, non .6 -> ranks 1 and 3.
-        let ranking = Ranking::new(&query(&[0, 2], &[]), &mut [0.9, 0.8, 0.7, 0.6]);
+        let ranking = ranking(&query(&[0, 2], &[]), &[0.9, 0.8, 0.7, 0.6]);
         assert_eq!(ranking.ranks(), [1, 3]);
     }
 
     #[test]
     fn top_is_cut_at_100_and_ordered_by_score_then_position() {
         let scores: Vec<f32> = (0..3_000).map(|i| ((i * 7) % 50) as f32).collect();
-        let mut row = scores.clone();
-        let ranking = Ranking::new(&query(&[0], &[]), &mut row);
+        let ranking = ranking(&query(&[0], &[]), &scores);
         let mut all: Vec<usize> = (0..scores.len()).collect();
         all.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
         let found: Vec<usize> = ranking

@@ -6,13 +6,15 @@
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure};
 
+use super::counts::Mask;
+use super::measures;
 use super::protocol::{Protocol, QueryProtocol};
-use super::score::{PackedGallery, ScoreOverflow, score_rows};
-use super::{QuerySet, measures};
+use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 /// Steps from beta = 0 to beta = 1: 5 % of the gallery each.
 pub const STEPS: usize = 20;
@@ -86,10 +88,14 @@ impl Order {
     }
 }
 
-/// Evaluates every order at every step in one pass over the scores.
+/// Bytes of counts that are held at a time; queries beyond wait for another pass over the galleries.
+const COUNT_BYTES: usize = 128 << 20;
+
+/// Evaluates every order at every step in one pass over the scores of each gallery.
 ///
-/// Both models' dimensions must agree and every gallery item must have both embeddings. Memory beside both
-/// galleries is one row of scores of each a query in work, and the result.
+/// Both models' dimensions must agree and every gallery item must have both embeddings. An item counts with its old score
+/// until the step at which it is re-embedded, and with its new score from then on, so the two galleries can pass one
+/// after the other. Memory is 128 MB of counts, and the result.
 ///
 /// # Errors
 /// A score that overflows f32.
@@ -101,29 +107,45 @@ pub fn curves(
     measure: Measure,
     orders: &[Order],
 ) -> Result<Vec<Curve>, ScoreOverflow> {
-    let gallery = PackedGallery::concatenated(&[old, new], protocol.gallery());
-    let n = protocol.gallery().len();
-    let queries = QuerySet {
-        embeddings: new,
-        items: protocol.query_items(),
-        similarity,
-    };
-    let first_steps: Vec<Vec<u8>> = orders.iter().map(Order::first_steps).collect();
-    let per_query = score_rows(
-        queries.embeddings,
-        &queries.items,
-        &gallery,
-        queries.similarity,
-        |q, row| {
-            let (on_old, on_new) = row.split_at(n);
-            let query = &protocol.queries()[q];
-            let mixed = MixedRow::new(query, on_old, on_new);
-            first_steps
-                .iter()
-                .map(|first| mixed.walk(first, measure))
-                .collect::<Vec<_>>()
-        },
-    )?;
+    let galleries = [old, new].map(|embeddings| Gallery {
+        embeddings,
+        items: protocol.gallery(),
+    });
+    let first_steps = FirstSteps::new(orders);
+    let mut per_query: Vec<Vec<Vec<Point>>> = Vec::with_capacity(protocol.queries().len());
+    let mut rest = protocol.queries();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|query| {
+            bytes += orders.len() * (STEPS + 1) * levels(query) * size_of::<i32>();
+            bytes <= COUNT_BYTES
+        });
+        let (together, later) = rest.split_at(fits.count().max(1));
+        rest = later;
+        let items: Vec<usize> = together.iter().map(|query| query.item).collect();
+        let mixed = together.par_iter().map(|query| {
+            let scores = galleries
+                .map(|gallery| score_some(new, query.item, gallery, &query.relevant, similarity));
+            MixedCounts::new(query, scores, &first_steps)
+        });
+        let mut scans = [QueryScan {
+            embeddings: new,
+            items: &items,
+            visitors: mixed.collect(),
+        }];
+        for (gallery, on_new) in galleries.into_iter().zip([false, true]) {
+            let visitors = &mut scans[0].visitors;
+            visitors
+                .par_iter_mut()
+                .for_each(|counts| counts.begin(on_new));
+            scan(gallery, similarity, &mut scans, || ())?;
+        }
+        let [QueryScan { visitors, .. }] = scans;
+        per_query.par_extend(visitors.into_par_iter().map(|counts| {
+            let walk = |order| counts.walk(order, measure);
+            (0..orders.len()).map(walk).collect::<Vec<_>>()
+        }));
+    }
     Ok((0..orders.len())
         .map(|order| {
             let at = |step: usize| per_query.iter().map(move |query| query[order][step]);
@@ -139,6 +161,29 @@ pub fn curves(
         .collect())
 }
 
+/// The step at which each order re-embeds each gallery position, those of one position together.
+struct FirstSteps {
+    n_orders: usize,
+    steps: Vec<u8>,
+}
+
+impl FirstSteps {
+    fn new(orders: &[Order]) -> Self {
+        let of_order: Vec<Vec<u8>> = orders.iter().map(Order::first_steps).collect();
+        let n = of_order.first().map_or(0, Vec::len);
+        let of_position = |position: usize| of_order.iter().map(move |steps| steps[position]);
+        Self {
+            n_orders: orders.len(),
+            steps: (0..n).flat_map(of_position).collect(),
+        }
+    }
+
+    /// One step an order.
+    fn of(&self, position: usize) -> &[u8] {
+        &self.steps[position * self.n_orders..(position + 1) * self.n_orders]
+    }
+}
+
 /// One query at one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Point {
@@ -146,15 +191,25 @@ struct Point {
     right: bool,
 }
 
-/// One query's scores of both galleries, reduced to what its relevant items need.
-struct MixedRow {
-    /// The relevant items.
+/// How many of the query's thresholds, its relevant items' scores under both galleries, a score can reach: none to all.
+fn levels(query: &QueryProtocol) -> usize {
+    2 * query.relevant.len() + 1
+}
+
+/// One query's non-relevant scores, counted by how many thresholds they reach and by the step at which that changes.
+struct MixedCounts<'a> {
+    query: &'a QueryProtocol,
+    first_steps: &'a FirstSteps,
     relevant: Vec<MixedRelevant>,
     /// The relevant items' scores under both galleries, ascending.
     thresholds: Vec<f32>,
-    /// (gallery position, thresholds at or below its old score, at or below its new score) of each non-relevant
-    /// item that reaches the lowest threshold with either; the others never count.
-    rivals: Vec<(u32, u32, u32)>,
+    /// `[order][step][level]`: by how much the number of non-relevant items that reach exactly so many thresholds rises
+    /// at the step. Level 0 is not counted.
+    rises: Vec<i32>,
+    junk: Mask<'a>,
+    own: Mask<'a>,
+    /// Which gallery passes.
+    on_new: bool,
 }
 
 /// One relevant item under both galleries.
@@ -169,68 +224,49 @@ struct MixedRelevant {
     grade: u32,
 }
 
-impl MixedRow {
-    fn new(query: &QueryProtocol, on_old: &[f32], on_new: &[f32]) -> Self {
-        let mut thresholds: Vec<f32> = query
-            .relevant
-            .iter()
-            .flat_map(|&p| [on_old[p as usize], on_new[p as usize]])
-            .collect();
+impl<'a> MixedCounts<'a> {
+    /// `scores` are those of the query's relevant items under the old and the new gallery.
+    fn new(query: &'a QueryProtocol, scores: [Vec<f32>; 2], first_steps: &'a FirstSteps) -> Self {
+        let mut thresholds = scores.concat();
         thresholds.sort_unstable_by(f32::total_cmp);
-        let at_or_below = |score: f32| thresholds.partition_point(|&t| t <= score);
         // A threshold's own index is the last of its equals.
-        let relevant = query
-            .relevant
-            .iter()
-            .enumerate()
-            .map(|(i, &position)| {
-                let index = |row: &[f32]| at_or_below(row[position as usize]) - 1;
-                MixedRelevant {
-                    position,
-                    on_old: index(on_old),
-                    on_new: index(on_new),
-                    grade: query.grades.get(i).copied().unwrap_or(1),
-                }
-            })
-            .collect();
-        let lowest = thresholds[0];
-        let mut counts = vec![true; on_old.len()];
-        for &position in query.relevant.iter().chain(&query.junk) {
-            counts[position as usize] = false;
-        }
-        let rivals = (0..on_old.len())
-            .filter(|&p| counts[p] && (on_old[p] >= lowest || on_new[p] >= lowest))
-            .map(|p| {
-                let reached = |row: &[f32]| at_or_below(row[p]) as u32;
-                (p as u32, reached(on_old), reached(on_new))
-            })
-            .collect();
+        let index = |score: f32| thresholds.partition_point(|&t| t <= score) - 1;
+        let relevant = query.relevant.iter().enumerate();
+        let relevant = relevant.map(|(i, &position)| MixedRelevant {
+            position,
+            on_old: index(scores[0][i]),
+            on_new: index(scores[1][i]),
+            grade: query.grades.get(i).copied().unwrap_or(1),
+        });
         Self {
-            relevant,
+            relevant: relevant.collect(),
+            rises: vec![0; first_steps.n_orders * (STEPS + 1) * levels(query)],
             thresholds,
-            rivals,
+            junk: Mask::new(&query.junk),
+            own: Mask::new(&query.relevant),
+            on_new: false,
+            query,
+            first_steps,
         }
     }
 
+    /// The old or the new gallery is about to pass.
+    fn begin(&mut self, on_new: bool) {
+        self.junk = Mask::new(&self.query.junk);
+        self.own = Mask::new(&self.query.relevant);
+        self.on_new = on_new;
+    }
+
     /// The query at every step of an order.
-    ///
-    /// `rivals_of[t]` holds how many rivals reach exactly t thresholds at the current step; going one step on, the
-    /// rivals that are re-embedded move from their old count to their new one.
-    fn walk(&self, first_steps: &[u8], measure: Measure) -> Vec<Point> {
-        let levels = self.thresholds.len() + 1;
-        let mut moves = vec![0_i64; (STEPS + 1) * levels];
-        for &(position, on_old, on_new) in &self.rivals {
-            let step = usize::from(first_steps[position as usize]);
-            moves[on_old as usize] += 1;
-            moves[step * levels + on_old as usize] -= 1;
-            moves[step * levels + on_new as usize] += 1;
-        }
+    fn walk(&self, order: usize, measure: Measure) -> Vec<Point> {
+        let levels = levels(self.query);
+        let rises = &self.rises[order * (STEPS + 1) * levels..];
         let mut rivals_of = vec![0_i64; levels];
         let mut at_or_above = vec![0_u64; levels];
         (0..=STEPS)
             .map(|step| {
-                for (count, moved) in rivals_of.iter_mut().zip(&moves[step * levels..]) {
-                    *count += moved;
+                for (count, &rise) in rivals_of.iter_mut().zip(&rises[step * levels..]) {
+                    *count += i64::from(rise);
                 }
                 let mut above = 0;
                 for level in (1..levels).rev() {
@@ -242,7 +278,8 @@ impl MixedRow {
                     .relevant
                     .iter()
                     .map(|item| {
-                        let refreshed = usize::from(first_steps[item.position as usize]) <= step;
+                        let first_step = self.first_steps.of(item.position as usize)[order];
+                        let refreshed = usize::from(first_step) <= step;
                         let threshold = if refreshed { item.on_new } else { item.on_old };
                         (threshold, item.grade)
                     })
@@ -261,6 +298,38 @@ impl MixedRow {
                 }
             })
             .collect()
+    }
+}
+
+impl Visitor for MixedCounts<'_> {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        self.thresholds[0]
+    }
+
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
+        self.junk.apply(first, row);
+        self.own.apply(first, row);
+        let levels = self.thresholds.len() + 1;
+        let lowest = self.thresholds[0];
+        for (lane, &score) in row.iter().enumerate() {
+            // NaN reaches nothing.
+            if score >= lowest {
+                let level = self.thresholds.partition_point(|&t| t <= score);
+                let steps = self.first_steps.of(first + lane);
+                let rises = self.rises.chunks_exact_mut((STEPS + 1) * levels);
+                for (rises, &step) in rises.zip(steps) {
+                    let at_step = usize::from(step) * levels + level;
+                    if self.on_new {
+                        rises[at_step] += 1;
+                    } else {
+                        rises[level] += 1;
+                        rises[at_step] -= 1;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -298,13 +367,23 @@ mod tests {
                 let order = Order::random(n, 9, round);
                 // The one measure that sees ranks and grades.
                 let measure = Measure::NdcgAt(10);
-                let points = MixedRow::new(&query, &old, &new).walk(&order.first_steps(), measure);
+                let first_steps = FirstSteps::new(std::slice::from_ref(&order));
+                let scores = [&old, &new]
+                    .map(|row| query.relevant.iter().map(|&p| row[p as usize]).collect());
+                let mut counts = MixedCounts::new(&query, scores, &first_steps);
+                for (row, on_new) in [(&old, false), (&new, true)] {
+                    counts.begin(on_new);
+                    for (i, row) in row.chunks(16).enumerate() {
+                        counts.visit(&mut (), 16 * i, &mut row.to_vec());
+                    }
+                }
+                let points = counts.walk(0, measure);
                 for (step, point) in points.iter().enumerate() {
                     let mut mixed = old.clone();
                     for &p in &order.positions()[..order.items_at(step)] {
                         mixed[p as usize] = new[p as usize];
                     }
-                    let ranking = Ranking::new(&query, &mut mixed);
+                    let ranking = Ranking::by_sorting(&query, &mixed);
                     let expected = measures::evaluate(measure, &ranking.ranks(), &ranking.grades());
                     assert_eq!(point.value, expected, "n {n} round {round} step {step}");
                     assert_eq!(point.right, ranking.first_rank() == 1);

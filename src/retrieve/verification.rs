@@ -3,19 +3,23 @@
 //! Nothing of size pairs is stored: the matching scores are kept (they are few), the non-matching ones are counted
 //! against them and in integer histograms over the order-preserving bits of the f32, high 16 then low 16.
 
+pub mod pooled;
 mod roc;
 mod tail;
 mod transfer;
 
-use std::sync::Mutex;
+use std::marker::PhantomData;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
 
-use super::protocol::Protocol;
-use super::score::{PackedGallery, ScoreOverflow, score_rows};
+use super::counts::Mask;
+use super::protocol::{Protocol, QueryProtocol};
+use super::rank::{RankSet, rank};
+use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 use super::{Evaluation, QuerySet};
 
+use pooled::{Bounds, PooledCounts};
 use roc::RocCurve;
 use tail::{Tail, order_key};
 
@@ -60,46 +64,39 @@ pub struct OperatingPoint {
     pub observed_far: f64,
 }
 
-/// Computes the verification of one pairing; `thresholds` are those of another pairing to be transferred.
+/// Computes the verification of one pairing from what the ranking pass counted; `thresholds` are those of another
+/// pairing to be transferred. One more pass finds the rejected scores to the last bit.
 ///
-/// `None` when there are fewer than 100 query identities, or too few non-matching pairs for the largest FAR.
+/// `None` when there are too few non-matching pairs for the largest FAR.
 ///
 /// # Errors
 /// A score that overflows f32.
 pub fn verify(
     protocol: &Protocol,
     queries: &QuerySet<'_>,
-    gallery: &PackedGallery,
+    gallery: Gallery<'_>,
     evaluation: &Evaluation,
-    n_query_identities: usize,
+    bounds: &Bounds,
+    counts: &PooledCounts,
     thresholds: &[f32],
 ) -> Result<Option<Verification>, ScoreOverflow> {
     let matches = sorted_matches(evaluation);
-    let pairs: u64 = evaluation
-        .rankings
-        .iter()
-        .map(|ranking| ranking.n_candidates as u64)
-        .sum();
-    let non_matches = pairs - matches.len() as u64;
+    let non_matches: u64 = counts.high.iter().sum();
     let rates: Vec<f64> = FALSE_ACCEPT_RATES
         .into_iter()
         .filter(|far| non_matches as f64 >= NEGATIVES_PER_FALSE_ACCEPT / far)
         .collect();
-    if n_query_identities < MIN_QUERY_IDENTITIES || rates.is_empty() {
+    if rates.is_empty() {
         return Ok(None);
     }
-
-    let mut bounds = matches.clone();
-    bounds.dedup();
-    let counts = count_non_matches(protocol, queries, gallery, &bounds, thresholds)?;
     let tails: Vec<Tail> = rates
         .iter()
         .map(|far| Tail::new(&counts.high, (far * non_matches as f64).floor() as u64))
         .collect();
-    let tails = resolve_tails(protocol, queries, gallery, tails)?;
+    let high_end = HighEnd::count(protocol, queries, gallery, tails, thresholds)?;
     let operating_points = rates
         .iter()
-        .zip(&tails)
+        .zip(&high_end.tails)
         .map(|(&far, tail)| {
             let threshold = tail.threshold(&matches);
             let rejected = matches.partition_point(|&score| score < threshold);
@@ -113,7 +110,7 @@ pub fn verify(
         .collect();
     let at_thresholds = thresholds
         .iter()
-        .zip(&counts.at_or_above_threshold)
+        .zip(&high_end.at_or_above)
         .map(|(&threshold, &accepted)| {
             let rejected = matches.partition_point(|&score| score < threshold);
             (
@@ -122,7 +119,7 @@ pub fn verify(
             )
         })
         .collect();
-    let curve = RocCurve::new(&matches, &bounds, &counts);
+    let curve = RocCurve::new(&matches, bounds, counts);
     Ok(Some(Verification {
         matches: matches.len() as u64,
         non_matches,
@@ -142,149 +139,146 @@ pub fn auroc(
     queries: &Embeddings,
     gallery: &Embeddings,
     similarity: Similarity,
-    evaluation: &Evaluation,
 ) -> Result<f64, ScoreOverflow> {
-    let matches = sorted_matches(evaluation);
-    let mut bounds = matches.clone();
-    bounds.dedup();
-    let packed = PackedGallery::new(gallery, protocol.gallery());
-    let queries = QuerySet {
-        embeddings: queries,
-        items: protocol.query_items(),
-        similarity,
+    let gallery = Gallery {
+        embeddings: gallery,
+        items: protocol.gallery(),
     };
-    let counts = count_non_matches(protocol, &queries, &packed, &bounds, &[])?;
-    Ok(RocCurve::new(&matches, &bounds, &counts).auroc())
+    let set = RankSet::new(queries, protocol.queries(), gallery, similarity).pooled();
+    let matches = set.matches();
+    let ranked = rank(gallery, similarity, vec![set])?;
+    let pooled = ranked.iter().find_map(|set| set.pooled.as_ref());
+    let (bounds, counts) = pooled.expect("the set asked for them");
+    Ok(RocCurve::new(&matches, bounds, counts).auroc())
 }
 
 /// Scores of all matching pairs, ascending.
 fn sorted_matches(evaluation: &Evaluation) -> Vec<f32> {
-    let mut matches: Vec<f32> = evaluation
-        .rankings
-        .iter()
-        .flat_map(|ranking| ranking.relevant.iter().map(|relevant| relevant.score))
-        .collect();
-    matches.sort_unstable_by(f32::total_cmp);
-    matches
+    let relevant = evaluation.rankings.iter().flat_map(|r| &r.relevant);
+    sorted(relevant.map(|relevant| relevant.score))
 }
 
-/// What one pass over all non-matching scores counts.
-struct Counts {
-    /// Non-matches equal to each bound.
-    equal: Vec<u64>,
-    /// Non-matches below the first bound, between the bounds, above the last: one more than bounds.
-    between: Vec<u64>,
-    /// Non-matches by the high 16 bits of their order-preserving key.
-    high: Vec<u64>,
-    /// Non-matches at or above each asked threshold.
-    at_or_above_threshold: Vec<u64>,
+/// Scores, ascending.
+pub fn sorted(scores: impl Iterator<Item = f32>) -> Vec<f32> {
+    let mut scores: Vec<f32> = scores.collect();
+    scores.sort_unstable_by(f32::total_cmp);
+    scores
 }
 
-impl Counts {
-    fn empty(n_bounds: usize, n_thresholds: usize) -> Self {
-        Self {
-            equal: vec![0; n_bounds],
-            between: vec![0; n_bounds + 1],
-            high: vec![0; 1 << 16],
-            at_or_above_threshold: vec![0; n_thresholds],
-        }
-    }
+/// What is counted among the highest non-matching scores.
+struct HighEnd {
+    tails: Vec<Tail>,
+    /// Non-matches at or above each threshold.
+    at_or_above: Vec<u64>,
+}
 
-    fn count(&mut self, score: f32, bounds: &[f32], thresholds: &[f32]) {
-        let below = bounds.partition_point(|&bound| bound < score);
-        if bounds.get(below) == Some(&score) {
-            self.equal[below] += 1;
-        } else {
-            self.between[below] += 1;
-        }
-        self.high[(order_key(score) >> 16) as usize] += 1;
-        for (count, &threshold) in self.at_or_above_threshold.iter_mut().zip(thresholds) {
-            *count += u64::from(score >= threshold);
-        }
-    }
-
-    fn add(&mut self, other: &Counts) {
-        let pairs = [
-            (&mut self.equal, &other.equal),
-            (&mut self.between, &other.between),
-            (&mut self.high, &other.high),
-            (
-                &mut self.at_or_above_threshold,
-                &other.at_or_above_threshold,
-            ),
-        ];
-        for (mine, theirs) in pairs {
-            for (a, b) in mine.iter_mut().zip(theirs) {
-                *a += b;
+impl HighEnd {
+    fn count(
+        protocol: &Protocol,
+        queries: &QuerySet<'_>,
+        gallery: Gallery<'_>,
+        tails: Vec<Tail>,
+        thresholds: &[f32],
+    ) -> Result<Self, ScoreOverflow> {
+        let lowest = tails.iter().map(Tail::lowest_score);
+        let floor = lowest
+            .chain(thresholds.iter().copied())
+            .fold(f32::INFINITY, f32::min);
+        let nothing = || HighEnd {
+            tails: tails.clone(),
+            at_or_above: vec![0; thresholds.len()],
+        };
+        let parts = scan_non_matches(protocol, queries, gallery, floor, nothing, |own, score| {
+            let key = order_key(score);
+            own.tails.iter_mut().for_each(|tail| tail.count(key));
+            for (count, &threshold) in own.at_or_above.iter_mut().zip(thresholds) {
+                *count += u64::from(score >= threshold);
+            }
+        })?;
+        let mut total = nothing();
+        for part in &parts {
+            for (mine, theirs) in total.tails.iter_mut().zip(&part.tails) {
+                mine.add(theirs);
+            }
+            for (mine, theirs) in total.at_or_above.iter_mut().zip(&part.at_or_above) {
+                *mine += theirs;
             }
         }
+        Ok(total)
     }
 }
 
-fn count_non_matches(
+/// Shows every non-matching score from `floor` up to `count`, with what the scores of one thread are counted in; returns
+/// all threads'. The scores come in no particular order.
+fn scan_non_matches<S: Send>(
     protocol: &Protocol,
     queries: &QuerySet<'_>,
-    gallery: &PackedGallery,
-    bounds: &[f32],
-    thresholds: &[f32],
-) -> Result<Counts, ScoreOverflow> {
-    let total = Mutex::new(Counts::empty(bounds.len(), thresholds.len()));
-    for_each_non_match_row(protocol, queries, gallery, |_, scores| {
-        let mut own = Counts::empty(bounds.len(), thresholds.len());
-        for score in scores {
-            own.count(score, bounds, thresholds);
-        }
-        // Integer sums do not depend on the order of the threads.
-        total
-            .lock()
-            .expect("no thread panics while counting")
-            .add(&own);
-    })?;
-    Ok(total.into_inner().expect("no thread panics while counting"))
-}
-
-/// Hands each query's index and non-matching scores to `visit`.
-fn for_each_non_match_row(
-    protocol: &Protocol,
-    queries: &QuerySet<'_>,
-    gallery: &PackedGallery,
-    visit: impl Fn(usize, &mut dyn Iterator<Item = f32>) + Sync,
-) -> Result<(), ScoreOverflow> {
-    score_rows(
-        queries.embeddings,
-        &queries.items,
+    gallery: Gallery<'_>,
+    floor: f32,
+    new_shared: impl Fn() -> S + Sync,
+    count: impl Fn(&mut S, f32) + Sync,
+) -> Result<Vec<S>, ScoreOverflow> {
+    let visitor = |query| NonMatches {
+        mask: NonMatchMask::new(query),
+        floor,
+        count: &count,
+        shared: PhantomData,
+    };
+    let scan_of_queries = QueryScan {
+        embeddings: queries.embeddings,
+        items: &queries.items,
+        visitors: protocol.queries().iter().map(visitor).collect(),
+    };
+    scan(
         gallery,
         queries.similarity,
-        |q, row| {
-            let query = &protocol.queries()[q];
-            for &position in query.junk.iter().chain(&query.relevant) {
-                row[position as usize] = f32::NAN;
-            }
-            visit(q, &mut row.iter().copied().filter(|score| !score.is_nan()));
-        },
-    )?;
-    Ok(())
+        &mut [scan_of_queries],
+        new_shared,
+    )
 }
 
-fn resolve_tails(
-    protocol: &Protocol,
-    queries: &QuerySet<'_>,
-    gallery: &PackedGallery,
-    tails: Vec<Tail>,
-) -> Result<Vec<Tail>, ScoreOverflow> {
-    let lowest = tails.iter().map(|tail| tail.bin).min().unwrap_or(0);
-    let tails = Mutex::new(tails);
-    for_each_non_match_row(protocol, queries, gallery, |_, scores| {
-        let keys: Vec<u32> = scores
-            .map(order_key)
-            .filter(|key| (key >> 16) as usize >= lowest)
-            .collect();
-        let mut tails = tails.lock().expect("no thread panics while counting");
-        for key in keys {
-            tails.iter_mut().for_each(|tail| tail.count(key));
+/// See [`scan_non_matches`].
+struct NonMatches<'a, S, F> {
+    mask: NonMatchMask<'a>,
+    floor: f32,
+    count: &'a F,
+    shared: PhantomData<fn(S)>,
+}
+
+impl<S: Send, F: Fn(&mut S, f32) + Sync> Visitor for NonMatches<'_, S, F> {
+    type Shared = S;
+
+    fn floor(&self) -> f32 {
+        self.floor
+    }
+
+    fn visit(&mut self, shared: &mut S, first: usize, row: &mut [f32]) {
+        self.mask.apply(first, row);
+        // NaN reaches no floor.
+        for &score in row.iter().filter(|&&score| score >= self.floor) {
+            (self.count)(shared, score);
         }
-    })?;
-    Ok(tails.into_inner().expect("no thread panics while counting"))
+    }
+}
+
+/// Leaves a query's non-matching scores in a row.
+struct NonMatchMask<'a> {
+    junk: Mask<'a>,
+    relevant: Mask<'a>,
+}
+
+impl<'a> NonMatchMask<'a> {
+    fn new(query: &'a QueryProtocol) -> Self {
+        Self {
+            junk: Mask::new(&query.junk),
+            relevant: Mask::new(&query.relevant),
+        }
+    }
+
+    fn apply(&mut self, first: usize, row: &mut [f32]) {
+        self.junk.apply(first, row);
+        self.relevant.apply(first, row);
+    }
 }
 
 #[cfg(test)]
@@ -307,13 +301,15 @@ mod tests {
         );
     }
 
-    fn curve(matches: &[f32], non_matches: &[f32]) -> (RocCurve, Counts) {
-        let mut bounds = matches.to_vec();
-        bounds.dedup();
-        let mut counts = Counts::empty(bounds.len(), 0);
-        non_matches
-            .iter()
-            .for_each(|&score| counts.count(score, &bounds, &[]));
+    fn curve(matches: &[f32], non_matches: &[f32]) -> (RocCurve, PooledCounts) {
+        let bounds = Bounds::new(matches);
+        // As if two threads had counted.
+        let parts = non_matches.chunks(2).map(|row| {
+            let mut counts = PooledCounts::new(&bounds);
+            counts.count(&bounds, row);
+            counts
+        });
+        let counts = PooledCounts::total(&bounds, parts.collect());
         (RocCurve::new(matches, &bounds, &counts), counts)
     }
 

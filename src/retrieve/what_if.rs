@@ -13,8 +13,9 @@ use rand::seq::SliceRandom;
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
 
-use super::rank::Ranking;
-use super::score::{PackedGallery, ScoreOverflow, score_rows};
+use super::protocol::QueryProtocol;
+use super::rank::{RankSet, Ranking, rank};
+use super::topk::{Gallery, ScoreOverflow};
 use super::{Retrieval, measures};
 
 /// Stream of the split; the label permutations, random orders and the plan's split have others.
@@ -23,6 +24,10 @@ const SPLIT_STREAM: u64 = 1 << 34;
 /// Items that a map is fitted on, at most: beyond it the fit costs more and changes nothing (a 1,024-dimensional
 /// linear map has a million weights and sees twenty million values).
 const FIT_ITEMS: usize = 20_000;
+
+/// Queries that the maps are tested on, at most: a mean over so many is known to a hundredth, and the whole gallery passes
+/// for each.
+const TEST_QUERIES: usize = 2_000;
 
 /// Ridge of the linear map as a share of the mean eigenvalue of the new embeddings' second moment: enough that
 /// directions without data are not amplified.
@@ -70,56 +75,72 @@ pub fn what_if(
                 .is_some_and(|identity| fits[identity as usize])
         })
         .collect();
-    if fit.len() > FIT_ITEMS {
-        // Evenly over the probe, so that no identity is favoured by its place.
-        let n = fit.len();
-        fit = (0..FIT_ITEMS).map(|i| fit[i * n / FIT_ITEMS]).collect();
-    }
+    thin_out(&mut fit, FIT_ITEMS);
     let protocol = &retrieval.protocol;
-    let test_queries: Vec<usize> = protocol
+    let mut test_queries: Vec<usize> = protocol
         .queries()
         .iter()
         .enumerate()
         .filter(|(_, query)| !fits[query.identity as usize] && new.has(query.item))
         .map(|(q, _)| q)
         .collect();
+    thin_out(&mut test_queries, TEST_QUERIES);
     if fit.len() < 2 || test_queries.is_empty() {
         return Ok(None);
     }
     let (from, to) = (rows(new, &fit), rows(old, &fit));
-    let items: Vec<usize> = test_queries
+    let test: Vec<&QueryProtocol> = test_queries
         .iter()
-        .map(|&q| protocol.queries()[q].item)
+        .map(|&q| &protocol.queries()[q])
         .collect();
+    let items: Vec<usize> = test.iter().map(|query| query.item).collect();
     let queries = rows(new, &items);
-    let gallery = PackedGallery::new(old, protocol.gallery());
-    let mut mapped = Vec::new();
-    for (map, weights) in [
+    let gallery = Gallery {
+        embeddings: old,
+        items: protocol.gallery(),
+    };
+    let mut row_of_item = vec![None; probe.items.len()];
+    for (row, &item) in items.iter().enumerate() {
+        row_of_item[item] = Some(row as u32);
+    }
+    let fitted = [
         (Map::Procrustes, procrustes(&from, &to)),
         (Map::Linear, linear(&from, &to)),
-    ] {
-        let Some(weights) = weights else { continue };
-        let moved = queries.dot(&weights).mapv(|v| v as f32);
-        let mut row_of_item = vec![None; probe.items.len()];
-        for (row, &item) in items.iter().enumerate() {
-            row_of_item[item] = Some(row as u32);
-        }
-        // A query that the map sends to zero has no direction, so the map cannot be tested.
-        let normalise = similarity == Similarity::Cosine;
-        let Ok(moved) = Embeddings::new(moved, row_of_item, normalise) else {
-            continue;
-        };
-        let values = score_rows(&moved, &items, &gallery, similarity, |i, row| {
-            let ranking = Ranking::new(&protocol.queries()[test_queries[i]], row);
-            measures::evaluate(retrieval.primary, &ranking.ranks(), &ranking.grades())
-        })?;
-        mapped.push((map, values));
-    }
+    ];
+    let moved: Vec<(Map, Embeddings)> = fitted
+        .into_iter()
+        .filter_map(|(map, weights)| {
+            let moved = queries.dot(&weights?).mapv(|v| v as f32);
+            let normalise = similarity == Similarity::Cosine;
+            // A query that the map sends to zero has no direction, so the map cannot be tested.
+            let moved = Embeddings::new(moved, row_of_item.clone(), normalise).ok()?;
+            Some((map, moved))
+        })
+        .collect();
+    let sets = moved
+        .iter()
+        .map(|(_, moved)| RankSet::new(moved, test.iter().copied(), gallery, similarity));
+    let ranked = rank(gallery, similarity, sets.collect())?;
+    let value = |ranking: &Ranking| {
+        measures::evaluate(retrieval.primary, &ranking.ranks(), &ranking.grades())
+    };
+    let values = ranked
+        .iter()
+        .map(|set| set.rankings.iter().map(value).collect());
+    let mapped = moved.iter().map(|&(map, _)| map).zip(values).collect();
     Ok(Some(WhatIf {
         fit_items: fit.len(),
         test_queries,
         mapped,
     }))
+}
+
+/// Keeps at most `most`, evenly spread, so that no identity is favoured by its place.
+fn thin_out(indices: &mut Vec<usize>, most: usize) {
+    let n = indices.len();
+    if n > most {
+        *indices = (0..most).map(|i| indices[i * n / most]).collect();
+    }
 }
 
 /// A flag an identity: half of them, drawn by the seed, are fitted on.

@@ -172,10 +172,10 @@ fn main_is_under_80_lines_without_its_tests() {
 }
 
 #[test]
-fn unsafe_lives_in_one_file() {
+fn unsafe_lives_in_one_folder() {
     for (file, code) in sources() {
         assert!(
-            file == "retrieve/score.rs" || !code.contains("unsafe {"),
+            file.starts_with("retrieve/topk/") || !code.contains("unsafe {"),
             "{file} has unsafe code"
         );
     }

@@ -5,7 +5,7 @@ use compat_audit::domain::{
     Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side, Source,
 };
 use compat_audit::retrieve::agreement::linear_cka;
-use compat_audit::retrieve::score::score_pair;
+use compat_audit::retrieve::topk::score_pair;
 use compat_audit::retrieve::{Retrieval, measures, retrieve};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -140,7 +140,7 @@ fn naive_ranking(space: &Space, pairing: Pairing, query: usize, favour: bool) ->
     let mut ranking: Vec<(f32, u32)> = (0..space.labels.len())
         .filter(|&item| item != query)
         .map(|item| {
-            let (q, g) = (queries.view(query), gallery.view(item));
+            let (q, g) = (queries.get(query), gallery.get(item));
             let (q, g) = (q.expect("dense"), g.expect("dense"));
             (score_pair(q, g, Similarity::Cosine), grade(item))
         })

@@ -1,6 +1,6 @@
 //! The ROC curve from counts at the distinct matching scores.
 
-use super::Counts;
+use super::pooled::{Bounds, PooledCounts};
 
 /// Matches and non-matches at each distinct matching score, ascending.
 pub struct RocCurve {
@@ -12,7 +12,7 @@ pub struct RocCurve {
 }
 
 impl RocCurve {
-    pub fn new(matches: &[f32], bounds: &[f32], counts: &Counts) -> Self {
+    pub fn new(matches: &[f32], bounds: &Bounds, counts: &PooledCounts) -> Self {
         let at = |bound: &f32| {
             matches.partition_point(|score| score <= bound)
                 - matches.partition_point(|score| score < bound)
@@ -20,7 +20,11 @@ impl RocCurve {
         let to_f64 = |counts: &[u64]| counts.iter().map(|&count| count as f64).collect::<Vec<_>>();
         let n_non_matches = counts.equal.iter().sum::<u64>() + counts.between.iter().sum::<u64>();
         Self {
-            matches: bounds.iter().map(|bound| at(bound) as f64).collect(),
+            matches: bounds
+                .matches
+                .iter()
+                .map(|bound| at(bound) as f64)
+                .collect(),
             equal: to_f64(&counts.equal),
             between: to_f64(&counts.between),
             n_matches: matches.len() as f64,

@@ -1,10 +1,11 @@
 //! The non-matching scores around one false-accept rate, exactly, from integer histograms.
 
 /// The non-matching scores around one false-accept rate: the `allowed` highest are accepted, the next is rejected.
+#[derive(Clone)]
 pub struct Tail {
     allowed: u64,
     /// High 16 bits of the rejected score's key.
-    pub bin: usize,
+    bin: usize,
     /// Non-matches above the bin.
     above_bin: u64,
     /// The next bin above that holds a non-match.
@@ -42,6 +43,20 @@ impl Tail {
         } else if Some(bin) == self.next_bin {
             self.next_bin_smallest = Some(self.next_bin_smallest.map_or(key, |k| k.min(key)));
         }
+    }
+
+    /// No score below it need be counted.
+    pub fn lowest_score(&self) -> f32 {
+        score_of((self.bin as u32) << 16)
+    }
+
+    /// Adds what another thread counted.
+    pub fn add(&mut self, other: &Tail) {
+        for (mine, theirs) in self.low.iter_mut().zip(&other.low) {
+            *mine += theirs;
+        }
+        let smallest = [self.next_bin_smallest, other.next_bin_smallest];
+        self.next_bin_smallest = smallest.into_iter().flatten().min();
     }
 
     /// Low bits of the rejected score and how many non-matches lie above it.

@@ -2,20 +2,16 @@
 
 mod grid;
 
-use std::sync::Mutex;
-
 use crate::config::Similarity;
-use crate::domain::{Embeddings, Estimate};
+use crate::domain::{Embeddings, Estimate, Pairing};
 use crate::stats::Bootstrap;
 
+use super::super::counts::ThresholdCounts;
 use super::super::protocol::Protocol;
-use super::super::score::{PackedGallery, ScoreOverflow};
-use super::super::{Evaluation, QuerySet};
-use super::tail::{Tail, order_key};
-use super::{
-    MIN_QUERY_IDENTITIES, NEGATIVES_PER_FALSE_ACCEPT, count_non_matches, for_each_non_match_row,
-    sorted_matches,
-};
+use super::super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
+use super::super::{QuerySet, Retrieval};
+use super::tail::{Tail, order_key, score_of};
+use super::{NEGATIVES_PER_FALSE_ACCEPT, NonMatchMask, scan_non_matches, sorted_matches};
 use grid::{FineHistogram, TransferCounts};
 
 /// A threshold's transfer from old->old to new->old.
@@ -43,27 +39,30 @@ pub struct ThresholdTransfer {
 /// sample's takes the lowest candidate.
 ///
 /// Memory is candidates x identities, held below 100 MB where there are fewer than 130,000 identities; the pairs of old->old
-/// are scored three times, those of new->old once. The result does not depend on the threads: the counts are integers.
+/// are scored twice, those of new->old once. The result does not depend on the threads: the counts are integers.
 ///
-/// `None` with fewer than 100 query identities, or fewer than 100 / rate non-matching pairs. Both embeddings must be of one
-/// dimension; `evaluations` are old->old and new->old under the protocol.
+/// `None` without new->old, with fewer than 100 query identities, or fewer than 100 / rate non-matching pairs.
 ///
 /// # Errors
 /// A score that overflows f32.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the inputs of two pairings and of an interval"
-)]
 pub fn threshold_transfer_estimates(
-    protocol: &Protocol,
+    retrieval: &Retrieval,
     old: &Embeddings,
     new: &Embeddings,
     similarity: Similarity,
-    evaluations: [&Evaluation; 2],
     requested_far: f64,
     level: f64,
     bootstrap: &Bootstrap,
 ) -> Result<Option<ThresholdTransfer>, ScoreOverflow> {
+    let evaluation = |pairing| retrieval.evaluations.get(&pairing);
+    let (Some(old_old), Some(new_old), Some(high)) = (
+        evaluation(Pairing::OLD_OLD),
+        evaluation(Pairing::NEW_OLD),
+        &retrieval.old_non_matches,
+    ) else {
+        return Ok(None);
+    };
+    let (protocol, evaluations) = (&retrieval.protocol, [old_old, new_old]);
     let (slot_of_query, n_identities) = slots(&protocol.query_identities());
     let mut counts = TransferCounts::new(n_identities);
     for (ranking, &slot) in evaluations[0].rankings.iter().zip(&slot_of_query) {
@@ -71,54 +70,56 @@ pub fn threshold_transfer_estimates(
         counts.add_query(slot, ranking.n_candidates - matches, matches);
     }
     let non_matches: f64 = counts.non_matches.iter().sum();
-    if n_identities < MIN_QUERY_IDENTITIES
-        || non_matches < NEGATIVES_PER_FALSE_ACCEPT / requested_far
-    {
+    if non_matches < NEGATIVES_PER_FALSE_ACCEPT / requested_far {
         return Ok(None);
     }
 
-    let gallery = PackedGallery::new(old, protocol.gallery());
+    let gallery = Gallery {
+        embeddings: old,
+        items: protocol.gallery(),
+    };
     let [old_queries, new_queries] = [old, new].map(|embeddings| QuerySet {
         embeddings,
         items: protocol.query_items(),
         similarity,
     });
-    let high = count_non_matches(protocol, &old_queries, &gallery, &[], &[])?.high;
     let allowed = (requested_far * non_matches).floor() as u64;
-    let fine = FineHistogram::new(&high, allowed);
+    let around = || (Tail::new(high, allowed), FineHistogram::new(high, allowed));
+    let (mut tail, mut fine) = around();
     let first_key = fine.first_key();
-    let around = Mutex::new((Tail::new(&high, allowed), fine));
-    for_each_non_match_row(protocol, &old_queries, &gallery, |_, scores| {
-        let keys: Vec<u32> = scores
-            .map(order_key)
-            .filter(|&key| key >= first_key)
-            .collect();
-        let mut around = around.lock().expect("no thread panics while counting");
-        for key in keys {
-            around.0.count(key);
-            around.1.count(key);
-        }
-    })?;
-    let (tail, fine) = around
-        .into_inner()
-        .expect("no thread panics while counting");
+    let floor = score_of(first_key);
+    let parts = scan_non_matches(
+        protocol,
+        &old_queries,
+        gallery,
+        floor,
+        around,
+        |own, score| {
+            let key = order_key(score);
+            own.0.count(key);
+            own.1.count(key);
+        },
+    )?;
+    for (own_tail, own_fine) in &parts {
+        tail.add(own_tail);
+        fine.add(own_fine);
+    }
     let threshold = tail.threshold(&sorted_matches(evaluations[0]));
     counts.set_candidates(fine.candidates(n_identities, threshold, tail.accepted(), allowed));
 
     let candidates = counts.candidates().to_vec();
-    let counts = Mutex::new(counts);
-    for (side, queries) in [&old_queries, &new_queries].into_iter().enumerate() {
-        for_each_non_match_row(protocol, queries, &gallery, |q, scores| {
-            let steps: Vec<usize> = scores
-                .filter_map(|score| grid::step(&candidates, score))
-                .collect();
-            let mut counts = counts.lock().expect("no thread panics while counting");
-            counts.add_non_matches(side, slot_of_query[q], &steps);
-        })?;
+    let mut scans = [&old_queries, &new_queries].map(|queries| QueryScan {
+        embeddings: queries.embeddings,
+        items: &queries.items,
+        visitors: StepCounter::all(protocol, &candidates),
+    });
+    scan(gallery, similarity, &mut scans, || ())?;
+    for (side, scan) in scans.into_iter().enumerate() {
+        for (visitor, &slot) in scan.visitors.into_iter().zip(&slot_of_query) {
+            let (at_or_above, _) = visitor.counts.totals();
+            counts.add_non_matches(side, slot, &at_or_above);
+        }
     }
-    let mut counts = counts
-        .into_inner()
-        .expect("no thread panics while counting");
     for (side, evaluation) in evaluations.into_iter().enumerate() {
         for (ranking, &slot) in evaluation.rankings.iter().zip(&slot_of_query) {
             let scores = ranking.relevant.iter().map(|relevant| relevant.score);
@@ -132,6 +133,35 @@ pub fn threshold_transfer_estimates(
         threshold,
         requested_far,
     }))
+}
+
+/// Counts one query's non-matching scores at the candidate thresholds.
+struct StepCounter<'a> {
+    mask: NonMatchMask<'a>,
+    counts: ThresholdCounts<'a>,
+}
+
+impl<'a> StepCounter<'a> {
+    fn all(protocol: &'a Protocol, candidates: &'a [f32]) -> Vec<Self> {
+        let counter = |query| Self {
+            mask: NonMatchMask::new(query),
+            counts: ThresholdCounts::new(candidates),
+        };
+        protocol.queries().iter().map(counter).collect()
+    }
+}
+
+impl Visitor for StepCounter<'_> {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        self.counts.lowest()
+    }
+
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
+        self.mask.apply(first, row);
+        self.counts.count(row);
+    }
 }
 
 /// Each query's identity as a number from 0, in identity order, and how many there are.

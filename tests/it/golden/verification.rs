@@ -98,11 +98,10 @@ fn threshold_transfer_agrees_with_scikit_learn() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("a pool").install(|| {
             verification::threshold_transfer_estimates(
-                &found.protocol,
+                &found,
                 &old,
                 &new,
                 Similarity::Ip,
-                [Pairing::OLD_OLD, Pairing::NEW_OLD].map(|pairing| &found.evaluations[&pairing]),
                 far,
                 0.9,
                 &bootstrap,
@@ -135,14 +134,8 @@ fn auroc_agrees_with_scikit_learn() {
     let (old, new) = (matrix(&golden.old), matrix(&golden.new));
     for (pairing, queries) in [(Pairing::OLD_OLD, &old), (Pairing::NEW_OLD, &new)] {
         // 30 identities are too few for a report, so the count is asked for directly.
-        let auroc = verification::auroc(
-            &found.protocol,
-            queries,
-            &old,
-            Similarity::Cosine,
-            &found.evaluations[&pairing],
-        )
-        .expect("finite");
+        let auroc = verification::auroc(&found.protocol, queries, &old, Similarity::Cosine)
+            .expect("finite");
         let theirs = golden.expected[&pairing.to_string()].auroc;
         assert!(close(auroc, theirs), "{pairing}: {auroc} {theirs}");
     }

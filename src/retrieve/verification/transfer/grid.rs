@@ -67,6 +67,13 @@ impl FineHistogram {
         self.bins[((key - self.first_key) >> self.shift) as usize] += 1;
     }
 
+    /// Adds what another thread counted.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.bins.iter_mut().zip(&other.bins) {
+            *mine += theirs;
+        }
+    }
+
     /// Candidate thresholds, ascending: `threshold`, which accepts `accepted` of the `allowed`, and others around it.
     pub fn candidates(
         &self,
@@ -110,7 +117,7 @@ fn geometric(low: f64, high: f64, n: usize) -> impl Iterator<Item = f64> {
 }
 
 /// The highest candidate that accepts the score; `None` when none does.
-pub fn step(candidates: &[f32], score: f32) -> Option<usize> {
+fn step(candidates: &[f32], score: f32) -> Option<usize> {
     candidates
         .partition_point(|&candidate| candidate <= score)
         .checked_sub(1)
@@ -124,9 +131,9 @@ pub struct TransferCounts {
     pub non_matches: Vec<f64>,
     /// Matching pairs of each identity.
     pub matches: Vec<f64>,
-    /// `[side][candidate * identities + identity]`: non-matches whose highest accepting candidate it is.
+    /// `[side][candidate * identities + identity]`: non-matches at or above the candidate.
     accepted: [Vec<f64>; 2],
-    /// The same of matches whose lowest rejecting candidate it is, new->old less old->old.
+    /// The same of matches whose lowest rejecting candidate it is, new->old less old->old, until they are summed up.
     rejected: Vec<f64>,
 }
 
@@ -161,10 +168,11 @@ impl TransferCounts {
         &self.candidates
     }
 
-    /// Adds non-matches of one query by their [`step`]; side 0 is old->old, 1 new->old.
-    pub fn add_non_matches(&mut self, side: usize, identity: usize, steps: &[usize]) {
-        for step in steps {
-            self.accepted[side][step * self.non_matches.len() + identity] += 1.0;
+    /// Adds one query's non-matches at or above each candidate; side 0 is old->old, 1 new->old.
+    pub fn add_non_matches(&mut self, side: usize, identity: usize, at_or_above: &[u32]) {
+        let identities = self.non_matches.len();
+        for (candidate, &count) in at_or_above.iter().enumerate() {
+            self.accepted[side][candidate * identities + identity] += f64::from(count);
         }
     }
 
@@ -220,14 +228,9 @@ impl TransferCounts {
         )
     }
 
-    /// Turns counts at a candidate into counts at or beyond it.
+    /// Turns matches rejected first at a candidate into matches rejected by it.
     fn accumulate(&mut self) {
         let g = self.non_matches.len();
-        for side in &mut self.accepted {
-            for cell in (0..side.len().saturating_sub(g)).rev() {
-                side[cell] += side[cell + g];
-            }
-        }
         for cell in g..self.rejected.len() {
             self.rejected[cell] += self.rejected[cell - g];
         }
@@ -387,11 +390,12 @@ mod tests {
         let candidates = counts.candidates().to_vec();
         for (identity, scores) in world.iter().enumerate() {
             for side in [0, 1] {
-                let steps: Vec<usize> = scores.non_matches[side]
-                    .iter()
-                    .filter_map(|&score| step(&candidates, score))
-                    .collect();
-                counts.add_non_matches(side, identity, &steps);
+                let at_or_above = |candidate: &f32| {
+                    let scores = scores.non_matches[side].iter();
+                    scores.filter(|&score| score >= candidate).count() as u32
+                };
+                let at_or_above: Vec<u32> = candidates.iter().map(at_or_above).collect();
+                counts.add_non_matches(side, identity, &at_or_above);
                 counts.add_matches(side, identity, scores.matches[side].iter().copied());
             }
         }

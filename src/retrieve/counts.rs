@@ -1,0 +1,170 @@
+//! Counting one query's scores while they pass.
+
+use std::borrow::Cow;
+
+/// Positions that a query's rows must not show, in gallery order.
+pub struct Mask<'a> {
+    positions: &'a [u32],
+    /// The first that has not passed.
+    next: usize,
+}
+
+impl<'a> Mask<'a> {
+    /// `positions` are sorted.
+    pub fn new(positions: &'a [u32]) -> Self {
+        Self { positions, next: 0 }
+    }
+
+    /// Overwrites the positions' scores in the row that begins at `first` by NaN, which compares false with everything.
+    #[inline(always)]
+    pub fn apply(&mut self, first: usize, row: &mut [f32]) {
+        while let Some(&position) = self.positions.get(self.next) {
+            let position = position as usize;
+            if position >= first + row.len() {
+                return;
+            }
+            // Those before it stood in rows that were skipped.
+            if position >= first {
+                row[position - first] = f32::NAN;
+            }
+            self.next += 1;
+        }
+    }
+}
+
+/// Thresholds up to which a row is compared with each in turn; beyond, each score is looked up by bisection. At 32, a
+/// score deep in the bulk costs about the same both ways (`cargo bench --bench scores`, table "relevant items").
+const LINEAR: usize = 32;
+
+/// How many scores lie at or above each of some thresholds, and how many equal it.
+pub struct ThresholdCounts<'a> {
+    /// Ascending.
+    thresholds: Cow<'a, [f32]>,
+    /// Linear: scores at or above each threshold. By bisection: scores that reach exactly the thresholds up to it. (A
+    /// gallery position is a u32, so a count is one.)
+    reached: Vec<u32>,
+    equal: Vec<u32>,
+}
+
+impl<'a> ThresholdCounts<'a> {
+    /// `thresholds` ascend and are not empty.
+    pub fn new(thresholds: impl Into<Cow<'a, [f32]>>) -> Self {
+        let thresholds = thresholds.into();
+        Self {
+            reached: vec![0; thresholds.len()],
+            equal: vec![0; thresholds.len()],
+            thresholds,
+        }
+    }
+
+    /// The thresholds, ascending.
+    pub fn thresholds(&self) -> &[f32] {
+        &self.thresholds
+    }
+
+    /// Scores below it count nowhere.
+    #[inline(always)]
+    pub fn lowest(&self) -> f32 {
+        self.thresholds[0]
+    }
+
+    /// Counts the scores that are not NaN.
+    #[inline(always)]
+    pub fn count(&mut self, row: &[f32]) {
+        let mut highest = f32::NEG_INFINITY;
+        for &score in row {
+            highest = if score > highest { score } else { highest };
+        }
+        if highest < self.thresholds[0] {
+            return;
+        }
+        if self.thresholds.len() > LINEAR {
+            self.bisect(row);
+            return;
+        }
+        let counts = self.reached.iter_mut().zip(&mut self.equal);
+        for (&threshold, (reached, equal)) in self.thresholds.iter().zip(counts) {
+            if threshold > highest {
+                break;
+            }
+            let (mut at_or_above, mut at) = (0_u32, 0_u32);
+            for &score in row {
+                at_or_above += u32::from(score >= threshold);
+                at += u32::from(score == threshold);
+            }
+            *reached += at_or_above;
+            *equal += at;
+        }
+    }
+
+    fn bisect(&mut self, row: &[f32]) {
+        let lowest = self.thresholds[0];
+        for &score in row.iter().filter(|&&score| score >= lowest) {
+            let last = self.thresholds.partition_point(|&t| t <= score) - 1;
+            self.reached[last] += 1;
+            self.equal[last] += u32::from(self.thresholds[last] == score);
+        }
+    }
+
+    /// For each threshold: scores at or above it, and scores above it.
+    pub fn totals(mut self) -> (Vec<u32>, Vec<u32>) {
+        if self.thresholds.len() > LINEAR {
+            for i in (1..self.reached.len()).rev() {
+                self.reached[i - 1] += self.reached[i];
+                // Equals were counted at the last of equal thresholds only.
+                if self.thresholds[i - 1] == self.thresholds[i] {
+                    self.equal[i - 1] = self.equal[i];
+                }
+            }
+        }
+        let above = self
+            .reached
+            .iter()
+            .zip(&self.equal)
+            .map(|(all, at)| all - at);
+        let above = above.collect();
+        (self.reached, above)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Few distinct scores, so that ties abound; few and many thresholds, so that both ways are taken.
+        #[test]
+        fn counts_agree_with_comparing_every_pair(
+            scores in proptest::collection::vec(0_u8..20, 1..200),
+            thresholds in proptest::collection::vec(0_u8..20, 1..70),
+            masked in proptest::collection::btree_set(0_u32..200, 0..20),
+        ) {
+            let scores: Vec<f32> = scores.iter().map(|&s| f32::from(s) / 8.0).collect();
+            let mut thresholds: Vec<f32> = thresholds.iter().map(|&t| f32::from(t) / 8.0).collect();
+            thresholds.sort_unstable_by(f32::total_cmp);
+            let masked: Vec<u32> = masked.into_iter().collect();
+            let mut mask = Mask::new(&masked);
+            let mut counts = ThresholdCounts::new(thresholds.clone());
+            for (i, row) in scores.chunks(16).enumerate() {
+                // Every third row is skipped where that is allowed, as the pass may.
+                if i % 3 == 0 && row.iter().all(|&s| s < counts.lowest()) {
+                    continue;
+                }
+                let mut row = row.to_vec();
+                mask.apply(i * 16, &mut row);
+                counts.count(&row);
+            }
+            let (at_or_above, above) = counts.totals();
+            let left = || {
+                let kept = |i: &usize| !masked.contains(&(*i as u32));
+                (0..scores.len()).filter(kept).map(|i| scores[i])
+            };
+            for (i, &t) in thresholds.iter().enumerate() {
+                prop_assert_eq!(at_or_above[i], left().filter(|&s| s >= t).count() as u32);
+                prop_assert_eq!(above[i], left().filter(|&s| s > t).count() as u32);
+            }
+        }
+    }
+}

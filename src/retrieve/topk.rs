@@ -1,0 +1,312 @@
+//! The score of a pair, and the pass that hands every score of a set of queries to whoever counts it.
+//!
+//! A score is DEFINED as one chain of fused multiply-adds over the dimensions in index order, f32, one
+//! accumulator a pair started at +0 (`docs/METRICS.md`, section 9). The kernels keep to that chain, so every
+//! instruction set, thread count and block size gives the same bits.
+//!
+//! [`scan`] packs the gallery a block at a time and scores groups of queries against it in parallel. A query's
+//! [`Visitor`] sees its scores in gallery order, a short row at a time, while they are in the cache; rows without a
+//! score that it asked for are skipped. So nothing of size queries x gallery ever exists, several query sets share
+//! one pass over the gallery, and beside the embeddings a pass holds the packed queries and one block.
+
+mod kernel;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use crate::config::Similarity;
+use crate::domain::Embeddings;
+
+use kernel::{Kernel, PackedBlock};
+
+/// A pair's score is infinite, so it ties with others that are not its equals. (NaN cannot arise: a fused
+/// multiply-add of finite factors never adds infinities of different signs.)
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("the score of query item {query} and gallery item {gallery} overflows f32")]
+pub struct ScoreOverflow {
+    /// Item index of the query.
+    pub query: usize,
+    /// Item index of the gallery item.
+    pub gallery: usize,
+}
+
+/// The gallery side of a pass.
+#[derive(Clone, Copy)]
+pub struct Gallery<'a> {
+    /// One model's embeddings.
+    pub embeddings: &'a Embeddings,
+    /// The items to score, each with an embedding; a position is an index into them.
+    pub items: &'a [usize],
+}
+
+/// Queries of one model and who hears their scores.
+pub struct QueryScan<'a, V> {
+    /// The model's embeddings.
+    pub embeddings: &'a Embeddings,
+    /// Item index of each query; each must have an embedding.
+    pub items: &'a [usize],
+    /// One visitor a query.
+    pub visitors: Vec<V>,
+}
+
+/// Hears the scores of one query.
+pub trait Visitor: Send {
+    /// What the visitors of one thread count together; the caller adds up the threads'.
+    type Shared: Send;
+
+    /// A row whose scores are all below it need not be shown. -inf: every row is. Changes only by
+    /// [`Visitor::visit`].
+    fn floor(&self) -> f32;
+
+    /// Scores of the gallery positions `first..first + row.len()`. Rows come in gallery order, each at most once; the
+    /// visitor may overwrite them.
+    fn visit(&mut self, shared: &mut Self::Shared, first: usize, row: &mut [f32]);
+}
+
+/// How a pass is cut up. No choice changes a bit of any score.
+#[derive(Debug, Clone, Copy)]
+struct Blocking {
+    /// Queries that a thread goes over for each panel of the gallery: enough that reading the panel costs nothing.
+    group: usize,
+    /// Bytes of packed gallery between two meetings of the threads.
+    block_bytes: usize,
+}
+
+impl Default for Blocking {
+    /// 252 is a multiple of every kernel's tile; more queries are not faster (on AVX2, 384 dimensions: 30 queries 75,
+    /// 126 91, 252 92, 1,008 92 GFLOP/s).
+    fn default() -> Self {
+        Self {
+            group: 252,
+            block_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Groups a thread should find at least, so that none is left alone with the last one.
+const GROUPS_A_THREAD: usize = 4;
+
+/// Scores every query of every set against the whole gallery, on the current rayon pool.
+///
+/// All embeddings must be of one dimension. Returns what the visitors share, one value a thread that was at work, each
+/// begun by `new_shared`. Costs queries x gallery x dim; memory beside the embeddings is the packed queries and
+/// 64 MiB of packed gallery.
+///
+/// # Errors
+/// A score that overflows (possible only for inner products or distances of huge embeddings).
+pub fn scan<V: Visitor>(
+    gallery: Gallery<'_>,
+    similarity: Similarity,
+    sets: &mut [QueryScan<'_, V>],
+    new_shared: impl Fn() -> V::Shared + Sync,
+) -> Result<Vec<V::Shared>, ScoreOverflow> {
+    let kernel = Kernel::detect();
+    scan_with(
+        kernel,
+        Blocking::default(),
+        gallery,
+        similarity,
+        sets,
+        new_shared,
+    )
+}
+
+fn scan_with<V: Visitor>(
+    kernel: Kernel,
+    blocking: Blocking,
+    gallery: Gallery<'_>,
+    similarity: Similarity,
+    sets: &mut [QueryScan<'_, V>],
+    new_shared: impl Fn() -> V::Shared + Sync,
+) -> Result<Vec<V::Shared>, ScoreOverflow> {
+    let dim = gallery.embeddings.dim();
+    let (tile_queries, tile_items) = kernel.tile();
+    let n_queries: usize = sets.iter().map(|set| set.items.len()).sum();
+    let fair = n_queries.div_ceil(GROUPS_A_THREAD * rayon::current_num_threads());
+    let group = blocking.group.min(fair).next_multiple_of(tile_queries);
+    let mut groups: Vec<Group<'_, V>> = sets
+        .iter_mut()
+        .flat_map(|set| {
+            let embeddings = set.embeddings;
+            let visitors = set.visitors.par_chunks_mut(group);
+            set.items
+                .par_chunks(group)
+                .zip(visitors)
+                .map(|(items, visitors)| Group {
+                    packed: Panels::new(embeddings, items, tile_queries),
+                    items,
+                    visitors,
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+
+    let panel_bytes = tile_items * dim * size_of::<f32>();
+    let block_items = (blocking.block_bytes / panel_bytes).max(1) * tile_items;
+    let idle = Mutex::new(Vec::new());
+    let mut panels = Panels::default();
+    for (index, items) in gallery.items.chunks(block_items).enumerate() {
+        panels.pack(gallery.embeddings, items, tile_items);
+        let first = index * block_items;
+        let block = PackedBlock {
+            panels: panels.values(),
+            first,
+            end: first + items.len(),
+            dim,
+        };
+        let overflow = groups
+            .par_iter_mut()
+            .filter_map(|group| {
+                let waiting = idle
+                    .lock()
+                    .expect("no thread panics while it holds it")
+                    .pop();
+                let mut shared = waiting.unwrap_or_else(&new_shared);
+                let visitors = &mut *group.visitors;
+                let outcome = kernel.score(
+                    similarity,
+                    group.packed.values(),
+                    &block,
+                    visitors,
+                    &mut shared,
+                );
+                idle.lock()
+                    .expect("no thread panics while it holds it")
+                    .push(shared);
+                let (query, position) = outcome.err()?;
+                // The last panel repeats the last item.
+                let position = position.min(gallery.items.len() - 1);
+                Some((group.items[query], gallery.items[position]))
+            })
+            .min();
+        if let Some((query, gallery)) = overflow {
+            return Err(ScoreOverflow { query, gallery });
+        }
+    }
+    Ok(idle
+        .into_inner()
+        .expect("no thread panics while it holds it"))
+}
+
+/// Queries that a thread goes over together.
+struct Group<'a, V> {
+    packed: Panels,
+    items: &'a [usize],
+    visitors: &'a mut [V],
+}
+
+/// Floats of a cache line, on which panels begin: a vector that reaches over two lines is two reads.
+const LINE: usize = 64 / size_of::<f32>();
+
+/// Embeddings in panels of as many items as a tile has, dimension-major inside; the last panel repeats the last item.
+#[derive(Default)]
+struct Panels {
+    buffer: Vec<f32>,
+    n: usize,
+}
+
+impl Panels {
+    fn new(embeddings: &Embeddings, items: &[usize], width: usize) -> Self {
+        let mut panels = Self::default();
+        panels.pack(embeddings, items, width);
+        panels
+    }
+
+    /// Replaces what was packed.
+    fn pack(&mut self, embeddings: &Embeddings, items: &[usize], width: usize) {
+        let dim = embeddings.dim();
+        self.n = items.len().div_ceil(width) * width * dim;
+        self.buffer.resize(self.n + LINE, 0.0);
+        let begin = self.begin();
+        self.buffer[begin..begin + self.n]
+            .par_chunks_exact_mut(width * dim)
+            .zip(items.par_chunks(width))
+            .for_each(|(panel, items)| {
+                for lane in 0..width {
+                    let item = items[lane.min(items.len() - 1)];
+                    let row = embeddings
+                        .get(item)
+                        .expect("the caller lists only items with an embedding");
+                    for (column, &value) in panel.chunks_exact_mut(width).zip(row) {
+                        column[lane] = value;
+                    }
+                }
+            });
+    }
+
+    fn begin(&self) -> usize {
+        self.buffer.as_ptr().align_offset(64).min(LINE)
+    }
+
+    fn values(&self) -> &[f32] {
+        let begin = self.begin();
+        &self.buffer[begin..begin + self.n]
+    }
+}
+
+/// The score of one pair by the definition; the naive twin of the kernels.
+#[inline(always)]
+pub fn score_pair(query: &[f32], gallery: &[f32], similarity: Similarity) -> f32 {
+    let mut sum = 0.0_f32;
+    for (&q, &g) in query.iter().zip(gallery) {
+        sum = match similarity {
+            Similarity::Cosine | Similarity::Ip => q.mul_add(g, sum),
+            Similarity::L2 => (q - g).mul_add(q - g, sum),
+        };
+    }
+    finish(sum, similarity)
+}
+
+/// Scores of one query against a few gallery positions, in their order.
+pub fn score_some(
+    queries: &Embeddings,
+    query: usize,
+    gallery: Gallery<'_>,
+    positions: &[u32],
+    similarity: Similarity,
+) -> Vec<f32> {
+    let kernel = Kernel::detect();
+    let listed = "the caller lists only items with an embedding";
+    let query = queries.get(query).expect(listed);
+    let score = |&position: &u32| {
+        let item = gallery.items[position as usize];
+        let item = gallery.embeddings.get(item).expect(listed);
+        kernel.score_pair(query, item, similarity)
+    };
+    positions.iter().map(score).collect()
+}
+
+/// Turns -0 into +0 (so that equal scores have equal bits) and a distance into a score.
+#[inline(always)]
+fn finish(sum: f32, similarity: Similarity) -> f32 {
+    match similarity {
+        Similarity::Cosine | Similarity::Ip => sum + 0.0,
+        Similarity::L2 => 0.0 - sum,
+    }
+}
+
+/// The instruction set that scores are computed with on this machine.
+pub fn kernel_name() -> &'static str {
+    Kernel::detect().name()
+}
+
+/// The features of this CPU that a kernel could use.
+pub fn cpu_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let found = [(std::env::consts::ARCH, true)];
+    found
+        .into_iter()
+        .filter(|(_, has)| *has)
+        .map(|(name, _)| name)
+        .collect()
+}

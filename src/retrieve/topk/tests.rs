@@ -1,0 +1,241 @@
+use ndarray::Array2;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+
+fn random(n: usize, dim: usize, seed: u64) -> Embeddings {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let rows = Array2::from_shape_fn((n, dim), |_| rng.gen_range(-1.0_f32..1.0));
+    Embeddings::dense(rows, true).expect("finite, not zero")
+}
+
+/// Keeps every score that it is shown.
+struct Keep {
+    floor: f32,
+    scores: Vec<Option<u32>>,
+}
+
+impl Visitor for Keep {
+    type Shared = usize;
+
+    fn floor(&self) -> f32 {
+        self.floor
+    }
+
+    fn visit(&mut self, shared: &mut usize, first: usize, row: &mut [f32]) {
+        for (lane, &score) in row.iter().enumerate() {
+            assert_eq!(self.scores[first + lane], None, "shown twice");
+            self.scores[first + lane] = Some(score.to_bits());
+        }
+        *shared += row.len();
+    }
+}
+
+struct Case {
+    queries: [Embeddings; 2],
+    gallery: Embeddings,
+}
+
+impl Case {
+    fn new(n_queries: usize, n_gallery: usize, dim: usize) -> Self {
+        Self {
+            queries: [random(n_queries, dim, 1), random(n_queries, dim, 3)],
+            gallery: random(n_gallery, dim, 2),
+        }
+    }
+
+    /// All scores of both query sets; `None` where a row was skipped.
+    fn scores(
+        &self,
+        kernel: Kernel,
+        blocking: Blocking,
+        similarity: Similarity,
+        floor: f32,
+    ) -> Result<Vec<Vec<Option<u32>>>, ScoreOverflow> {
+        // In reverse, so that positions and items differ.
+        let items: Vec<usize> = (0..self.gallery.n_items()).rev().collect();
+        let queries: Vec<usize> = (0..self.queries[0].n_items()).rev().collect();
+        let gallery = Gallery {
+            embeddings: &self.gallery,
+            items: &items,
+        };
+        let keep = || Keep {
+            floor,
+            scores: vec![None; items.len()],
+        };
+        let mut sets = self.queries.each_ref().map(|embeddings| QueryScan {
+            embeddings,
+            items: &queries,
+            visitors: queries.iter().map(|_| keep()).collect(),
+        });
+        let shared = scan_with(kernel, blocking, gallery, similarity, &mut sets, || 0)?;
+        let kept: Vec<Vec<Option<u32>>> = sets
+            .into_iter()
+            .flat_map(|set| set.visitors)
+            .map(|visitor| visitor.scores)
+            .collect();
+        let shown = kept.iter().flatten().flatten().count();
+        assert_eq!(shared.iter().sum::<usize>(), shown);
+        Ok(kept)
+    }
+
+    fn by_definition(&self, similarity: Similarity) -> Vec<Vec<f32>> {
+        let row = |embeddings: &Embeddings, item| embeddings.get(item).expect("dense").to_vec();
+        let queries = self.queries.iter().flat_map(|queries| {
+            (0..queries.n_items())
+                .rev()
+                .map(move |item| row(queries, item))
+        });
+        queries
+            .map(|query| {
+                let items = (0..self.gallery.n_items()).rev();
+                items
+                    .map(|item| score_pair(&query, &row(&self.gallery, item), similarity))
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+fn blockings() -> [Blocking; 3] {
+    let tiny = Blocking {
+        group: 1,
+        block_bytes: 1,
+    };
+    let odd = Blocking {
+        group: 9,
+        block_bytes: 9_000,
+    };
+    [Blocking::default(), tiny, odd]
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    builder.build().expect("a pool")
+}
+
+#[test]
+fn every_kernel_block_and_thread_count_gives_the_bits_of_the_definition() {
+    let sizes = [
+        (1, 1, 1),
+        (6, 16, 8),
+        (14, 32, 65),
+        (7, 33, 7),
+        (29, 100, 96),
+    ];
+    for (n_queries, n_gallery, dim) in sizes {
+        let case = Case::new(n_queries, n_gallery, dim);
+        for similarity in [Similarity::Cosine, Similarity::Ip, Similarity::L2] {
+            let expected = case.by_definition(similarity);
+            for kernel in Kernel::available() {
+                for blocking in blockings() {
+                    for threads in [1, 2] {
+                        let scores = pool(threads).install(|| {
+                            case.scores(kernel, blocking, similarity, f32::NEG_INFINITY)
+                        });
+                        for (found, expected) in scores.expect("finite").iter().zip(&expected) {
+                            let expected = expected.iter().map(|score| Some(score.to_bits()));
+                            assert!(
+                                found.iter().copied().eq(expected),
+                                "{kernel:?} {blocking:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn values_at_the_ends_of_f32_keep_their_bits_too() {
+    // Denormal products, cancelling sums, norms near the square root of the largest f32, equal rows.
+    let extreme = |n: usize, seed: u64| {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let magnitudes = [1e-40_f32, 1e-20, 1.0, 1e18, -1e18, -1.0, 0.0];
+        let rows = Array2::from_shape_fn((n, 33), |(row, _)| {
+            magnitudes[rng.gen_range(0..7)] * if row % 2 == 0 { 1.0 } else { 0.999_999_9 }
+        });
+        Embeddings::dense(rows, false).expect("finite")
+    };
+    let case = Case {
+        queries: [extreme(13, 1), extreme(13, 2)],
+        gallery: extreme(40, 3),
+    };
+    for similarity in [Similarity::Ip, Similarity::L2] {
+        let expected = case.by_definition(similarity);
+        for kernel in Kernel::available() {
+            let found = case
+                .scores(kernel, Blocking::default(), similarity, f32::NEG_INFINITY)
+                .expect("finite");
+            for (found, expected) in found.iter().zip(&expected) {
+                let expected = expected.iter().map(|score| Some(score.to_bits()));
+                assert!(found.iter().copied().eq(expected), "{kernel:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_row_that_reaches_the_floor_is_skipped_and_some_others_are() {
+    let case = Case::new(20, 300, 24);
+    let expected = case.by_definition(Similarity::Cosine);
+    for kernel in Kernel::available() {
+        let found = case
+            .scores(kernel, Blocking::default(), Similarity::Cosine, 0.5)
+            .expect("finite");
+        let mut skipped = 0;
+        for (found, expected) in found.iter().zip(&expected) {
+            for (found, &expected) in found.iter().zip(expected) {
+                match found {
+                    Some(bits) => assert_eq!(*bits, expected.to_bits()),
+                    None => {
+                        skipped += 1;
+                        assert!(expected < 0.5, "{kernel:?}");
+                    }
+                }
+            }
+        }
+        assert!(skipped > 1_000, "{kernel:?}");
+    }
+}
+
+#[test]
+fn an_overflow_names_the_first_pair_whatever_the_kernel() {
+    // Items 0 and 1 overflow with each other and with themselves; item 2 with none.
+    let rows = ndarray::arr2(&[[f32::MAX, f32::MAX], [f32::MAX, f32::MAX], [0.0, 0.0]]);
+    let embeddings = Embeddings::dense(rows, false).expect("finite");
+    for kernel in Kernel::available() {
+        for (items, gallery) in [([2, 1, 0], 1), ([0, 1, 2], 0)] {
+            let keep = |_| Keep {
+                floor: 0.0,
+                scores: vec![None; 3],
+            };
+            let mut sets = [QueryScan {
+                embeddings: &embeddings,
+                items: &[2, 0],
+                visitors: [0, 1].map(keep).into(),
+            }];
+            let of_items = Gallery {
+                embeddings: &embeddings,
+                items: &items,
+            };
+            let found = scan_with(
+                kernel,
+                Blocking::default(),
+                of_items,
+                Similarity::Ip,
+                &mut sets,
+                || 0,
+            );
+            let expected = ScoreOverflow { query: 0, gallery };
+            assert_eq!(found.expect_err("inf"), expected, "{kernel:?}");
+        }
+    }
+}
+
+#[test]
+fn minus_zero_becomes_plus_zero() {
+    assert_eq!(score_pair(&[1e-30], &[-1e-45], Similarity::Ip).to_bits(), 0);
+    assert_eq!(score_pair(&[1.0], &[1.0], Similarity::L2).to_bits(), 0);
+}
