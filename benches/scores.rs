@@ -8,7 +8,7 @@ use std::time::Instant;
 use compat_audit::config::Similarity;
 use compat_audit::domain::Embeddings;
 use compat_audit::retrieve::score::{PackedGallery, kernel_name, score_pair, score_rows};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 use rand::{Rng, SeedableRng};
 
 const RUNS: usize = 5;
@@ -56,10 +56,14 @@ fn main() {
             for q in 0..n_queries {
                 for g in 0..n_gallery {
                     let (q, g) = (
-                        queries.view(q).expect("dense"),
-                        gallery.view(g).expect("dense"),
+                        queries.get(q).expect("dense"),
+                        gallery.get(g).expect("dense"),
                     );
-                    black_box(score_pair(q, g, Similarity::Cosine));
+                    black_box(score_pair(
+                        ArrayView1::from(&*q),
+                        ArrayView1::from(&*g),
+                        Similarity::Cosine,
+                    ));
                 }
             }
         });

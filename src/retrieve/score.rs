@@ -51,9 +51,13 @@ impl PackedGallery {
         let mut panels = vec![0.0; n.div_ceil(LANES) * LANES * dim];
         let rows = models
             .iter()
-            .flat_map(|embeddings| items.iter().map(move |&item| embeddings.get(item)));
-        for (position, row) in rows.enumerate() {
-            let row = row.expect("the caller lists only items with an embedding");
+            .flat_map(|&embeddings| items.iter().map(move |&item| (embeddings, item)));
+        let mut row = vec![0.0; dim];
+        for (position, (embeddings, item)) in rows.enumerate() {
+            assert!(
+                embeddings.read_into(item, &mut row),
+                "the caller lists only items with an embedding"
+            );
             let (panel, lane) = (position / LANES, position % LANES);
             for (d, &value) in row.iter().enumerate() {
                 panels[(panel * dim + d) * LANES + lane] = value;
@@ -409,8 +413,8 @@ mod tests {
                         for (i, &query) in chunk.iter().enumerate() {
                             for item in 0..n_gallery {
                                 let expected = score_pair(
-                                    q.view(query).expect("dense"),
-                                    g.view(item).expect("dense"),
+                                    ArrayView1::from(&*q.get(query).expect("dense")),
+                                    ArrayView1::from(&*g.get(item).expect("dense")),
                                     similarity,
                                 );
                                 let found = rows[i * n_gallery + item];
@@ -472,10 +476,8 @@ mod tests {
             false,
         )
         .expect("finite");
-        let (a, b) = (
-            embeddings.view(0).expect("dense"),
-            embeddings.view(1).expect("dense"),
-        );
+        let [a, b] = [0, 1].map(|item| embeddings.get(item).expect("dense"));
+        let (a, b) = (ArrayView1::from(&*a), ArrayView1::from(&*b));
         let tiny = ndarray::arr1(&[1e-30_f32]);
         assert_eq!(score_pair(tiny.view(), b, Similarity::Ip).to_bits(), 0);
         assert_eq!(score_pair(a, a, Similarity::L2).to_bits(), 0);

@@ -172,11 +172,9 @@ fn main_is_under_80_lines_without_its_tests() {
 }
 
 #[test]
-fn unsafe_lives_in_one_file() {
+fn unsafe_lives_in_the_kernel_and_in_the_mapping() {
     for (file, code) in sources() {
-        assert!(
-            file == "retrieve/score.rs" || !code.contains("unsafe {"),
-            "{file} has unsafe code"
-        );
+        let may = ["retrieve/score.rs", "domain/embeddings/mapped.rs"].contains(&file.as_str());
+        assert!(may || !code.contains("unsafe {"), "{file} has unsafe code");
     }
 }

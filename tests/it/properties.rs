@@ -7,7 +7,7 @@ use compat_audit::domain::{
 use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::score::score_pair;
 use compat_audit::retrieve::{Retrieval, measures, retrieve};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 use proptest::prelude::*;
 
 /// A probe of one label an item; `role` names each item's role.
@@ -140,8 +140,9 @@ fn naive_ranking(space: &Space, pairing: Pairing, query: usize, favour: bool) ->
     let mut ranking: Vec<(f32, u32)> = (0..space.labels.len())
         .filter(|&item| item != query)
         .map(|item| {
-            let (q, g) = (queries.view(query), gallery.view(item));
+            let (q, g) = (queries.get(query), gallery.get(item));
             let (q, g) = (q.expect("dense"), g.expect("dense"));
+            let (q, g) = (ArrayView1::from(&*q), ArrayView1::from(&*g));
             (score_pair(q, g, Similarity::Cosine), grade(item))
         })
         .collect();
