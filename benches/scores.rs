@@ -265,7 +265,7 @@ fn naive() {
                 let query = world.queries.get(q).expect("dense");
                 for g in 0..n_gallery {
                     let item = world.gallery.get(g).expect("dense");
-                    black_box(score_pair(query, item, Similarity::Cosine));
+                    black_box(score_pair(&query, &item, Similarity::Cosine));
                 }
             }
         });

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
-pub use embeddings::{Embeddings, EmbeddingsError, cosine};
+pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
 pub use qrels::{Judgement, Qrels};
 

@@ -17,12 +17,12 @@ mod tokens;
 
 use std::path::{Path, PathBuf};
 
-use ndarray::Array2;
 use serde::Serialize;
 
 use crate::config::{ModelConfig, Similarity};
 use crate::domain::{
-    Embeddings, Finding, FindingCode, Origin, Probe, Setting, Severity, Side, Source,
+    Embeddings, EmbeddingsError, Finding, FindingCode, Origin, Probe, Rows, Setting, Severity,
+    Side, Source,
 };
 use crate::runtime::Runtime;
 
@@ -368,15 +368,6 @@ fn collect(
     rows: Vec<Option<Vec<f32>>>,
     dim: usize,
 ) -> Result<Embeddings, EmbedError> {
-    let normalise = options.similarity == Similarity::Cosine;
-    refuse_unusable(probe, path, &rows, "not finite", |row| {
-        row.iter().any(|v| !v.is_finite())
-    })?;
-    if normalise {
-        refuse_unusable(probe, path, &rows, "all zeros", |row| {
-            row.iter().all(|&v| v == 0.0)
-        })?;
-    }
     let mut row_of_item = Vec::with_capacity(rows.len());
     let mut values = Vec::new();
     let mut n = 0;
@@ -387,35 +378,36 @@ fn collect(
             n += 1;
         }
     }
-    let matrix = Array2::from_shape_vec((n as usize, dim), values)
-        .expect("every row of one model has the same dimensions");
-    Ok(Embeddings::new(matrix, row_of_item, normalise)
-        .expect("rows were checked to be finite and, where it matters, not zero"))
+    let rows = Rows::f32(values, n as usize, dim);
+    checked(probe, path, options, rows, dim, row_of_item)
 }
 
-fn refuse_unusable(
+/// The first `dim` numbers of each item's row, checked, and L2-normalised for cosine.
+///
+/// # Errors
+/// [`EmbedError::Unusable`]: values that are not finite; for cosine, rows of zeros.
+fn checked(
     probe: &Probe,
     path: &Path,
-    rows: &[Option<Vec<f32>>],
-    what: &'static str,
-    is_bad: impl Fn(&[f32]) -> bool,
-) -> Result<(), EmbedError> {
-    let bad: Vec<String> = rows
-        .iter()
-        .zip(&probe.items)
-        .filter(|(row, _)| row.as_deref().is_some_and(&is_bad))
-        .map(|(_, item)| item.id.clone())
-        .collect();
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let count = bad.len();
-    let ids = bad.into_iter().take(NAMED).collect();
-    Err(EmbedError::Unusable {
-        path: path.into(),
-        what,
-        count,
-        ids,
+    options: &EmbedOptions<'_>,
+    rows: Rows,
+    dim: usize,
+    row_of_item: Vec<Option<u32>>,
+) -> Result<Embeddings, EmbedError> {
+    let normalise = options.similarity == Similarity::Cosine;
+    Embeddings::from_rows(rows, dim, row_of_item, normalise).map_err(|error| {
+        let (what, items) = match &error {
+            EmbeddingsError::NotFinite { items, .. } => ("not finite", items),
+            EmbeddingsError::Zero { items } => ("all zeros", items),
+            EmbeddingsError::RowCount { .. } => unreachable!("items are mapped to rows there are"),
+        };
+        let named = items.iter().take(NAMED);
+        EmbedError::Unusable {
+            path: path.into(),
+            what,
+            count: items.len(),
+            ids: named.map(|&item| probe.items[item].id.clone()).collect(),
+        }
     })
 }
 

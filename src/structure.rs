@@ -268,10 +268,8 @@ fn embedded(items: Vec<usize>, embeddings: &Embeddings) -> Vec<usize> {
 fn unit_rows(embeddings: &Embeddings, items: &[usize]) -> Array2<f64> {
     let mut rows = Array2::zeros((items.len(), embeddings.dim()));
     for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
-        let x = embeddings
-            .view(item)
-            .expect("only embedded items are asked");
-        row.assign(&direction(x.mapv(f64::from)));
+        let x = embeddings.get(item).expect("only embedded items are asked");
+        row.assign(&direction(ArrayView1::from(&*x).mapv(f64::from)));
     }
     rows
 }

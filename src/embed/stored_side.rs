@@ -1,5 +1,6 @@
 //! The side whose embeddings were stored before, alone or beside the model that made them.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::{
@@ -67,7 +68,7 @@ pub fn embed_with_stored(
         .iter()
         .filter(
             |&&i| match (fresh.embeddings.get(i), stored.embeddings.get(i)) {
-                (Some(a), Some(b)) => cosine(a, b).is_some_and(|cosine| cosine < STORED_COSINE),
+                (Some(a), Some(b)) => cosine(&a, &b).is_some_and(|cosine| cosine < STORED_COSINE),
                 _ => false,
             },
         )
@@ -90,7 +91,7 @@ pub fn embed_with_stored(
             .embeddings
             .get(i)
             .or_else(|| fresh.embeddings.get(i))
-            .map(<[f32]>::to_vec)
+            .map(Cow::into_owned)
     });
     fresh.embeddings = collect(
         probe,

@@ -161,7 +161,7 @@ pub fn order(
         let closeness = subcluster
             .and_then(|own| {
                 let centroid = &structure.subclusters[own as usize].centroid;
-                cosine(old.get(item)?, centroid)
+                cosine(&old.get(item)?, centroid)
             })
             .unwrap_or(1.0);
         (loss, credibility, closeness, position)

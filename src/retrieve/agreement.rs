@@ -85,7 +85,7 @@ pub fn rank_biased_overlap(a: &[Hit], b: &[Hit], p: f64) -> f64 {
 pub fn alignment(old: &Embeddings, new: &Embeddings) -> Option<Vec<f64>> {
     (old.dim() == new.dim()).then(|| {
         (0..old.n_items())
-            .filter_map(|item| cosine(old.get(item)?, new.get(item)?))
+            .filter_map(|item| cosine(&old.get(item)?, &new.get(item)?))
             .collect()
     })
 }

@@ -198,6 +198,9 @@ struct Group<'a, V> {
     visitors: &'a mut [V],
 }
 
+/// What every caller must see to.
+const LISTED: &str = "the caller lists only items with an embedding";
+
 /// Floats of a cache line, on which panels begin: a vector that reaches over two lines is two reads.
 const LINE: usize = 64 / size_of::<f32>();
 
@@ -224,17 +227,18 @@ impl Panels {
         self.buffer[begin..begin + self.n]
             .par_chunks_exact_mut(width * dim)
             .zip(items.par_chunks(width))
-            .for_each(|(panel, items)| {
-                for lane in 0..width {
-                    let item = items[lane.min(items.len() - 1)];
-                    let row = embeddings
-                        .get(item)
-                        .expect("the caller lists only items with an embedding");
-                    for (column, &value) in panel.chunks_exact_mut(width).zip(row) {
-                        column[lane] = value;
+            .for_each_init(
+                || vec![0.0; dim],
+                |row, (panel, items)| {
+                    for lane in 0..width {
+                        let item = items[lane.min(items.len() - 1)];
+                        assert!(embeddings.read_into(item, row), "{LISTED}");
+                        for (column, &value) in panel.chunks_exact_mut(width).zip(&*row) {
+                            column[lane] = value;
+                        }
                     }
-                }
-            });
+                },
+            );
     }
 
     fn begin(&self) -> usize {
@@ -269,12 +273,11 @@ pub fn score_some(
     similarity: Similarity,
 ) -> Vec<f32> {
     let kernel = Kernel::detect();
-    let listed = "the caller lists only items with an embedding";
-    let query = queries.get(query).expect(listed);
+    let query = queries.get(query).expect(LISTED);
     let score = |&position: &u32| {
         let item = gallery.items[position as usize];
-        let item = gallery.embeddings.get(item).expect(listed);
-        kernel.score_pair(query, item, similarity)
+        let item = gallery.embeddings.get(item).expect(LISTED);
+        kernel.score_pair(&query, &item, similarity)
     };
     positions.iter().map(score).collect()
 }

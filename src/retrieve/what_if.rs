@@ -158,10 +158,10 @@ fn split_identities(n: usize, seed: u64) -> Vec<bool> {
 fn rows(embeddings: &Embeddings, items: &[usize]) -> Array2<f64> {
     let mut rows = Array2::zeros((items.len(), embeddings.dim()));
     for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
-        let x: ArrayView1<'_, f32> = embeddings
-            .view(item)
+        let x = embeddings
+            .get(item)
             .expect("the caller lists only items with an embedding");
-        row.assign(&x.mapv(f64::from));
+        row.assign(&ArrayView1::from(&*x).mapv(f64::from));
     }
     rows
 }

@@ -172,11 +172,9 @@ fn main_is_under_80_lines_without_its_tests() {
 }
 
 #[test]
-fn unsafe_lives_in_one_folder() {
+fn unsafe_lives_in_the_kernels_and_in_the_mapping() {
     for (file, code) in sources() {
-        assert!(
-            file.starts_with("retrieve/topk/") || !code.contains("unsafe {"),
-            "{file} has unsafe code"
-        );
+        let may = file.starts_with("retrieve/topk/") || file == "domain/embeddings/mapped.rs";
+        assert!(may || !code.contains("unsafe {"), "{file} has unsafe code");
     }
 }

@@ -142,7 +142,7 @@ fn naive_ranking(space: &Space, pairing: Pairing, query: usize, favour: bool) ->
         .map(|item| {
             let (q, g) = (queries.get(query), gallery.get(item));
             let (q, g) = (q.expect("dense"), g.expect("dense"));
-            (score_pair(q, g, Similarity::Cosine), grade(item))
+            (score_pair(&q, &g, Similarity::Cosine), grade(item))
         })
         .collect();
     ranking.sort_by(|a, b| {

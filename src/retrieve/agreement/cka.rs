@@ -1,6 +1,6 @@
 //! Linear centred kernel alignment, debiased, at a cost linear in the items.
 
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, Axis, s};
 use rayon::prelude::*;
 
 use crate::domain::Embeddings;
@@ -76,9 +76,9 @@ impl Space {
         let mut rows = Array2::zeros((items.len(), embeddings.dim()));
         for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
             let x = embeddings
-                .view(item)
+                .get(item)
                 .expect("only items with an embedding are listed");
-            row.assign(&x.mapv(f64::from));
+            row.assign(&ArrayView1::from(&*x).mapv(f64::from));
         }
         let n = items.len() as f64;
         let raw_scale = (rows.iter().map(|v| v * v).sum::<f64>() / n).powi(2);

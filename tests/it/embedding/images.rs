@@ -170,7 +170,7 @@ fn undoes(config: &ModelConfig, disguise: impl Fn(&RgbImage) -> DynamicImage) ->
     let disguised = embed_raw(&disguised, &odd("plain.onnx"), config);
     for item in 0..6 {
         let [a, b] = [&plain, &disguised].map(|e| e.embeddings.get(item).expect("an embedding"));
-        assert_eq!(max_difference(a, b), 0.0, "item {item}");
+        assert_eq!(max_difference(&a, &b), 0.0, "item {item}");
     }
     codes(&disguised.findings)
 }

@@ -30,7 +30,7 @@ fn difference(a: &Embedded, b: &Embedded) -> f32 {
     (0..a.embeddings.n_items())
         .map(|item| {
             let [a, b] = [a, b].map(|side| side.embeddings.get(item).expect("an embedding"));
-            max_difference(a, b)
+            max_difference(&a, &b)
         })
         .fold(0.0, f32::max)
 }
@@ -71,7 +71,7 @@ fn emoji_rows_are_those_of_python() {
                 .position(|golden| *golden == item.id)
                 .expect("kept");
             let found = found.embeddings.get(id).expect("an embedding");
-            let difference = max_difference(found, &rows[row]);
+            let difference = max_difference(&found, &rows[row]);
             assert!(difference <= 1e-5, "{model} {}: {difference}", item.id);
         }
     }
@@ -274,7 +274,7 @@ fn a_batch_dependent_model_runs_one_by_one() {
             .map(|v| v / 2.0)
             .collect();
         let found = batched.embeddings.get(item).expect("there");
-        assert!(max_difference(found, &half) <= F32);
+        assert!(max_difference(&found, &half) <= F32);
     }
     assert!(!codes(&plain.findings).contains(&FindingCode::BatchDependent));
 }

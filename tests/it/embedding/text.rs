@@ -54,7 +54,7 @@ fn assert_rows(found: &Embedded, expected: &[Vec<f32>]) {
     assert_eq!(found.embeddings.n_items(), expected.len());
     for (item, expected) in expected.iter().enumerate() {
         let row = found.embeddings.get(item).expect("an embedding");
-        let difference = max_difference(row, expected);
+        let difference = max_difference(&row, expected);
         assert!(difference <= F32, "text {item}: {difference}");
     }
 }
@@ -125,7 +125,7 @@ fn pooling_cls_takes_the_first_token() {
     let found = probe.by("old.onnx", &cls);
     let expected = &golden.embeddings["old"];
     let row = found.embeddings.get(0).expect("an embedding");
-    assert!(max_difference(row, &expected[0]) > 0.01);
+    assert!(max_difference(&row, &expected[0]) > 0.01);
 }
 
 #[test]
