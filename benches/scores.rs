@@ -163,9 +163,9 @@ fn peak() {
         "{:>8} {:>9} {:>5} {:>9} {:>9} {:>7}",
         "queries", "gallery", "dim", "GFLOP/s", "peak", "share"
     );
-    for dim in [64, 128, 256, 384, 512, 768, 1_024, 2_048] {
-        let n_gallery = 20_000_000 / dim;
-        let world = World::new(1_008, n_gallery, dim, 1).with_good_model();
+    for dim in [64, 128, 256, 384, 768, 2_048] {
+        let n_gallery = 60_000_000 / dim;
+        let world = World::new(2_016, n_gallery, dim, 1).with_good_model();
         let one = pool(1);
         let (mut rates, mut shares, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..RUNS {
@@ -178,7 +178,7 @@ fn peak() {
         }
         println!(
             "{:>8} {:>9} {:>5} {:>9.1} {:>9.1} {:>7.3}",
-            1_008,
+            2_016,
             n_gallery,
             dim,
             median(rates),

@@ -32,17 +32,22 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// Thresholds up to which a row is compared with each in turn; beyond, each score is looked up by bisection. At 32, a
-/// score deep in the bulk costs about the same both ways (`cargo bench --bench scores`, table "relevant items").
-const LINEAR: usize = 32;
+/// Thresholds up to which each is compared with many scores at a time; beyond, each score is looked up by bisection
+/// (`cargo bench --bench scores`, table "relevant").
+const LINEAR: usize = 64;
 
-/// How many scores lie at or above each of some thresholds, and how many equal it.
+/// Scores compared at a time: two vectors of half as many lanes.
+const TOGETHER: usize = 16;
+
+/// How many scores lie at or above each of some thresholds, and how many equal it. (A gallery position is a u32, so a
+/// count is one.)
 pub struct ThresholdCounts<'a> {
     /// Ascending.
     thresholds: Cow<'a, [f32]>,
-    /// Linear: scores at or above each threshold. By bisection: scores that reach exactly the thresholds up to it. (A
-    /// gallery position is a u32, so a count is one.)
-    reached: Vec<u32>,
+    /// Linear: scores at or above each threshold, by lane. By bisection: in lane 0, scores that reach a threshold and
+    /// not the next.
+    reached: Vec<[u32; TOGETHER / 2]>,
+    /// Scores equal to each threshold; by bisection at the last of equal thresholds only.
     equal: Vec<u32>,
 }
 
@@ -51,7 +56,7 @@ impl<'a> ThresholdCounts<'a> {
     pub fn new(thresholds: impl Into<Cow<'a, [f32]>>) -> Self {
         let thresholds = thresholds.into();
         Self {
-            reached: vec![0; thresholds.len()],
+            reached: vec![[0; TOGETHER / 2]; thresholds.len()],
             equal: vec![0; thresholds.len()],
             thresholds,
         }
@@ -71,59 +76,78 @@ impl<'a> ThresholdCounts<'a> {
     /// Counts the scores that are not NaN.
     #[inline(always)]
     pub fn count(&mut self, row: &[f32]) {
-        let mut highest = f32::NEG_INFINITY;
-        for &score in row {
-            highest = if score > highest { score } else { highest };
-        }
-        if highest < self.thresholds[0] {
-            return;
-        }
-        if self.thresholds.len() > LINEAR {
-            self.bisect(row);
-            return;
-        }
-        let counts = self.reached.iter_mut().zip(&mut self.equal);
-        for (&threshold, (reached, equal)) in self.thresholds.iter().zip(counts) {
-            if threshold > highest {
-                break;
+        for chunk in row.chunks(TOGETHER) {
+            let mut scores = [f32::NAN; TOGETHER];
+            scores[..chunk.len()].copy_from_slice(chunk);
+            let mut highest = f32::NEG_INFINITY;
+            for score in scores {
+                highest = if score > highest { score } else { highest };
             }
-            let (mut at_or_above, mut at) = (0_u32, 0_u32);
-            for &score in row {
-                at_or_above += u32::from(score >= threshold);
-                at += u32::from(score == threshold);
+            if highest < self.thresholds[0] {
+                continue;
             }
-            *reached += at_or_above;
-            *equal += at;
+            if self.thresholds.len() > LINEAR {
+                self.bisect(&scores);
+            } else {
+                self.compare(&scores, highest);
+            }
         }
     }
 
-    fn bisect(&mut self, row: &[f32]) {
+    #[inline(always)]
+    fn compare(&mut self, scores: &[f32; TOGETHER], highest: f32) {
+        let mut ties = [false; TOGETHER];
+        for (&threshold, reached) in self.thresholds.iter().zip(&mut self.reached) {
+            if threshold > highest {
+                break;
+            }
+            for (lane, reached) in reached.iter_mut().enumerate() {
+                *reached += u32::from(scores[lane] >= threshold)
+                    + u32::from(scores[lane + TOGETHER / 2] >= threshold);
+            }
+            for (tie, &score) in ties.iter_mut().zip(scores) {
+                *tie |= score == threshold;
+            }
+        }
+        if ties.contains(&true) {
+            self.count_ties(scores);
+        }
+    }
+
+    /// Apart, because scores of other items seldom equal a relevant one's to the last bit.
+    fn count_ties(&mut self, scores: &[f32; TOGETHER]) {
+        for (&threshold, equal) in self.thresholds.iter().zip(&mut self.equal) {
+            *equal += scores.iter().filter(|&&score| score == threshold).count() as u32;
+        }
+    }
+
+    fn bisect(&mut self, scores: &[f32; TOGETHER]) {
         let lowest = self.thresholds[0];
-        for &score in row.iter().filter(|&&score| score >= lowest) {
+        for &score in scores.iter().filter(|&&score| score >= lowest) {
             let last = self.thresholds.partition_point(|&t| t <= score) - 1;
-            self.reached[last] += 1;
+            self.reached[last][0] += 1;
             self.equal[last] += u32::from(self.thresholds[last] == score);
         }
     }
 
     /// For each threshold: scores at or above it, and scores above it.
     pub fn totals(mut self) -> (Vec<u32>, Vec<u32>) {
+        let mut at_or_above: Vec<u32> = self
+            .reached
+            .iter()
+            .map(|lanes| lanes.iter().sum())
+            .collect();
         if self.thresholds.len() > LINEAR {
-            for i in (1..self.reached.len()).rev() {
-                self.reached[i - 1] += self.reached[i];
-                // Equals were counted at the last of equal thresholds only.
+            for i in (1..at_or_above.len()).rev() {
+                at_or_above[i - 1] += at_or_above[i];
                 if self.thresholds[i - 1] == self.thresholds[i] {
                     self.equal[i - 1] = self.equal[i];
                 }
             }
         }
-        let above = self
-            .reached
-            .iter()
-            .zip(&self.equal)
-            .map(|(all, at)| all - at);
-        let above = above.collect();
-        (self.reached, above)
+        let above = at_or_above.iter().zip(&self.equal);
+        let above = above.map(|(all, at)| all - at).collect();
+        (at_or_above, above)
     }
 }
 
