@@ -63,8 +63,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
 
     let runtime = runtime_if_needed(config, around)?;
     refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
-    let mut old = embed_side(&probe, Side::Old, config, runtime.as_ref(), around)?;
-    let mut new = embed_side(&probe, Side::New, config, runtime.as_ref(), around)?;
+    let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
     let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
     clock.lap("embed");
 
@@ -301,22 +300,25 @@ fn runtime_if_needed(
         .transpose()?)
 }
 
-fn embed_side(
+fn embed_sides(
     probe: &Probe,
-    side: Side,
     config: &AuditConfig,
     runtime: Option<&Runtime>,
     around: &Surroundings<'_>,
-) -> Result<Embedded, AuditError> {
-    let (source, options) = side_options(side, config, around)?;
-    let wrapped = |source| embed_failed(side, source);
-    match (&source, &config.old_embeddings) {
-        (ModelSource::Onnx(model), Some(stored)) if side == Side::Old => {
-            embed::embed_with_stored(probe, model, stored, &options, runtime, around.progress)
-        }
-        _ => embed::embed(probe, &source, &options, runtime, around.progress),
+) -> Result<[Embedded; 2], AuditError> {
+    let (old, old_options) = side_options(Side::Old, config, around)?;
+    let (new, new_options) = side_options(Side::New, config, around)?;
+    let progress = around.progress;
+    if let (ModelSource::Onnx(model), Some(stored)) = (&old, &config.old_embeddings) {
+        let old = embed::embed_with_stored(probe, model, stored, &old_options, runtime, progress)
+            .map_err(|source| embed_failed(Side::Old, source))?;
+        let new = embed::embed(probe, &new, &new_options, runtime, progress)
+            .map_err(|source| embed_failed(Side::New, source))?;
+        return Ok([old, new]);
     }
-    .map_err(wrapped)
+    let sides = [(&old, &old_options), (&new, &new_options)];
+    embed::embed_both(probe, sides, runtime, progress)
+        .map_err(|(side, source)| embed_failed(side, source))
 }
 
 /// `--strict`, before hours of embedding. Only a model of images whose levels are nowhere configured is looked at.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{ConfigFile, Overrides};
+use crate::config::{BatchSize, ConfigFile, Overrides};
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
 use judging::JudgingArgs;
@@ -190,6 +190,9 @@ pub struct AuditArgs {
     /// Embed again instead of reading the cache
     #[arg(long, help_heading = "Running")]
     pub no_cache: bool,
+    /// Items a batch, for both models; auto measures what is fastest here (default: 32)
+    #[arg(long, value_name = "N|auto", help_heading = "Running")]
+    pub batch: Option<BatchSize>,
 }
 
 /// Where and how models are run.
@@ -269,6 +272,7 @@ impl AuditArgs {
             qrels: self.qrels.clone(),
             old_embeddings: self.old_embeddings.clone(),
             strict: self.strict,
+            batch: self.batch,
             ..self.judging.overrides()
         }
     }

@@ -15,7 +15,9 @@ use crate::domain::{CheckSeverity, Date, Measure, Origin, Setting};
 
 use file::BackfillTable;
 pub use file::{ConfigError, ConfigFile, known_keys};
-pub use model::{ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size};
+pub use model::{
+    BatchSize, ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size,
+};
 pub use policy::{FailOn, Inconclusive, Policy, Profile, Waiver};
 
 /// Names of the manifest columns, where they are not the usual ones.
@@ -137,6 +139,8 @@ pub struct Overrides {
     pub old_embeddings: Option<PathBuf>,
     /// `--strict`
     pub strict: bool,
+    /// `--batch`, for each model that is run
+    pub batch: Option<BatchSize>,
 }
 
 /// A checked configuration: what the stages get. Built only by [`AuditConfig::resolve`].
@@ -182,7 +186,7 @@ impl AuditConfig {
     /// A value out of its range, with the key, the range and what was found.
     pub fn resolve(
         [old, new, data]: [PathBuf; 3],
-        file: ConfigFile,
+        mut file: ConfigFile,
         flags: Overrides,
     ) -> Result<Self, ConfigError> {
         let mut settings = Vec::new();
@@ -211,6 +215,12 @@ impl AuditConfig {
             audit.strict,
             false,
         );
+        for (path, model) in [(&old, &mut file.old), (&new, &mut file.new)] {
+            if flags.batch.is_some() && !is_stored(path) {
+                model.batch_size = flags.batch;
+                model.batch_size_is_a_flag = true;
+            }
+        }
         for (name, model) in [("old", &file.old), ("new", &file.new)] {
             model.check(name)?;
         }

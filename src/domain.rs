@@ -409,6 +409,8 @@ pub enum Origin {
     File,
     /// The command line.
     Flag,
+    /// Measured on this machine, as asked for.
+    Measured,
 }
 
 impl fmt::Display for Origin {
@@ -419,6 +421,7 @@ impl fmt::Display for Origin {
             Origin::Sidecar => "file beside the model",
             Origin::File => "audit.toml",
             Origin::Flag => "command line",
+            Origin::Measured => "measured",
         })
     }
 }

@@ -3,16 +3,22 @@
 //! [`embed`] either runs a model over the items (`run`, after `resolve` has decided how its inputs are made) or
 //! looks the items up in a stored file (`stored_side`).
 
+mod batch_size;
 mod cache;
+#[cfg(test)]
+mod counting;
 mod error;
 mod external;
+mod feed;
 mod items;
+mod one;
 pub mod preprocess;
 mod resolve;
 mod run;
 pub mod session;
 mod stored;
 mod stored_side;
+mod token_store;
 mod tokens;
 
 use std::path::{Path, PathBuf};
@@ -21,15 +27,17 @@ use serde::Serialize;
 
 use crate::config::{ModelConfig, Similarity};
 use crate::domain::{
-    Embeddings, EmbeddingsError, Finding, FindingCode, Origin, Probe, Rows, Setting, Severity,
-    Side, Source,
+    Embeddings, EmbeddingsError, Finding, FindingCode, Modality, Origin, Probe, Rows, Setting,
+    Severity, Side, Source,
 };
 use crate::runtime::Runtime;
 
 use cache::Digest;
 use external::ModelFile;
 use resolve::Resolved;
+use run::Task;
 use session::{OnnxModel, TensorSpec};
+use token_store::TokenStore;
 
 pub use error::EmbedError;
 pub use stored_side::{describe as describe_stored, embed_with_stored};
@@ -241,38 +249,127 @@ pub fn embed(
     runtime: Option<&Runtime>,
     progress: &dyn Progress,
 ) -> Result<Embedded, EmbedError> {
+    let tokens = &mut TokenStore::default();
+    embed_one(probe, source, options, runtime, progress, tokens)
+}
+
+/// Embeds both sides as [`embed`] does each. Where both are models of images, each file is read and decoded once;
+/// where both are models of texts with one tokenizer, each text is tokenised once.
+///
+/// # Errors
+/// See [`EmbedError`]; with the side.
+pub fn embed_both(
+    probe: &Probe,
+    sides: [(&ModelSource, &EmbedOptions<'_>); 2],
+    runtime: Option<&Runtime>,
+    progress: &dyn Progress,
+) -> Result<[Embedded; 2], (Side, EmbedError)> {
+    let [(old, old_options), (new, new_options)] = sides;
+    if let (Modality::Image, ModelSource::Onnx(old), ModelSource::Onnx(new)) =
+        (probe.modality, old, new)
+    {
+        let wanted = |options: &EmbedOptions<'_>| {
+            Wanted::of(probe, options.side).map_err(|error| (options.side, error))
+        };
+        let [old_wanted, new_wanted] = [wanted(old_options)?, wanted(new_options)?];
+        let task = |path, options, wanted| Task {
+            path,
+            options,
+            wanted,
+        };
+        let tasks = [
+            task(old, old_options, &old_wanted.items),
+            task(new, new_options, &new_wanted.items),
+        ];
+        let tokens = &mut TokenStore::default();
+        let embedded = run::embed_all(probe, &tasks, runtime, progress, tokens)
+            .map_err(|(task, error)| (tasks[task].options.side, error))?;
+        let mut embedded: [Embedded; 2] = embedded
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("one for each task"));
+        for (embedded, wanted) in embedded.iter_mut().zip([old_wanted, new_wanted]) {
+            embedded.findings.extend(wanted.finding());
+        }
+        return Ok(embedded);
+    }
+    let tokens = &mut TokenStore::default();
+    let mut one = |source, options: &EmbedOptions<'_>| {
+        embed_one(probe, source, options, runtime, progress, tokens)
+            .map_err(|error| (options.side, error))
+    };
+    Ok([one(old, old_options)?, one(new, new_options)?])
+}
+
+fn embed_one(
+    probe: &Probe,
+    source: &ModelSource,
+    options: &EmbedOptions<'_>,
+    runtime: Option<&Runtime>,
+    progress: &dyn Progress,
+    tokens: &mut TokenStore,
+) -> Result<Embedded, EmbedError> {
     match source {
         ModelSource::Stored(path) => stored_side::embed(probe, path, options),
         ModelSource::Onnx(path) => {
-            let mut wanted = Vec::new();
-            let mut missing = 0;
-            for (index, item) in probe.items.iter().enumerate() {
-                if item.identity.is_none() {
-                    continue;
-                }
-                if item.source != Source::Missing {
-                    wanted.push(index);
-                } else if options.side == Side::New && !item.role.is_query() {
-                    missing += 1;
-                } else {
-                    return Err(EmbedError::InputGone {
-                        id: item.id.clone(),
-                        side: options.side,
-                    });
-                }
-            }
-            let mut embedded = run::embed(probe, path, options, runtime, progress, &wanted)?;
-            if missing > 0 {
-                embedded.findings.push(Finding::new(
-                    FindingCode::InputsMissing,
-                    Severity::Warning,
-                    format!(
-                        "{missing} gallery items have no input, so the new model cannot embed them"
-                    ),
-                ));
-            }
+            let wanted = Wanted::of(probe, options.side)?;
+            let mut embedded = run::embed_with(
+                probe,
+                path,
+                options,
+                runtime,
+                progress,
+                &wanted.items,
+                tokens,
+            )?;
+            embedded.findings.extend(wanted.finding());
             Ok(embedded)
         }
+    }
+}
+
+/// The items that a model is to embed.
+struct Wanted {
+    /// Indices, rising.
+    items: Vec<usize>,
+    /// Gallery items that the new model cannot embed.
+    missing: usize,
+}
+
+impl Wanted {
+    fn of(probe: &Probe, side: Side) -> Result<Self, EmbedError> {
+        let mut wanted = Self {
+            items: Vec::new(),
+            missing: 0,
+        };
+        for (index, item) in probe.items.iter().enumerate() {
+            if item.identity.is_none() {
+                continue;
+            }
+            if item.source != Source::Missing {
+                wanted.items.push(index);
+            } else if side == Side::New && !item.role.is_query() {
+                wanted.missing += 1;
+            } else {
+                return Err(EmbedError::InputGone {
+                    id: item.id.clone(),
+                    side,
+                });
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn finding(&self) -> Option<Finding> {
+        let missing = self.missing;
+        (missing > 0).then(|| {
+            Finding::new(
+                FindingCode::InputsMissing,
+                Severity::Warning,
+                format!(
+                    "{missing} gallery items have no input, so the new model cannot embed them"
+                ),
+            )
+        })
     }
 }
 

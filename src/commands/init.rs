@@ -231,7 +231,7 @@ const MODEL: [Line; 19] = [
         "mean, cls or none: how a vector a token becomes one",
     ),
     ("dims", "64", "keep the first dimensions only (Matryoshka)"),
-    ("batch_size", "32", "items a batch"),
+    ("batch_size", "32", "items a batch; \"auto\" measures"),
 ];
 
 /// audit.toml for what the preview shows: configured values stand as they are, values that the models name are
@@ -355,7 +355,7 @@ fn origin(setting: &Setting) -> (&'static str, &'static str) {
         Origin::Model => ("# ", "what the model file says"),
         Origin::Sidecar => ("# ", "from the file beside the model"),
         Origin::Default => ("# ", "ASSUMED: check it against the training code"),
-        Origin::File | Origin::Flag => ("", "configured"),
+        Origin::File | Origin::Flag | Origin::Measured => ("", "configured"),
     }
 }
 

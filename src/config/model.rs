@@ -1,6 +1,7 @@
 //! What `[old]` and `[new]` of audit.toml say of a model.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,46 @@ impl Size {
     }
 }
 
+/// Items a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a whole number of items, 1 or more, or \"auto\""
+)]
+pub enum BatchSize {
+    /// So many.
+    Items(usize),
+    /// The fastest of a short measured search, on this machine.
+    Measured(Measured),
+}
+
+/// The one word of [`BatchSize::Measured`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measured {
+    /// `auto`
+    Auto,
+}
+
+impl BatchSize {
+    /// `auto`.
+    pub const AUTO: Self = Self::Measured(Measured::Auto);
+}
+
+impl FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<usize>() {
+            _ if text == "auto" => Ok(Self::AUTO),
+            Ok(items) if (1..=MAX_BATCH).contains(&items) => Ok(Self::Items(items)),
+            _ => Err(format!(
+                "expected auto, or 1 to {MAX_BATCH} items, found `{text}`"
+            )),
+        }
+    }
+}
+
 /// What audit.toml (`[old]`, `[new]`) or flags say of one model. What is `None` is taken from the model
 /// file, a file beside it, or the default, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -126,7 +167,10 @@ pub struct ModelConfig {
     /// Keep the first `dims` dimensions, then normalise (Matryoshka).
     pub dims: Option<usize>,
     /// Items a batch (default 32).
-    pub batch_size: Option<usize>,
+    pub batch_size: Option<BatchSize>,
+    /// Whether [`Self::batch_size`] is the command line's.
+    #[serde(skip)]
+    pub batch_size_is_a_flag: bool,
 }
 
 /// Largest batch: every batch is filled up to its size, so a larger one only costs memory.
@@ -151,9 +195,8 @@ impl ModelConfig {
         };
         positive("scale", self.scale)?;
         positive("dims", self.dims.map(|n| n as f64))?;
-        if let Some(found) = self
-            .batch_size
-            .filter(|size| !(1..=MAX_BATCH).contains(size))
+        if let Some(BatchSize::Items(found)) = self.batch_size
+            && !(1..=MAX_BATCH).contains(&found)
         {
             return Err(ConfigError::OutOfRange {
                 key: format!("{name}.batch_size"),

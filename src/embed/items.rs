@@ -1,15 +1,34 @@
 //! From a probe item to a row of a batch.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
 use super::cache::Digest;
-use super::preprocess::decode_bytes;
+use super::preprocess::{Decoded, Fitted, ImagePreprocess, RgbImage};
 use super::resolve::{Inputs, Resolved};
 use super::session::{BatchInput, OnnxModel, TensorSpec, Values};
+use super::token_store::TokenStore;
 use super::{EmbedError, EmbedOptions};
-use crate::config::Pooling;
+use crate::config::{Layout, Pooling};
 use crate::domain::{Item, Role, Source};
 use crate::probe::tensors::{Tensor, TensorRow, Tensors};
 
+/// How the items become one model's rows.
+pub struct Plan<'a> {
+    /// The side's options.
+    pub options: &'a EmbedOptions<'a>,
+    /// How its inputs are made.
+    pub resolved: &'a Resolved,
+    /// The model's inputs.
+    pub specs: &'a [TensorSpec],
+    /// Tokens that are known already.
+    pub tokens: &'a TokenStore,
+}
+
 /// One item, ready to be put into a batch.
+#[derive(Clone)]
 pub struct Prepared {
     /// What the model sees of it.
     pub row: Row,
@@ -20,89 +39,170 @@ pub struct Prepared {
 }
 
 /// A batch row.
+#[derive(Clone)]
 pub enum Row {
-    /// Pixels of the image input.
-    Image(Vec<f32>),
+    /// Image, resized and cropped.
+    Image(Arc<Fitted>),
     /// Token ids.
-    Tokens(Vec<i64>),
+    Tokens(Arc<[u32]>),
     /// Row of the tensor file.
     Tensor(usize),
 }
 
-/// What identifies an item's content under one resolved preprocessing: the file's bytes, the text, the tensor row.
-///
-/// `Err` is why the item cannot be read.
-pub fn content(
-    item: &Item,
-    resolved: &Resolved,
-    options: &EmbedOptions<'_>,
-    specs: &[TensorSpec],
-) -> Result<Digest, String> {
-    let bytes = match (&resolved.inputs, &item.source) {
-        (Inputs::Image { .. }, Source::Image(path)) => {
-            std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?
-        }
-        (Inputs::Text { .. }, _) => prefixed(item, options)?.into_bytes(),
-        (Inputs::Tensors(tensors), Source::TensorRow(row)) => {
-            return Ok(row_digest(tensors, *row, specs));
-        }
-        _ => return Err("the item's input is of another kind than the model's".into()),
-    };
-    Ok(*blake3::hash(&bytes).as_bytes())
+/// An item's raw input and what identifies it.
+pub struct Raw {
+    /// The file's bytes; nothing for texts and tensors, which are at hand.
+    bytes: Option<Vec<u8>>,
+    /// BLAKE3 of the file's bytes, of the text with its prefix, of the tensor row.
+    pub content: Digest,
 }
 
-/// Decodes and preprocesses an item. `Err` is why it cannot be read.
-pub fn prepare(
-    item: &Item,
-    resolved: &Resolved,
-    options: &EmbedOptions<'_>,
-    specs: &[TensorSpec],
-) -> Result<Prepared, String> {
-    match (&resolved.inputs, &item.source) {
-        (
-            Inputs::Image {
-                height,
-                width,
-                preprocess,
-                ..
-            },
-            Source::Image(path),
-        ) => {
+/// Reads and hashes an item. Models of images see the same content of it, whatever their preprocessing.
+///
+/// `Err` is why the item cannot be read.
+pub fn read(item: &Item, plan: &Plan<'_>) -> Result<Raw, String> {
+    let content = match (&plan.resolved.inputs, &item.source) {
+        (Inputs::Image { .. }, Source::Image(path)) => {
+            #[cfg(test)]
+            super::counting::count(item, [1, 0]);
             let bytes =
                 std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let image =
-                decode_bytes(&bytes, path, preprocess.exif).map_err(|error| error.to_string())?;
-            let mut pixels = vec![0.0; 3 * *height as usize * *width as usize];
-            preprocess
-                .apply(&image, *height, *width, &mut pixels)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&image.width.to_le_bytes());
-            hasher.update(&image.height.to_le_bytes());
-            hasher.update(&image.pixels);
-            Ok(Prepared {
-                row: Row::Image(pixels),
-                input: *hasher.finalize().as_bytes(),
-                sixteen_bit: image.sixteen_bit,
-            })
+            return Ok(Raw {
+                content: *blake3::hash(&bytes).as_bytes(),
+                bytes: Some(bytes),
+            });
         }
-        (Inputs::Text { tokens, .. }, _) => {
-            let text = prefixed(item, options)?;
-            let ids = tokens.encode(&text).map_err(|error| error.to_string())?;
+        (Inputs::Text { .. }, _) => {
+            *blake3::hash(prefixed(item, plan.options)?.as_bytes()).as_bytes()
+        }
+        (Inputs::Tensors(tensors), Source::TensorRow(row)) => row_digest(tensors, *row, plan.specs),
+        _ => return Err("the item's input is of another kind than the model's".into()),
+    };
+    Ok(Raw {
+        content,
+        bytes: None,
+    })
+}
+
+/// Prepares an item for each plan; an image is decoded once for all of them, and resized once for those that resize it
+/// alike. `Err` is why it cannot be done for that plan.
+pub fn prepare(item: &Item, raw: Raw, plans: &[&Plan<'_>]) -> Vec<Result<Prepared, String>> {
+    match (&item.source, raw.bytes) {
+        (Source::Image(path), Some(bytes)) => {
+            #[cfg(test)]
+            super::counting::count(item, [0, 1]);
+            images(path, bytes, plans)
+        }
+        _ => plans
+            .iter()
+            .map(|plan| prepare_one(item, &raw.content, plan))
+            .collect(),
+    }
+}
+
+fn prepare_one(item: &Item, content: &Digest, plan: &Plan<'_>) -> Result<Prepared, String> {
+    match (&plan.resolved.inputs, &item.source) {
+        (Inputs::Text { .. }, _) => {
             let bare = item.text().unwrap_or_default();
             Ok(Prepared {
-                row: Row::Tokens(ids),
+                row: Row::Tokens(encode(item, content, plan)?),
                 input: *blake3::hash(bare.as_bytes()).as_bytes(),
                 sixteen_bit: false,
             })
         }
-        (Inputs::Tensors(tensors), Source::TensorRow(row)) => Ok(Prepared {
+        (Inputs::Tensors(_), Source::TensorRow(row)) => Ok(Prepared {
             row: Row::Tensor(*row),
-            input: row_digest(tensors, *row, specs),
+            input: *content,
             sixteen_bit: false,
         }),
         _ => Err("the item's input is of another kind than the model's".into()),
     }
+}
+
+/// Token ids of an item's text.
+pub fn encode(item: &Item, content: &Digest, plan: &Plan<'_>) -> Result<Arc<[u32]>, String> {
+    if let Some(known) = plan.tokens.get(content) {
+        return Ok(known);
+    }
+    let Inputs::Text { tokens, .. } = &plan.resolved.inputs else {
+        return Err("the item's input is of another kind than the model's".into());
+    };
+    #[cfg(test)]
+    super::counting::count(item, [0, 1]);
+    let text = prefixed(item, plan.options)?;
+    tokens.encode(&text).map_err(|error| error.to_string())
+}
+
+/// What a plan needs of a decoded image.
+struct Wanted<'a> {
+    preprocess: &'a ImagePreprocess,
+    height: u32,
+    width: u32,
+}
+
+impl Wanted<'_> {
+    fn alike(&self, other: &Self) -> bool {
+        (self.height, self.width) == (other.height, other.width)
+            && self.preprocess.fits_alike(other.preprocess)
+    }
+}
+
+fn images(path: &Path, bytes: Vec<u8>, plans: &[&Plan<'_>]) -> Vec<Result<Prepared, String>> {
+    let wanted: Vec<Wanted<'_>> = plans
+        .iter()
+        .filter_map(|plan| match &plan.resolved.inputs {
+            Inputs::Image {
+                preprocess,
+                height,
+                width,
+                ..
+            } => Some(Wanted {
+                preprocess,
+                height: *height,
+                width: *width,
+            }),
+            Inputs::Text { .. } | Inputs::Tensors(_) => None,
+        })
+        .collect();
+    let turn = wanted.iter().any(|wanted| wanted.preprocess.exif);
+    let decoded = match Decoded::read(&bytes, path, turn) {
+        Ok(decoded) => decoded,
+        Err(error) => return plans.iter().map(|_| Err(error.to_string())).collect(),
+    };
+    drop(bytes);
+    let mut prepared: Vec<Result<Prepared, String>> = Vec::with_capacity(plans.len());
+    // Models that apply the orientation see other pixels, unless there is nothing to turn.
+    let upright = decoded.is_turned().then(|| decoded.clone().oriented(true));
+    let lying = decoded.oriented(false);
+    let digests = [Some(&lying), upright.as_ref()].map(|image| image.map(pixel_digest));
+    for (i, one) in wanted.iter().enumerate() {
+        let (image, input) = match (&upright, digests) {
+            (Some(upright), [_, Some(digest)]) if one.preprocess.exif => (upright, digest),
+            (_, [digest, _]) => (&lying, digest.unwrap_or_default()),
+        };
+        let same = wanted[..i].iter().position(|earlier| one.alike(earlier));
+        prepared.push(match same {
+            Some(same) => prepared[same].clone(),
+            None => match one.preprocess.fit(image, one.height, one.width) {
+                Ok(fitted) => Ok(Prepared {
+                    row: Row::Image(Arc::new(fitted)),
+                    input,
+                    sixteen_bit: image.sixteen_bit,
+                }),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            },
+        });
+    }
+    prepared
+}
+
+/// BLAKE3 of an image's size and levels.
+fn pixel_digest(image: &RgbImage) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&image.width.to_le_bytes());
+    hasher.update(&image.height.to_le_bytes());
+    hasher.update(&image.pixels);
+    *hasher.finalize().as_bytes()
 }
 
 /// The text with the model's prefix; a query's own prefix wins, an item that is both takes the common one.
@@ -151,58 +251,89 @@ pub fn array_of<'a>(
         .or_else(|| tensors.get("").filter(|_| specs.len() == 1))
 }
 
-/// Runs the rows as one batch and returns one embedding a row, after pooling and truncation.
+/// Embeddings of one batch, after pooling and truncation.
+pub struct Rows {
+    values: Vec<f32>,
+    /// Dimensions of a row.
+    pub dim: usize,
+}
+
+impl Rows {
+    /// The rows in the batch's order.
+    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact(self.dim)
+    }
+}
+
+/// Runs one batch and returns one embedding a row.
 ///
 /// # Errors
 /// The runtime's, or an output that is no embedding.
 pub fn run(
     model: &mut OnnxModel,
     resolved: &Resolved,
-    rows: &[&Row],
+    batch: &Batch,
     options: &EmbedOptions<'_>,
-    path: &std::path::Path,
-) -> Result<Vec<Vec<f32>>, EmbedError> {
-    let (inputs, mask) = batch(&model.inputs, resolved, rows);
-    let (shape, values) = model.run(inputs, &resolved.output)?;
+    path: &Path,
+) -> Result<Rows, EmbedError> {
+    model.run(&batch.inputs, &resolved.output, |shape, values| {
+        pool(shape, values, batch, resolved, options, path)
+    })?
+}
+
+fn pool(
+    shape: &[usize],
+    values: &[f32],
+    batch: &Batch,
+    resolved: &Resolved,
+    options: &EmbedOptions<'_>,
+    path: &Path,
+) -> Result<Rows, EmbedError> {
     let wrong = || EmbedError::OutputShape {
         path: path.into(),
         output: resolved.output.clone(),
-        shape: shape.clone(),
+        shape: shape.to_vec(),
     };
-    let pooled: Vec<Vec<f32>> = match (shape.as_slice(), resolved.pooling) {
-        (&[n, dim], _) | (&[n, dim, 1, 1], _) if n == rows.len() && dim > 0 => {
-            values.chunks_exact(dim).map(<[f32]>::to_vec).collect()
-        }
-        (&[n, sequence, dim], Pooling::Cls) if n == rows.len() && sequence * dim > 0 => values
-            .chunks_exact(sequence * dim)
-            .map(|item| item[..dim].to_vec())
-            .collect(),
-        (&[n, sequence, dim], Pooling::Mean) if n == rows.len() && sequence * dim > 0 => values
-            .chunks_exact(sequence * dim)
-            .enumerate()
-            .map(|(i, item)| {
-                // A mask of another length (a model that merges tokens) cannot say which ones count.
-                let weights = mask
-                    .as_ref()
-                    .map(|mask| {
-                        mask.get(i * sequence..(i + 1) * sequence)
-                            .filter(|_| mask.len() == n * sequence)
-                            .ok_or_else(wrong)
-                    })
-                    .transpose()?;
-                Ok(mean(item, dim, weights))
-            })
-            .collect::<Result<_, EmbedError>>()?,
+    let dim = match shape {
+        &[_, dim] | &[_, dim, 1, 1] | &[_, _, dim] => dim,
         _ => return Err(wrong()),
     };
+    let kept = options.model.dims.unwrap_or(dim).min(dim);
+    let mut rows = Vec::with_capacity(batch.n_rows * kept);
+    match (shape, resolved.pooling) {
+        (&[n, dim], _) | (&[n, dim, 1, 1], _) if n == batch.n_rows && dim > 0 => {
+            for item in values.chunks_exact(dim) {
+                rows.extend_from_slice(&item[..kept]);
+            }
+        }
+        (&[n, sequence, dim], Pooling::Cls) if n == batch.n_rows && sequence * dim > 0 => {
+            for item in values.chunks_exact(sequence * dim) {
+                rows.extend_from_slice(&item[..kept]);
+            }
+        }
+        (&[n, sequence, dim], Pooling::Mean) if n == batch.n_rows && sequence * dim > 0 => {
+            // A mask of another length (a model that merges tokens) cannot say which ones count.
+            let mask = batch.mask.as_deref();
+            if mask.is_some_and(|mask| mask.len() != n * sequence) {
+                return Err(wrong());
+            }
+            for (i, item) in values.chunks_exact(sequence * dim).enumerate() {
+                let weights = mask.map(|mask| &mask[i * sequence..(i + 1) * sequence]);
+                rows.extend_from_slice(&mean(item, dim, weights)[..kept]);
+            }
+        }
+        _ => return Err(wrong()),
+    }
     match options.model.dims {
-        Some(dims) if dims > pooled[0].len() => Err(EmbedError::Dims {
+        Some(dims) if dims > dim => Err(EmbedError::Dims {
             path: path.into(),
             dims,
-            dim: pooled[0].len(),
+            dim,
         }),
-        Some(dims) => Ok(pooled.into_iter().map(|row| row[..dims].to_vec()).collect()),
-        None => Ok(pooled),
+        _ => Ok(Rows {
+            values: rows,
+            dim: kept,
+        }),
     }
 }
 
@@ -223,69 +354,101 @@ fn mean(tokens: &[f32], dim: usize, weights: Option<&[i64]>) -> Vec<f32> {
         .collect()
 }
 
-/// The model's inputs for these rows, and the attention mask, when there is one, for pooling.
-fn batch(
-    specs: &[TensorSpec],
-    resolved: &Resolved,
-    rows: &[&Row],
-) -> (Vec<BatchInput>, Option<Vec<i64>>) {
-    match &resolved.inputs {
-        Inputs::Image { name, .. } => {
-            let values = rows.iter().flat_map(|row| match row {
-                Row::Image(pixels) => pixels.as_slice(),
-                Row::Tokens(_) | Row::Tensor(_) => &[],
-            });
-            let values: Vec<f32> = values.copied().collect();
-            let mut shape: Vec<usize> = image_shape(resolved);
-            shape.insert(0, rows.len());
-            (
-                vec![BatchInput {
+/// The model's inputs for some rows.
+#[derive(Default)]
+pub struct Batch {
+    inputs: Vec<BatchInput>,
+    /// The attention mask, when there is one, for pooling.
+    mask: Option<Vec<i64>>,
+    n_rows: usize,
+}
+
+impl Batch {
+    /// Fills the inputs; the block of images of an earlier batch is used again.
+    pub fn fill(&mut self, plan: &Plan<'_>, rows: &[&Row]) {
+        let Plan {
+            resolved, specs, ..
+        } = plan;
+        self.n_rows = rows.len();
+        match &resolved.inputs {
+            Inputs::Image {
+                name,
+                height,
+                width,
+                preprocess,
+            } => {
+                let (height, width) = (*height as usize, *width as usize);
+                let shape = match preprocess.layout {
+                    Layout::Nchw => vec![rows.len(), 3, height, width],
+                    Layout::Nhwc => vec![rows.len(), height, width, 3],
+                };
+                let mut block = match self.inputs.pop() {
+                    Some(BatchInput {
+                        values: Values::F32(block),
+                        ..
+                    }) => block,
+                    _ => Vec::new(),
+                };
+                let size = 3 * height * width;
+                block.resize(rows.len() * size, 0.0);
+                let tables = preprocess.tables();
+                block
+                    .par_chunks_exact_mut(size.max(1))
+                    .zip(rows)
+                    .for_each(|(out, row)| {
+                        if let Row::Image(image) = row {
+                            preprocess.fill_by(&tables, image, out);
+                        }
+                    });
+                self.inputs = vec![BatchInput {
                     name: name.clone(),
                     shape,
-                    values: Values::F32(values),
-                }],
-                None,
-            )
-        }
-        Inputs::Text {
-            tokens,
-            length: fixed,
-        } => {
-            let ids: Vec<&[i64]> = rows
-                .iter()
-                .map(|row| match row {
-                    Row::Tokens(ids) => ids.as_slice(),
-                    Row::Image(_) | Row::Tensor(_) => &[],
-                })
-                .collect();
-            let longest = ids.iter().map(|ids| ids.len()).max().unwrap_or(0);
-            let length = fixed.unwrap_or(longest.max(1));
-            let padded = |value: &dyn Fn(&[i64], usize) -> i64| -> Vec<i64> {
-                ids.iter()
-                    .flat_map(|ids| (0..length).map(|t| value(ids, t)))
-                    .collect()
-            };
-            let mask = padded(&|ids, t| i64::from(t < ids.len()));
-            let inputs = specs
-                .iter()
-                .map(|spec| {
-                    let values = match spec.name.as_str() {
-                        "input_ids" => {
-                            padded(&|ids, t| ids.get(t).copied().unwrap_or(tokens.pad_id))
+                    values: Values::F32(block),
+                }];
+                self.mask = None;
+            }
+            Inputs::Text {
+                tokens,
+                length: fixed,
+            } => {
+                let ids: Vec<&[u32]> = rows
+                    .iter()
+                    .map(|row| match row {
+                        Row::Tokens(ids) => &ids[..],
+                        Row::Image(_) | Row::Tensor(_) => &[],
+                    })
+                    .collect();
+                let longest = ids.iter().map(|ids| ids.len()).max().unwrap_or(0);
+                let length = fixed.unwrap_or(longest.max(1));
+                let padded = |value: &dyn Fn(&[u32], usize) -> i64| -> Vec<i64> {
+                    ids.iter()
+                        .flat_map(|ids| (0..length).map(|t| value(ids, t)))
+                        .collect()
+                };
+                let mask = padded(&|ids, t| i64::from(t < ids.len()));
+                self.inputs = specs
+                    .iter()
+                    .map(|spec| {
+                        let values = match spec.name.as_str() {
+                            "input_ids" => padded(&|ids, t| {
+                                ids.get(t).map_or(tokens.pad_id, |&id| i64::from(id))
+                            }),
+                            "attention_mask" => mask.clone(),
+                            name => derived(name, rows.len(), length),
+                        };
+                        BatchInput {
+                            name: spec.name.clone(),
+                            shape: vec![rows.len(), length],
+                            values: Values::I64(values),
                         }
-                        "attention_mask" => mask.clone(),
-                        name => derived(name, rows.len(), length),
-                    };
-                    BatchInput {
-                        name: spec.name.clone(),
-                        shape: vec![rows.len(), length],
-                        values: Values::I64(values),
-                    }
-                })
-                .collect();
-            (inputs, Some(mask))
+                    })
+                    .collect();
+                self.mask = Some(mask);
+            }
+            Inputs::Tensors(tensors) => {
+                (self.inputs, self.mask) = tensor_batch(specs, tensors, rows);
+            }
         }
-        Inputs::Tensors(tensors) => tensor_batch(specs, tensors, rows),
     }
 }
 
@@ -293,24 +456,6 @@ fn batch(
 fn derived(name: &str, n: usize, length: usize) -> Vec<i64> {
     let position = |t: usize| if name == "position_ids" { t as i64 } else { 0 };
     (0..n).flat_map(|_| (0..length).map(position)).collect()
-}
-
-fn image_shape(resolved: &Resolved) -> Vec<usize> {
-    match &resolved.inputs {
-        Inputs::Image {
-            height,
-            width,
-            preprocess,
-            ..
-        } => {
-            let (height, width) = (*height as usize, *width as usize);
-            match preprocess.layout {
-                crate::config::Layout::Nchw => vec![3, height, width],
-                crate::config::Layout::Nhwc => vec![height, width, 3],
-            }
-        }
-        Inputs::Text { .. } | Inputs::Tensors(_) => Vec::new(),
-    }
 }
 
 fn tensor_batch(

@@ -8,12 +8,13 @@ pub mod decode;
 pub mod resize;
 pub mod sidecar;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use decode::{RgbImage, decode, decode_bytes};
-pub use resize::resize;
+pub use decode::{Decoded, RgbImage, decode, decode_bytes};
+pub use resize::{resize, resize_window};
 pub use sidecar::read_preprocessor_config;
 
 use crate::config::{ColorOrder, Layout, ResizeFilter, ResizeMode, Size};
@@ -225,14 +226,13 @@ impl ImagePreprocess {
     /// Writes one image's tensor, (scale * level - mean) / std in `layout` order, into `out`.
     ///
     /// Shape of `out`: (3, height, width) or (height, width, 3), row-major. The arithmetic is f64 and rounded
-    /// once to f32.
+    /// once to f32. This is [`Self::fit`], then [`Self::fill`].
     ///
     /// # Errors
-    /// [`ImageError::WrongSize`] when resize and crop do not lead to (height, width),
-    /// [`ImageError::ResizedTooLarge`] when a long image would exceed [`MAX_PIXELS`] on the way.
+    /// As [`Self::fit`].
     ///
     /// # Panics
-    /// When `out` does not hold 3 * height * width values: a mistake of the caller, not of the input.
+    /// As [`Self::fill`].
     pub fn apply(
         &self,
         image: &RgbImage,
@@ -240,11 +240,22 @@ impl ImagePreprocess {
         width: u32,
         out: &mut [f32],
     ) -> Result<(), ImageError> {
-        assert_eq!(
-            out.len(),
-            3 * height as usize * width as usize,
-            "the tensor has three values a pixel"
-        );
+        self.fill(&self.fit(image, height, width)?, out);
+        Ok(())
+    }
+
+    /// Whether [`Self::fit`] does the same for both, whatever the image.
+    pub fn fits_alike(&self, other: &Self) -> bool {
+        let fit = |one: &Self| (one.size, one.resize, one.crop, one.filter, one.exif);
+        fit(self) == fit(other)
+    }
+
+    /// Resizes and crops to (height, width).
+    ///
+    /// # Errors
+    /// [`ImageError::WrongSize`] when resize and crop do not lead to (height, width),
+    /// [`ImageError::ResizedTooLarge`] when a long image would exceed [`MAX_PIXELS`] on the way.
+    pub fn fit(&self, image: &RgbImage, height: u32, width: u32) -> Result<Fitted, ImageError> {
         let (found_height, found_width) = self.output_size((image.height, image.width));
         if (found_height, found_width) != (height, width) {
             return Err(ImageError::WrongSize {
@@ -263,17 +274,28 @@ impl ImagePreprocess {
                 resized_height,
             });
         }
-        let resized;
-        let source = if (resized_height, resized_width) == (image.height, image.width) {
-            image
-        } else {
-            resized = resize(image, resized_height, resized_width, self.filter);
-            &resized
+        let top = self.crop_offset(resized_height, height);
+        let left = self.crop_offset(resized_width, width);
+        let rows = overlap(top, height as usize, resized_height);
+        let columns = overlap(left, width as usize, resized_width);
+        // The same window in the resized image's coordinates.
+        let shifted = |inside: &Range<usize>, offset: i64| {
+            let at = |end: usize| (end as i64 + offset) as u32;
+            at(inside.start)..at(inside.end)
         };
-        let top = self.crop_offset(source.height, height);
-        let left = self.crop_offset(source.width, width);
-        self.normalise(source, (top, left), (height, width), out);
-        Ok(())
+        let window = resize_window(
+            image,
+            (resized_height, resized_width),
+            (shifted(&rows, top), shifted(&columns, left)),
+            self.filter,
+        );
+        Ok(Fitted {
+            window,
+            rows,
+            columns,
+            height: height as usize,
+            width: width as usize,
+        })
     }
 
     /// Where a centre crop of `crop` pixels starts on a side of `side` pixels; negative when it starts
@@ -295,23 +317,34 @@ impl ImagePreprocess {
         }
     }
 
-    /// Fills `out` from the window of (height, width) that starts at (top, left) of the image.
-    fn normalise(
-        &self,
-        image: &RgbImage,
-        (top, left): (i64, i64),
-        (height, width): (u32, u32),
-        out: &mut [f32],
-    ) {
-        let (height, width) = (height as usize, width as usize);
-        let tables = self.tables();
+    /// Writes a fitted image's tensor into `out`, what lies outside the image black.
+    ///
+    /// # Panics
+    /// When `out` does not hold 3 * height * width values: a mistake of the caller, not of the input.
+    pub fn fill(&self, image: &Fitted, out: &mut [f32]) {
+        self.fill_by(&self.tables(), image, out);
+    }
+
+    /// [`Self::fill`] with the [`Self::tables`] at hand.
+    pub(super) fn fill_by(&self, tables: &Tables, image: &Fitted, out: &mut [f32]) {
+        let Fitted {
+            window,
+            rows,
+            columns,
+            height,
+            width,
+        } = image;
+        let (height, width) = (*height, *width);
+        assert_eq!(
+            out.len(),
+            3 * height * width,
+            "the tensor has three values a pixel"
+        );
         // A tensor's channel k is this channel of the image.
         let channels = match self.color {
             ColorOrder::Rgb => [0, 1, 2],
             ColorOrder::Bgr => [2, 1, 0],
         };
-        let rows = overlap(top, height, image.height);
-        let columns = overlap(left, width, image.width);
         if rows.len() < height || columns.len() < width {
             let zeros = [tables[0][0], tables[1][0], tables[2][0]];
             match self.layout {
@@ -330,12 +363,10 @@ impl ImagePreprocess {
         if columns.is_empty() {
             return;
         }
-        let stride = 3 * image.width as usize;
-        for y in rows {
-            let source_row = (y as i64 + top) as usize;
-            let source_column = (columns.start as i64 + left) as usize;
-            let start = source_row * stride + 3 * source_column;
-            let source = &image.pixels[start..start + 3 * columns.len()];
+        for (y, source) in rows
+            .clone()
+            .zip(window.pixels.chunks_exact(3 * columns.len()))
+        {
             match self.layout {
                 Layout::Nchw => {
                     for (k, channel) in channels.into_iter().enumerate() {
@@ -361,13 +392,32 @@ impl ImagePreprocess {
     }
 
     /// The tensor's value of each level, for each channel of the tensor: there are only 256 of them.
-    fn tables(&self) -> [[f32; 256]; 3] {
+    pub(super) fn tables(&self) -> Tables {
         std::array::from_fn(|k| {
             std::array::from_fn(|level| {
                 ((self.scale * level as f64 - self.mean[k]) / self.std[k]) as f32
             })
         })
     }
+}
+
+/// The tensor's value of each level, for each channel of the tensor.
+pub(super) type Tables = [[f32; 256]; 3];
+
+/// An image after resize and crop, before its levels become the model's numbers: models whose inputs differ in these
+/// alone share it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fitted {
+    /// The part of the crop that lies inside the image.
+    window: RgbImage,
+    /// Rows of the tensor that it fills; the others are black.
+    rows: Range<usize>,
+    /// Columns, likewise.
+    columns: Range<usize>,
+    /// Rows of the tensor.
+    height: usize,
+    /// Columns of the tensor.
+    width: usize,
 }
 
 /// A size as (height, width).
@@ -393,7 +443,7 @@ fn shorter_side(height: u32, width: u32, side: u32) -> (u32, u32) {
 }
 
 /// The part of 0..window that lies inside a side of `side` pixels when the window starts at `offset`.
-fn overlap(offset: i64, window: usize, side: u32) -> std::ops::Range<usize> {
+fn overlap(offset: i64, window: usize, side: u32) -> Range<usize> {
     let start = (-offset).clamp(0, window as i64) as usize;
     let end = (i64::from(side) - offset).clamp(0, window as i64) as usize;
     start..end.max(start)

@@ -11,7 +11,7 @@ use super::preprocess::ImagePreprocess;
 use super::session::OnnxModel;
 use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
 use super::{EmbedError, EmbedOptions, Open};
-use crate::config::{ModelConfig, Pooling, Size};
+use crate::config::{BatchSize, ModelConfig, Pooling, Size};
 use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source};
 use crate::probe::tensors::Tensors;
 
@@ -42,6 +42,29 @@ pub enum Inputs {
     Tensors(Tensors),
 }
 
+impl Inputs {
+    /// Whether both make the same tensor of every image. (Texts and tensor rows are cheap to make twice.)
+    pub fn alike(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Image {
+                    height,
+                    width,
+                    preprocess,
+                    ..
+                },
+                Self::Image {
+                    height: other_height,
+                    width: other_width,
+                    preprocess: other,
+                    ..
+                },
+            ) => (height, width, preprocess) == (other_height, other_width, other),
+            _ => false,
+        }
+    }
+}
+
 /// Everything decided about one model.
 pub struct Resolved {
     /// What fills the inputs.
@@ -50,8 +73,10 @@ pub struct Resolved {
     pub output: String,
     /// Pooling of a rank-3 output.
     pub pooling: Pooling,
-    /// Items a batch.
+    /// Items a batch; under [`Self::measure_batch`] only until it is measured.
     pub batch_size: usize,
+    /// Whether the size of a batch is to be measured.
+    pub measure_batch: bool,
     /// Whether the model fixes the batch size.
     pub fixed_batch: bool,
     /// For the report.
@@ -65,6 +90,18 @@ pub struct Resolved {
     /// [`Self::cache_key`] and, where inputs come ready-made, what they hold: two sides with equal ones and one model
     /// give equal embeddings. BLAKE3, hex.
     pub preprocessing_key: String,
+}
+
+impl Resolved {
+    /// The size of a batch that was measured.
+    pub fn set_batch_size(&mut self, items: usize) {
+        self.batch_size = items;
+        let of_batch = |setting: &&mut Setting| setting.key.ends_with(".batch_size");
+        if let Some(setting) = self.settings.iter_mut().find(of_batch) {
+            setting.value = items.into();
+            setting.origin = Origin::Measured;
+        }
+    }
 }
 
 /// Decides; runs nothing.
@@ -116,15 +153,30 @@ pub fn resolve(
         .copied()
         .unwrap_or(-1);
     let fixed_batch = batch > 0;
+    let mut measure_batch = false;
     let batch_size = if fixed_batch {
         record.note("batch_size", batch, Origin::Model);
         batch as usize
     } else {
-        record.pick(
-            "batch_size",
-            [(config.batch_size, Origin::File)],
-            BATCH_SIZE,
-        )
+        let origin = match config.batch_size_is_a_flag {
+            true => Origin::Flag,
+            false => Origin::File,
+        };
+        match config.batch_size {
+            Some(BatchSize::Measured(auto)) => {
+                measure_batch = true;
+                record.note("batch_size", auto, origin);
+                BATCH_SIZE
+            }
+            Some(BatchSize::Items(items)) => {
+                record.note("batch_size", items, origin);
+                items
+            }
+            None => {
+                record.note("batch_size", BATCH_SIZE, Origin::Default);
+                BATCH_SIZE
+            }
+        }
     };
     // Everything but the batch size changes what an embedding means; that one is in the cache's key.
     let mut what = json!({
@@ -167,6 +219,7 @@ pub fn resolve(
         output,
         pooling,
         batch_size,
+        measure_batch,
         fixed_batch,
         settings: record.settings,
         files: record.files,

@@ -1,31 +1,36 @@
-//! One model over one probe: what the cache lacks is decoded and embedded, batch by batch.
+//! Models over a probe: what the caches lack is prepared once for all of them and embedded, batch by batch.
+//!
+//! One thread runs the sessions in turn, so that two models never compete for the cores: each session has the threads
+//! of the whole run, asleep while it is not its turn. The workers of `feed` fill the next batches meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::cache::{Cache, Digest, Record};
-use super::external::ModelFile;
-use super::items::{self, Prepared};
-use super::resolve::{Inputs, Resolved};
-use super::session::OnnxModel;
-use super::{
-    BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Opened, Progress,
-    collect, open,
-};
-use crate::domain::{Finding, FindingCode, Probe, Severity, cosine};
-use crate::runtime::{Runtime, SESSION_SETTINGS};
+use super::batch_size;
+use super::cache::Digest;
+use super::feed::{self, Early, Feed, Filled, Job, Lane, Learned};
+use super::items::{self, Plan, Row};
+use super::one::Run;
+use super::resolve::Inputs;
+use super::token_store::TokenStore;
+use super::{EmbedError, EmbedOptions, Embedded, Opened, Progress, open};
+use crate::domain::Probe;
+use crate::runtime::Runtime;
 
 /// Items that are embedded alone and in a batch to see whether it matters.
 const BATCH_SAMPLE: usize = 8;
 
-/// Cosine below which an item embedded alone and in a batch counts as different.
-const BATCH_COSINE: f64 = 0.9999;
-
-/// Items decoded at a time while a batch runs: enough for every core, few enough to fit in memory (three such
-/// groups are held: one being decoded, one waiting, one running).
-const DECODED_TOGETHER: usize = 32;
+/// One model and the items it is wanted for.
+pub struct Task<'a> {
+    /// The model.
+    pub path: &'a Path,
+    /// The side's options.
+    pub options: &'a EmbedOptions<'a>,
+    /// Indices of items, rising.
+    pub wanted: &'a [usize],
+}
 
 /// Embeds the `wanted` items (indices into the probe's, rising) with a model; the others have no row.
 ///
@@ -39,353 +44,345 @@ pub fn embed(
     progress: &dyn Progress,
     wanted: &[usize],
 ) -> Result<Embedded, EmbedError> {
-    let Opened {
-        file: ModelFile { hash, precision },
-        model,
-        resolved,
-        version,
-    } = open(probe, path, options, runtime)?;
-    let key = [
-        &hash,
-        &resolved.cache_key,
-        &version,
-        &model.provider,
-        resolved.batch_size.to_string().as_str(),
-        SESSION_SETTINGS,
-    ]
-    .join("\n");
-    let key = blake3::hash(key.as_bytes()).to_hex();
-    let mut findings = resolved.findings.clone();
-    if let Some(why) = &model.fallback {
-        findings.push(Finding::new(
-            FindingCode::ProviderFallback,
-            Severity::Info,
-            format!("{} model runs on the CPU: {why}", options.side),
-        ));
-    }
-    let mut run = Run {
+    embed_with(
         probe,
         path,
         options,
-        resolved: &resolved,
-        cache: Cache::open(options.cache_dir, &key),
-        model,
-        bad_items: Vec::new(),
-        n_from_cache: 0,
-        n_embedded: 0,
-        dim: None,
+        runtime,
+        progress,
+        wanted,
+        &mut TokenStore::default(),
+    )
+}
+
+/// As [`embed`], with the tokens that another model's tokenizer made of the same texts.
+///
+/// # Errors
+/// As [`embed`].
+pub fn embed_with(
+    probe: &Probe,
+    path: &Path,
+    options: &EmbedOptions<'_>,
+    runtime: Option<&Runtime>,
+    progress: &dyn Progress,
+    wanted: &[usize],
+    tokens: &mut TokenStore,
+) -> Result<Embedded, EmbedError> {
+    let task = Task {
+        path,
+        options,
+        wanted,
     };
-    let contents = run.contents(wanted);
-    run.embed_missing(&contents, progress)?;
-    run.refuse_too_many_bad_items()?;
-
-    let mut rows: Vec<Option<Vec<f32>>> = vec![None; probe.items.len()];
-    let mut digests = vec![None; probe.items.len()];
-    let mut sixteen_bit = 0;
-    let mut dim = 0;
-    for (&item, content) in &contents {
-        let Some(record) = run.cache.get(content) else {
-            continue;
-        };
-        rows[item] = Some(record.embedding.clone());
-        digests[item] = Some(record.input);
-        sixteen_bit += usize::from(record.sixteen_bit);
-        dim = record.embedding.len();
-    }
-    if sixteen_bit > 0 {
-        findings.push(Finding::new(
-            FindingCode::SixteenBitScaled,
-            Severity::Info,
-            format!("{sixteen_bit} images have 16 bits a channel and were scaled to 8"),
-        ));
-    }
-    if run.cache.batch_dependent == Some(true) {
-        findings.push(Finding::new(
-            FindingCode::BatchDependent,
-            Severity::Warning,
-            format!(
-                "{} model gives other embeddings in a batch than alone, so items were embedded one by one",
-                options.side
-            ),
-        ));
-    }
-    Ok(Embedded {
-        embeddings: collect(probe, path, options, rows, dim)?,
-        input_digests: digests,
-        model: ModelInfo {
-            name: ModelSource::Onnx(path.into()).name(),
-            kind: "onnx".into(),
-            hash,
-            preprocessing_key: resolved.preprocessing_key.clone(),
-            dim,
-            inputs: run.model.inputs.clone(),
-            outputs: run.model.outputs.clone(),
-            output: Some(resolved.output.clone()),
-            precision: precision.map(str::to_owned),
-            provider: Some(run.model.provider.clone()),
-            runtime_version: Some(version),
-        },
-        settings: resolved.settings.clone(),
-        findings,
-        n_from_cache: run.n_from_cache,
-        n_embedded: run.n_embedded,
-        bad_items: run.bad_items,
-    })
+    let mut embedded =
+        embed_all(probe, &[task], runtime, progress, tokens).map_err(|(_, error)| error)?;
+    Ok(embedded.pop().expect("one for the one task"))
 }
 
-/// One model over one probe.
-struct Run<'a> {
-    probe: &'a Probe,
-    path: &'a Path,
-    options: &'a EmbedOptions<'a>,
-    resolved: &'a Resolved,
-    cache: Cache,
-    model: OnnxModel,
-    bad_items: Vec<BadItem>,
-    n_from_cache: usize,
-    n_embedded: usize,
-    /// Dimensions of the embeddings so far.
-    dim: Option<usize>,
-}
-
-impl Run<'_> {
-    /// The content digest of each readable item.
-    fn contents(&mut self, wanted: &[usize]) -> BTreeMap<usize, Digest> {
-        let digests: Vec<Result<Digest, String>> = wanted
-            .par_iter()
-            .map(|&item| {
-                let item = &self.probe.items[item];
-                items::content(item, self.resolved, self.options, &self.model.inputs)
-            })
-            .collect();
-        let mut contents = BTreeMap::new();
-        for (&item, digest) in wanted.iter().zip(digests) {
-            match digest {
-                Ok(digest) => {
-                    contents.insert(item, digest);
-                }
-                Err(error) => self.bad(item, error),
-            }
+/// Runs one model, or two whose items are read and decoded once for both.
+///
+/// # Errors
+/// As [`embed`], with the index of the task.
+pub fn embed_all(
+    probe: &Probe,
+    tasks: &[Task<'_>],
+    runtime: Option<&Runtime>,
+    progress: &dyn Progress,
+    tokens: &mut TokenStore,
+) -> Result<Vec<Embedded>, (usize, EmbedError)> {
+    let mut parts = Vec::with_capacity(tasks.len());
+    for (i, task) in tasks.iter().enumerate() {
+        let opened = open(probe, task.path, task.options, runtime).map_err(|error| (i, error))?;
+        let Opened {
+            file,
+            mut model,
+            mut resolved,
+            version,
+        } = opened;
+        let specs = model.inputs.clone();
+        if resolved.measure_batch {
+            let threads = runtime.map_or(0, |runtime| runtime.threads);
+            let size = batch_size::choose(
+                probe,
+                task,
+                &resolved,
+                &mut model,
+                &[&file.hash, &version, &threads.to_string()],
+            )
+            .map_err(|error| (i, error))?;
+            resolved.set_batch_size(size);
         }
-        contents
+        parts.push((resolved, specs, Some((file, model, version))));
     }
-
-    fn bad(&mut self, item: usize, error: String) {
-        self.bad_items.push(BadItem {
-            item,
-            id: self.probe.items[item].id.clone(),
-            error,
-        });
-    }
-
-    fn refuse_too_many_bad_items(&mut self) -> Result<(), EmbedError> {
-        self.bad_items.sort_by_key(|bad| bad.item);
-        if self.bad_items.len() <= self.options.max_bad_items {
-            return Ok(());
-        }
-        let named = self.bad_items.iter().take(NAMED);
-        Err(EmbedError::BadItems {
-            count: self.bad_items.len(),
-            allowed: self.options.max_bad_items,
-            first: named
-                .map(|bad| format!("`{}`: {}", bad.id, bad.error))
-                .collect(),
+    let mut runs: Vec<Run<'_>> = parts
+        .iter_mut()
+        .zip(tasks)
+        .map(|((resolved, specs, rest), task)| {
+            let (file, model, version) = rest.take().expect("set above");
+            Run::new(probe, task, resolved, specs, file, model, version)
         })
-    }
-
-    /// Embeds what the cache lacks; items of one content once.
-    fn embed_missing(
-        &mut self,
-        contents: &BTreeMap<usize, Digest>,
-        progress: &dyn Progress,
-    ) -> Result<(), EmbedError> {
-        let mut missing: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
-        for (&item, content) in contents {
-            if self.cache.get(content).is_none() {
-                missing.entry(*content).or_default().push(item);
-            }
-        }
-        let mut order: Vec<(usize, Digest)> = missing
-            .iter()
-            .map(|(content, items)| (items[0], *content))
-            .collect();
-        order.sort_unstable();
-        self.n_embedded = missing.values().map(Vec::len).sum();
-        self.n_from_cache = contents.len() - self.n_embedded;
-        if order.is_empty() {
-            return Ok(());
-        }
-        progress.start(
-            &format!("embedding, {} model", self.options.side),
-            order.len() as u64,
-        );
-        let outcome = self.embed_order(&order, &missing, progress);
-        progress.finish();
-        // What was embedded before an error is kept too.
-        if let Err(error) = self.cache.save() {
+        .collect();
+    let outcome = embed_missing(&mut runs, progress, tokens);
+    // What was embedded before an error is kept too.
+    for run in &mut runs {
+        if let Err(error) = run.cache.save() {
             tracing::warn!("the embeddings' cache cannot be written: {error}");
         }
-        outcome
     }
-
-    fn embed_order(
-        &mut self,
-        order: &[(usize, Digest)],
-        missing: &BTreeMap<Digest, Vec<usize>>,
-        progress: &dyn Progress,
-    ) -> Result<(), EmbedError> {
-        let order = self.by_length(order);
-        if self.cache.batch_dependent.is_none() && self.resolved.batch_size > 1 {
-            self.cache.batch_dependent = self.depends_on_the_batch(&order)?;
-        }
-        let alone = self.cache.batch_dependent == Some(true);
-        let batch_size = if alone { 1 } else { self.resolved.batch_size };
-        // Whole batches, so that only the last one of all is filled up.
-        let group = batch_size * DECODED_TOGETHER.div_ceil(batch_size);
-        let (probe, resolved, options) = (self.probe, self.resolved, self.options);
-        let specs = self.model.inputs.clone();
-        let prepare = |&(item, content): &(usize, Digest)| {
-            let prepared = items::prepare(&probe.items[item], resolved, options, &specs);
-            (item, content, prepared)
-        };
-        std::thread::scope(|scope| {
-            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-            let order = &order;
-            // Decodes the next group while one runs.
-            scope.spawn(move || {
-                for chunk in order.chunks(group) {
-                    let prepared: Vec<_> = chunk.par_iter().map(prepare).collect();
-                    // The receiver is gone after an error; nothing is left to do then.
-                    if sender.send(prepared).is_err() {
-                        return;
-                    }
-                }
-            });
-            for prepared in receiver {
-                let mut ready: Vec<(Digest, Prepared)> = Vec::new();
-                for (item, content, outcome) in prepared {
-                    match outcome {
-                        Ok(prepared) => ready.push((content, prepared)),
-                        Err(error) => {
-                            let items = &missing[&content];
-                            debug_assert!(items.contains(&item));
-                            self.n_embedded -= items.len();
-                            items.iter().for_each(|&item| self.bad(item, error.clone()));
-                            progress.advance(1);
-                        }
-                    }
-                }
-                for batch in ready.chunks(batch_size) {
-                    let embeddings = self.run_batch(batch.iter().map(|(_, p)| p), batch_size)?;
-                    for ((content, prepared), embedding) in batch.iter().zip(embeddings) {
-                        let Prepared {
-                            input, sixteen_bit, ..
-                        } = *prepared;
-                        self.cache.insert(
-                            *content,
-                            Record {
-                                input,
-                                sixteen_bit,
-                                embedding,
-                            },
-                        );
-                    }
-                    progress.advance(batch.len() as u64);
-                }
-            }
-            Ok(())
-        })
+    outcome?;
+    for (i, run) in runs.iter_mut().enumerate() {
+        run.refuse_too_many_bad_items()
+            .map_err(|error| (i, error))?;
     }
+    runs.into_iter()
+        .enumerate()
+        .map(|(i, run)| run.finish().map_err(|error| (i, error)))
+        .collect()
+}
 
-    /// Runs one batch, filled up to `batch_size` by repeating its last item: so an item's vector does not depend on how
-    /// many others are left.
-    fn run_batch<'b>(
-        &mut self,
-        batch: impl Iterator<Item = &'b Prepared>,
-        batch_size: usize,
-    ) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let mut rows: Vec<&items::Row> = batch.map(|prepared| &prepared.row).collect();
-        let n = rows.len();
-        let size = if self.resolved.fixed_batch {
-            self.resolved.batch_size
-        } else {
-            batch_size
-        };
-        rows.resize(size, rows[n - 1]);
-        let mut embeddings = items::run(
-            &mut self.model,
-            self.resolved,
-            &rows,
-            self.options,
-            self.path,
-        )?;
-        embeddings.truncate(n);
-        for embedding in &embeddings {
-            let expected = *self.dim.get_or_insert(embedding.len());
-            if embedding.len() != expected {
-                return Err(EmbedError::DimsVary {
-                    path: self.path.into(),
-                    output: self.resolved.output.clone(),
-                    expected,
-                    found: embedding.len(),
-                });
-            }
-        }
-        Ok(embeddings)
-    }
-
-    fn prepare(&self, item: usize) -> Result<Prepared, String> {
-        let item = &self.probe.items[item];
-        items::prepare(item, self.resolved, self.options, &self.model.inputs)
-    }
-
-    /// Texts by their number of tokens, so that little is padded; everything else in item order.
-    fn by_length(&self, order: &[(usize, Digest)]) -> Vec<(usize, Digest)> {
-        let mut order = order.to_vec();
-        if let Inputs::Text { .. } = self.resolved.inputs {
-            let length = |&(item, _): &(usize, Digest)| match self.prepare(item) {
-                Ok(Prepared {
-                    row: items::Row::Tokens(ids),
-                    ..
-                }) => ids.len(),
-                _ => 0,
-            };
-            let lengths: Vec<usize> = order.par_iter().map(length).collect();
-            let mut keyed: Vec<_> = lengths.into_iter().zip(order).collect();
-            keyed.sort_by_key(|&(length, (item, _))| (length, item));
-            order = keyed.into_iter().map(|(_, entry)| entry).collect();
-        }
-        order
-    }
-
-    /// Whether a sample of the items comes out differently in a batch than alone; `None` when fewer than two of the
-    /// sampled items can be read.
-    fn depends_on_the_batch(
-        &mut self,
-        order: &[(usize, Digest)],
-    ) -> Result<Option<bool>, EmbedError> {
-        // Evenly spread, so that texts of different lengths meet.
-        let step = order.len().div_ceil(BATCH_SAMPLE).max(1);
-        let sample: Vec<Prepared> = order
-            .iter()
-            .step_by(step)
-            .filter_map(|&(item, _)| self.prepare(item).ok())
+/// Embeds what the caches lack; items of one content once.
+fn embed_missing(
+    runs: &mut [Run<'_>],
+    progress: &dyn Progress,
+    tokens: &mut TokenStore,
+) -> Result<(), (usize, EmbedError)> {
+    let images = runs
+        .iter()
+        .all(|run| matches!(run.resolved.inputs, Inputs::Image { .. }));
+    // With nothing kept, all files are to be decoded, and hashing them on the way saves reading them twice.
+    let jobs = if images && runs.iter().all(|run| run.cache.is_empty()) {
+        all_wanted(runs)
+    } else {
+        look_at(runs, images);
+        let missing: Vec<Vec<(usize, Digest)>> = runs
+            .iter_mut()
+            .map(|run| {
+                let missing = run.missing();
+                run.by_length(missing, tokens)
+            })
             .collect();
-        if sample.len() < 2 {
-            return Ok(None);
-        }
-        // A model's fixed batch may hold fewer than the sample.
-        let size = self.resolved.batch_size.min(sample.len());
-        for group in sample.chunks(size) {
-            let together = self.run_batch(group.iter(), group.len())?;
-            for (prepared, together) in group.iter().zip(&together) {
-                let alone = self.run_batch(std::iter::once(prepared), 1)?;
-                // Vectors without a direction are reported as such later.
-                if cosine(&alone[0], together).is_some_and(|cosine| cosine < BATCH_COSINE) {
-                    return Ok(Some(true));
-                }
-            }
-        }
-        Ok(Some(false))
+        merged(&missing)
+    };
+    if jobs.is_empty() {
+        return Ok(());
     }
+    let specs = runs
+        .iter()
+        .map(|run| (run.options, run.resolved, run.specs));
+    let plans: Vec<Plan<'_>> = specs
+        .map(|(options, resolved, specs)| Plan {
+            options,
+            resolved,
+            specs,
+            tokens,
+        })
+        .collect();
+    let label = match runs {
+        [run] => format!("embedding, {} model", run.options.side),
+        _ => "embedding, both models".into(),
+    };
+    let total: usize = jobs
+        .iter()
+        .map(|job| job.wanted.iter().filter(|&&wanted| wanted).count())
+        .sum();
+    progress.start(&label, total as u64);
+    let outcome = embed_jobs(runs, &plans, &jobs, progress);
+    progress.finish();
+    outcome
+}
+
+/// Every wanted item, its content unknown.
+fn all_wanted(runs: &[Run<'_>]) -> Vec<Job> {
+    let mut wanted: BTreeMap<usize, [bool; 2]> = BTreeMap::new();
+    for (i, run) in runs.iter().enumerate() {
+        for &item in run.wanted {
+            wanted.entry(item).or_default()[i] = true;
+        }
+    }
+    let job = |(item, wanted)| Job {
+        item,
+        content: None,
+        wanted,
+    };
+    wanted.into_iter().map(job).collect()
+}
+
+/// Finds what each item contains; a file is read once for all models of images.
+fn look_at(runs: &mut [Run<'_>], images: bool) {
+    if !images {
+        for run in runs {
+            let found = contents(run, run.wanted);
+            run.learn_contents(&found);
+        }
+        return;
+    }
+    let items: Vec<usize> = all_wanted(runs).iter().map(|job| job.item).collect();
+    let found = contents(&runs[0], &items);
+    for run in runs {
+        run.learn_contents(&found);
+    }
+}
+
+fn contents(run: &Run<'_>, items: &[usize]) -> BTreeMap<usize, Result<Digest, String>> {
+    let none = TokenStore::default();
+    let plan = run.plan(&none);
+    let digests = items.par_iter().map(|&item| {
+        let raw = items::read(&run.probe.items[item], &plan);
+        (item, raw.map(|raw| raw.content))
+    });
+    digests.collect()
+}
+
+/// The jobs of all runs, an item that both lack once, in the order of the first run that lacks it.
+fn merged(missing: &[Vec<(usize, Digest)>]) -> Vec<Job> {
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut of_item: BTreeMap<usize, usize> = BTreeMap::new();
+    for (i, missing) in missing.iter().enumerate() {
+        for &(item, content) in missing {
+            let job = *of_item.entry(item).or_insert_with(|| {
+                jobs.push(Job {
+                    item,
+                    content: Some(content),
+                    wanted: [false; 2],
+                });
+                jobs.len() - 1
+            });
+            jobs[job].wanted[i] = true;
+        }
+    }
+    if missing.len() > 1 {
+        jobs.sort_by_key(|job| job.item);
+    }
+    jobs
+}
+
+fn embed_jobs(
+    runs: &mut [Run<'_>],
+    plans: &[Plan<'_>],
+    jobs: &[Job],
+    progress: &dyn Progress,
+) -> Result<(), (usize, EmbedError)> {
+    let early = try_batches(runs, plans, jobs)?;
+    let lanes = lanes(runs, jobs);
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<Filled>(1);
+    let (give_back, spare) = std::sync::mpsc::channel();
+    let done = |n| progress.advance(n);
+    let feed = Feed {
+        probe: runs[0].probe,
+        plans,
+        lanes: &lanes,
+        early,
+        done: &done,
+    };
+    let (outcome, learned) = std::thread::scope(|scope| {
+        let workers = scope.spawn(move || feed.run(jobs, &sender, &spare));
+        let mut outcome = Ok(());
+        for filled in &receiver {
+            outcome = lanes[filled.lane].plans.iter().try_for_each(|&i| {
+                runs[i]
+                    .embed_batch(&filled, jobs.len())
+                    .map_err(|error| (i, error))?;
+                progress.advance(filled.items.len() as u64);
+                Ok(())
+            });
+            if outcome.is_err() {
+                break;
+            }
+            // The workers are gone after their last batch.
+            let _ = give_back.send((filled.lane, filled.batch));
+        }
+        drop(receiver);
+        match workers.join() {
+            Ok(learned) => (outcome, learned),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    let Learned {
+        contents,
+        unreadable,
+        unusable,
+    } = learned;
+    let learned = contents.into_iter().zip(unreadable).zip(unusable);
+    for (run, ((contents, unreadable), unusable)) in runs.iter_mut().zip(learned) {
+        run.n_embedded += contents.len();
+        run.contents.extend(contents);
+        for (item, error) in unreadable {
+            run.bad(item, error);
+        }
+        let unusable: Vec<(usize, String)> = run
+            .contents
+            .iter()
+            .filter_map(|(&item, content)| Some((item, unusable.get(content)?.clone())))
+            .collect();
+        run.n_embedded -= unusable.len();
+        for (item, error) in unusable {
+            run.bad(item, error);
+        }
+    }
+    outcome
+}
+
+/// Two models that take the same tensors of the same items in batches of one size share a lane.
+fn lanes(runs: &[Run<'_>], jobs: &[Job]) -> Vec<Lane> {
+    let mut lanes: Vec<Lane> = Vec::new();
+    for (i, run) in runs.iter().enumerate() {
+        let (items, rows) = run.batch_sizes();
+        let same = |lane: &Lane| {
+            let first = lane.plans[0];
+            (lane.items, lane.rows) == (items, rows)
+                && runs[first].resolved.inputs.alike(&run.resolved.inputs)
+                && jobs.iter().all(|job| job.wanted[first] == job.wanted[i])
+        };
+        match lanes.iter_mut().find(|lane| same(lane)) {
+            Some(lane) => lane.plans.push(i),
+            None => lanes.push(Lane {
+                plans: vec![i],
+                items,
+                rows,
+            }),
+        }
+    }
+    lanes
+}
+
+/// Finds out of each model of which it is not known whether the batch changes its vectors; returns the items that were
+/// prepared for it.
+fn try_batches(
+    runs: &mut [Run<'_>],
+    plans: &[Plan<'_>],
+    jobs: &[Job],
+) -> Result<BTreeMap<usize, Early>, (usize, EmbedError)> {
+    let untried =
+        |run: &Run<'_>| run.cache.batch_dependent.is_none() && run.resolved.batch_size > 1;
+    let samples: Vec<Vec<usize>> = runs
+        .iter()
+        .enumerate()
+        .map(|(i, run)| {
+            let wanted: Vec<usize> = jobs
+                .iter()
+                .enumerate()
+                .filter(|(_, job)| untried(run) && job.wanted[i])
+                .map(|(at, _)| at)
+                .collect();
+            // Evenly spread, so that texts of different lengths meet.
+            let step = wanted.len().div_ceil(BATCH_SAMPLE).max(1);
+            wanted.into_iter().step_by(step).collect()
+        })
+        .collect();
+    let mut all: Vec<usize> = samples.iter().flatten().copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    let early = feed::sample(runs[0].probe, plans, all.iter().map(|&at| &jobs[at]));
+    for (i, run) in runs.iter_mut().enumerate() {
+        let rows: Vec<&Row> = samples[i]
+            .iter()
+            .filter_map(|&at| Some(&early.get(&jobs[at].item)?.of(i)?.row))
+            .collect();
+        if rows.len() >= 2 {
+            run.cache.batch_dependent = Some(
+                run.depends_on_the_batch(&plans[i], &rows)
+                    .map_err(|error| (i, error))?,
+            );
+        }
+    }
+    Ok(early)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 use serde::Serialize;
 
 use super::EmbedError;
@@ -112,17 +112,17 @@ impl OnnxModel {
         })
     }
 
-    /// Runs one batch; casts inputs to what the model takes and the output to f32.
-    ///
-    /// Returns the output's shape and values.
+    /// Runs one batch and hands the output's shape and values to `read`. Inputs of the element type that the model takes
+    /// are lent to it, others are cast; an output of f32 is read where it lies.
     ///
     /// # Errors
     /// The runtime's own, with the model's path.
-    pub fn run(
+    pub fn run<T>(
         &mut self,
-        inputs: Vec<BatchInput>,
+        inputs: &[BatchInput],
         output: &str,
-    ) -> Result<(Vec<usize>, Vec<f32>), EmbedError> {
+        read: impl FnOnce(&[usize], &[f32]) -> T,
+    ) -> Result<T, EmbedError> {
         let failed = |path: &Path, error: &dyn fmt::Display| EmbedError::Run {
             path: path.to_owned(),
             cause: error
@@ -132,7 +132,7 @@ impl OnnxModel {
                 .unwrap_or_default()
                 .to_owned(),
         };
-        let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for input in inputs {
             let wanted = self
                 .session
@@ -149,23 +149,34 @@ impl OnnxModel {
                     value,
                 });
             }
-            let name = input.name.clone();
             let value = tensor(input, wanted).map_err(|error| failed(&self.path, &error))?;
-            values.push((name, value.into()));
+            values.push((&input.name, value));
         }
         let outputs = self
             .session
             .run(values)
             .map_err(|error| failed(&self.path, &error))?;
-        let value = &outputs[output];
-        extract(value).map_err(|error| failed(&self.path, &error))
+        extract(&outputs[output], read).map_err(|error| failed(&self.path, &error))
     }
 }
 
 /// The batch as the element type that the model wants.
-fn tensor(input: BatchInput, wanted: Option<TensorElementType>) -> ort::Result<DynValue> {
+fn tensor(
+    input: &BatchInput,
+    wanted: Option<TensorElementType>,
+) -> ort::Result<SessionInputValue<'_>> {
     let BatchInput { shape, values, .. } = input;
+    let shape = shape.clone();
     Ok(match (wanted, values) {
+        (Some(TensorElementType::Float32), Values::F32(values)) => {
+            return Ok(TensorRef::from_array_view((shape, values.as_slice()))?.into());
+        }
+        (Some(TensorElementType::Int64), Values::I64(values)) => {
+            return Ok(TensorRef::from_array_view((shape, values.as_slice()))?.into());
+        }
+        (Some(TensorElementType::Uint8), Values::U8(values)) => {
+            return Ok(TensorRef::from_array_view((shape, values.as_slice()))?.into());
+        }
         (Some(TensorElementType::Float16), values) => Tensor::from_array((
             shape,
             values.cast(f16::from_f32, |v| f16::from_f32(v as f32)),
@@ -204,12 +215,18 @@ fn tensor(input: BatchInput, wanted: Option<TensorElementType>) -> ort::Result<D
         ))?
         .into_dyn(),
         (_, values) => Tensor::from_array((shape, values.cast(|v| v, |v| v as f32)))?.into_dyn(),
-    })
+    }
+    .into())
 }
 
 impl Values {
     /// The first value that an integer type would change: a fraction, or one out of its range.
     fn misfit(&self, wanted: TensorElementType) -> Option<f64> {
+        match (self, wanted) {
+            (Values::I64(_), TensorElementType::Int64)
+            | (Values::U8(_), TensorElementType::Uint8) => return None,
+            _ => {}
+        }
         let (low, high) = match wanted {
             TensorElementType::Uint8 => (0.0, f64::from(u8::MAX)),
             TensorElementType::Int8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
@@ -229,33 +246,36 @@ impl Values {
     }
 
     /// Every value by one of the two casts; bytes go through the integer one.
-    fn cast<T>(self, float: impl Fn(f32) -> T, integer: impl Fn(i64) -> T) -> Vec<T> {
+    fn cast<T>(&self, float: impl Fn(f32) -> T, integer: impl Fn(i64) -> T) -> Vec<T> {
         match self {
-            Values::F32(values) => values.into_iter().map(float).collect(),
-            Values::I64(values) => values.into_iter().map(integer).collect(),
-            Values::U8(values) => values.into_iter().map(|v| integer(i64::from(v))).collect(),
+            Values::F32(values) => values.iter().map(|&v| float(v)).collect(),
+            Values::I64(values) => values.iter().map(|&v| integer(v)).collect(),
+            Values::U8(values) => values.iter().map(|&v| integer(i64::from(v))).collect(),
         }
     }
 }
 
-fn extract(value: &DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
-    let dims = |shape: &[i64]| shape.iter().map(|&d| d as usize).collect();
+fn extract<T>(value: &DynValue, read: impl FnOnce(&[usize], &[f32]) -> T) -> ort::Result<T> {
+    let dims = |shape: &[i64]| -> Vec<usize> { shape.iter().map(|&d| d as usize).collect() };
     Ok(match value.dtype().tensor_type() {
         Some(TensorElementType::Float16) => {
             let (shape, values) = value.try_extract_tensor::<f16>()?;
-            (dims(shape), values.iter().map(|v| v.to_f32()).collect())
+            let values: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
+            read(&dims(shape), &values)
         }
         Some(TensorElementType::Bfloat16) => {
             let (shape, values) = value.try_extract_tensor::<bf16>()?;
-            (dims(shape), values.iter().map(|v| v.to_f32()).collect())
+            let values: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
+            read(&dims(shape), &values)
         }
         Some(TensorElementType::Float64) => {
             let (shape, values) = value.try_extract_tensor::<f64>()?;
-            (dims(shape), values.iter().map(|&v| v as f32).collect())
+            let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+            read(&dims(shape), &values)
         }
         _ => {
             let (shape, values) = value.try_extract_tensor::<f32>()?;
-            (dims(shape), values.to_vec())
+            read(&dims(shape), values)
         }
     })
 }

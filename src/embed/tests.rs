@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Deserialize;
 
 use super::*;
-use crate::config::{Pooling, ProbeConfig, ResizeMode, Size};
+use crate::config::{BatchSize, Pooling, ProbeConfig, ResizeMode, Size};
 use crate::domain::{Item, Modality, Origin, Role};
 use crate::probe;
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
+mod both;
 mod models;
 mod stored_side;
 mod text;
@@ -219,7 +220,8 @@ fn a_second_run_embeds_nothing_and_gives_the_same_bits() {
         (embedded.expect("embedded"), total)
     };
     let (plain, heard) = run(&probe, None);
-    assert_eq!((plain.n_from_cache, plain.n_embedded, heard), (0, 78, 77));
+    // Nothing is known of the files yet: that two are the same is seen on the way.
+    assert_eq!((plain.n_from_cache, plain.n_embedded, heard), (0, 78, 78));
     assert_eq!(row(&plain, 3), row(&plain, 77));
     assert_eq!(plain.input_digests[3], plain.input_digests[77]);
 
@@ -396,4 +398,55 @@ fn a_models_folder_need_not_be_ascii() {
     assert_eq!(moved.embeddings, there.embeddings);
     // The content is the same, so is what is kept of it.
     assert_eq!((moved.n_embedded, there.n_embedded), (2, 0));
+}
+
+#[test]
+fn a_measured_batch_is_noted_kept_and_taken_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut probe = emoji();
+    probe.items.truncate(40);
+    let auto = ModelConfig {
+        batch_size: Some(BatchSize::AUTO),
+        ..ModelConfig::default()
+    };
+    let cached = options(&auto, Some(folder.path()));
+    let first = run_model(&probe, "emoji/old.onnx", &cached).expect("embedded");
+    let chosen = setting(&first.settings, "old.batch_size");
+    assert_eq!(chosen.origin, Origin::Measured);
+    let size = chosen.value.as_u64().expect("a number") as usize;
+    assert!(size.is_power_of_two() && size <= 64, "{size}");
+    // Whatever the clock says now, what was kept is taken again.
+    let second = run_model(&probe, "emoji/old.onnx", &cached).expect("embedded");
+    assert_eq!((second.n_embedded, second.n_from_cache), (0, 40));
+    assert_eq!(second.settings, first.settings);
+    assert_eq!(second.embeddings, first.embeddings);
+
+    // The size is in the cache's key, and the same size gives the same bits however it was come by.
+    let fixed = ModelConfig {
+        batch_size: Some(BatchSize::Items(size)),
+        ..ModelConfig::default()
+    };
+    let third = run_model(
+        &probe,
+        "emoji/old.onnx",
+        &options(&fixed, Some(folder.path())),
+    );
+    let third = third.expect("embedded");
+    assert_eq!(third.n_from_cache, 40);
+    assert_eq!(third.embeddings, first.embeddings);
+    assert_eq!(
+        setting(&third.settings, "old.batch_size").origin,
+        Origin::File
+    );
+
+    // Nobody measures unasked, nor where the model leaves no choice.
+    let plain = ModelConfig::default();
+    let plain = run_model(&probe, "emoji/old.onnx", &options(&plain, None)).expect("embedded");
+    let size = setting(&plain.settings, "old.batch_size");
+    assert_eq!((&size.value, size.origin), (&32.into(), Origin::Default));
+    let probe = color_probe(folder.path(), &[[1, 2, 3], [200, 100, 0]]);
+    let options = options(&auto, None);
+    let fixed = run_model(&probe, "odd_models/fixed_batch_4.onnx", &options).expect("embedded");
+    let size = setting(&fixed.settings, "old.batch_size");
+    assert_eq!((&size.value, size.origin), (&4.into(), Origin::Model));
 }

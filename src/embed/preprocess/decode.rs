@@ -72,6 +72,43 @@ pub fn decode(path: &Path, exif: bool) -> Result<RgbImage, ImageError> {
 /// When the content is empty, no image, of another format, corrupt, cut short, or of more than [`MAX_PIXELS`]
 /// pixels; the last is found from the header, before anything is allocated.
 pub fn decode_bytes(bytes: &[u8], path: &Path, exif: bool) -> Result<RgbImage, ImageError> {
+    Ok(Decoded::read(bytes, path, exif)?.oriented(exif))
+}
+
+/// A decoded image and the way it should be turned: one decoding serves models that apply the EXIF orientation and
+/// models that don't.
+#[derive(Clone)]
+pub struct Decoded {
+    image: RgbImage,
+    orientation: Orientation,
+}
+
+impl Decoded {
+    /// As [`decode_bytes`]; the orientation is looked for only when somebody wants it.
+    ///
+    /// # Errors
+    /// As [`decode_bytes`].
+    pub fn read(bytes: &[u8], path: &Path, exif: bool) -> Result<Self, ImageError> {
+        let (image, orientation) = read(bytes, path, exif)?;
+        Ok(Self { image, orientation })
+    }
+
+    /// Whether the EXIF orientation changes something.
+    pub fn is_turned(&self) -> bool {
+        self.orientation != Orientation::NoTransforms
+    }
+
+    /// The image, turned upright when `exif`.
+    pub fn oriented(self, exif: bool) -> RgbImage {
+        if exif {
+            upright(self.image, self.orientation)
+        } else {
+            self.image
+        }
+    }
+}
+
+fn read(bytes: &[u8], path: &Path, exif: bool) -> Result<(RgbImage, Orientation), ImageError> {
     let format = sniff(bytes, path)?;
     let corrupt = |source: image::ImageError| ImageError::Corrupt {
         path: path.to_owned(),
@@ -137,7 +174,7 @@ pub fn decode_bytes(bytes: &[u8], path: &Path, exif: bool) -> Result<RgbImage, I
         pixels,
         sixteen_bit,
     };
-    Ok(upright(image, orientation))
+    Ok((image, orientation))
 }
 
 /// The format by content.

@@ -24,7 +24,7 @@ fn embeddings_are_those_of_python_whatever_the_batch() {
     assert_eq!(golden.texts.len(), 9);
     for batch_size in [1, 2, 32] {
         let config = ModelConfig {
-            batch_size: Some(batch_size),
+            batch_size: Some(BatchSize::Items(batch_size)),
             ..ModelConfig::default()
         };
         let embedded = run_model(&probe, MODEL, &options(&config, None)).expect("embedded");
@@ -102,7 +102,7 @@ fn all_four_inputs_are_filled() {
         let mut config = with_tokenizer(model);
         config.max_length = Some(5);
         // Alone, so that nothing but a fixed length pads.
-        config.batch_size = Some(1);
+        config.batch_size = Some(BatchSize::Items(1));
         let model = format!("odd_models/{model}");
         let embedded = run_model(&probe, &model, &options(&config, None)).expect("embedded");
         for (item, length) in [(0, 2), (1, 5)] {

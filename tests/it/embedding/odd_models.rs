@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use compat_audit::config::{ModelConfig, Size};
+use compat_audit::config::{BatchSize, ModelConfig, Size};
 use compat_audit::domain::{FindingCode, Probe};
 use compat_audit::embed::Embedded;
 
@@ -284,7 +284,7 @@ fn the_batch_size_changes_nothing_else() {
     let (_folder, probe) = small();
     let sized = |batch_size| {
         let config = ModelConfig {
-            batch_size: Some(batch_size),
+            batch_size: Some(BatchSize::Items(batch_size)),
             ..ModelConfig::default()
         };
         embed_raw(&probe, &odd("plain.onnx"), &config)

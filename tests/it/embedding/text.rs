@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use compat_audit::config::{ModelConfig, Pooling};
+use compat_audit::config::{BatchSize, ModelConfig, Pooling};
 use compat_audit::embed::Embedded;
 use serde::Deserialize;
 
@@ -71,7 +71,7 @@ fn embeddings_are_those_of_python() {
     }
     // One at a time nothing is padded, and nothing changes.
     let alone = ModelConfig {
-        batch_size: Some(1),
+        batch_size: Some(BatchSize::Items(1)),
         ..ModelConfig::default()
     };
     assert_rows(&probe.by("old.onnx", &alone), &golden.embeddings["old"]);

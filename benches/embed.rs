@@ -1,0 +1,217 @@
+//! The embed stage's parts side by side in one run: ratios, medians of 5.
+//!
+//! `cargo bench --bench embed`; the Python peer is `benches/peers/embed.py`.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use compat_audit::config::{ModelConfig, ProbeConfig, ResizeFilter, Similarity};
+use compat_audit::domain::{Origin, Probe, Side};
+use compat_audit::embed::preprocess::{RgbImage, decode_bytes, resize};
+use compat_audit::embed::session::{BatchInput, OnnxModel, Values};
+use compat_audit::embed::{EmbedOptions, ModelSource, NoProgress, embed, embed_both};
+use compat_audit::probe;
+use compat_audit::runtime::{Device, Runtime, RuntimeOptions, default_cache_dir};
+
+const RUNS: usize = 5;
+
+fn median_seconds(mut work: impl FnMut()) -> f64 {
+    work();
+    let mut seconds: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[RUNS / 2]
+}
+
+/// Milliseconds of one of `n` calls.
+fn milliseconds(n: usize, mut work: impl FnMut()) -> f64 {
+    median_seconds(|| (0..n).for_each(|_| work())) * 1000.0 / n as f64
+}
+
+/// A picture with edges and noise.
+fn picture(width: u32, height: u32) -> RgbImage {
+    let level = |i: u32| {
+        let (x, y) = (i / 3 % width, i / 3 / width);
+        (x / 16 * 40 + y / 16 * 24 + (i.wrapping_mul(2_654_435_761) >> 27)) as u8
+    };
+    RgbImage::from_pixels(width, height, (0..3 * width * height).map(level).collect())
+}
+
+/// The triangle filter as its definition reads: each pass a sum over the window of each target, in f64. Nearly equal to
+/// what is measured (weights here are not rounded).
+fn naive(image: &RgbImage, height: u32, width: u32) -> Vec<u8> {
+    let windows = |source: u32, target: u32| -> Vec<(usize, Vec<f64>)> {
+        let step = f64::from(source) / f64::from(target);
+        let wide = step.max(1.0);
+        let window = |x: u32| {
+            let centre = (f64::from(x) + 0.5) * step;
+            let start = (centre - wide + 0.5) as usize;
+            let end = ((centre + wide + 0.5) as usize).min(source as usize);
+            let weight = |i: usize| (1.0 - ((i as f64 - centre + 0.5) / wide).abs()).max(0.0);
+            let sum: f64 = (start..end).map(weight).sum();
+            (start, (start..end).map(|i| weight(i) / sum).collect())
+        };
+        (0..target).map(window).collect()
+    };
+    let round = |sum: f64| (sum + 0.5).clamp(0.0, 255.0) as u8;
+    let stride = 3 * image.width as usize;
+    let columns = windows(image.width, width);
+    let mut narrowed = Vec::new();
+    for row in image.pixels.chunks_exact(stride) {
+        for (start, weights) in &columns {
+            for channel in 0..3 {
+                let taps = weights.iter().enumerate();
+                let level = |k: usize| f64::from(row[3 * (start + k) + channel]);
+                narrowed.push(round(taps.map(|(k, w)| level(k) * w).sum()));
+            }
+        }
+    }
+    let stride = 3 * width as usize;
+    let mut out = Vec::new();
+    for (start, weights) in windows(image.height, height) {
+        for x in 0..stride {
+            let taps = weights.iter().enumerate();
+            let level = |k: usize| f64::from(narrowed[(start + k) * stride + x]);
+            out.push(round(taps.map(|(k, w)| level(k) * w).sum()));
+        }
+    }
+    out
+}
+
+fn main() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/data");
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let options = RuntimeOptions {
+        onnxruntime: None,
+        offline: false,
+        device: Device::Cpu,
+        threads,
+        cache_dir: default_cache_dir(),
+        verbose: false,
+    };
+    let runtime = Runtime::init(&options, &|_| ()).expect("a runtime");
+    println!("{threads} threads, medians of {RUNS}");
+
+    println!("\nresize, one thread      source   target   ms  naive ms  ratio");
+    for (from, to) in [
+        ((400, 500), 224),
+        ((640, 480), 224),
+        ((400, 500), 32),
+        ((32, 32), 224),
+    ] {
+        let image = picture(from.0, from.1);
+        let fast = milliseconds(20, || {
+            black_box(resize(black_box(&image), to, to, ResizeFilter::Bilinear));
+        });
+        let slow = milliseconds(5, || {
+            black_box(naive(black_box(&image), to, to));
+        });
+        println!(
+            "{:>22}{:>5} x {:<4}{to:>6} {fast:>8.3} {slow:>8.3} {:>6.1}",
+            "",
+            from.0,
+            from.1,
+            slow / fast
+        );
+    }
+
+    let model = fixtures.join("emoji/old.onnx");
+    let mut opened = OnnxModel::open(&runtime, &model).expect("a model");
+    let n = 32;
+    let inputs = [BatchInput {
+        name: opened.inputs[0].name.clone(),
+        shape: vec![n, 3, 32, 32],
+        values: Values::F32(
+            (0..n * 3 * 32 * 32)
+                .map(|i| (i % 251) as f32 / 251.0)
+                .collect(),
+        ),
+    }];
+    let output = opened.outputs[0].name.clone();
+    let call = milliseconds(50, || {
+        let sum = opened.run(&inputs, &output, |_, values| values.iter().sum::<f32>());
+        black_box(sum.expect("it runs"));
+    });
+    let image = picture(400, 500);
+    let resized = milliseconds(20, || {
+        black_box(resize(black_box(&image), 32, 32, ResizeFilter::Bilinear));
+    });
+    println!(
+        "\nemoji/old.onnx: a call of 32 images {call:.3} ms, an image {:.3} ms",
+        call / 32.0
+    );
+    println!("resize of 400 x 500 to its 32 x 32: {resized:.3} ms");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for i in 0..256_u32 {
+        let identity = folder.path().join(format!("id{}", i % 16));
+        std::fs::create_dir_all(&identity).expect("a folder");
+        let mut picture = picture(400, 500);
+        // No two are the same: one content would be embedded once.
+        picture.pixels[..4].copy_from_slice(&i.to_le_bytes());
+        let jpeg = image::RgbImage::from_raw(400, 500, picture.pixels).expect("its size");
+        jpeg.save(identity.join(format!("{i}.jpg")))
+            .expect("written");
+    }
+    let first = folder.path().join("id0/0.jpg");
+    let bytes = std::fs::read(&first).expect("there");
+    let decoded = milliseconds(10, || {
+        black_box(decode_bytes(black_box(&bytes), &first, false).expect("an image"));
+    });
+    println!(
+        "decoding that jpeg ({} bytes): {decoded:.3} ms",
+        bytes.len()
+    );
+
+    println!("\ntwo models                         items  both ms  one after the other ms  ratio");
+    let models =
+        ["old", "new_l2_compatible"].map(|name| fixtures.join(format!("emoji/{name}.onnx")));
+    two(
+        &runtime,
+        "emoji, 32 x 32 png",
+        &fixtures.join("emoji"),
+        &models,
+    );
+    two(&runtime, "jpeg, 400 x 500", folder.path(), &models);
+    let models = ["old", "new"].map(|name| fixtures.join(format!("tiny_text/{name}.onnx")));
+    two(&runtime, "texts", &fixtures.join("tiny_text"), &models);
+}
+
+fn two(runtime: &Runtime, name: &str, data: &Path, models: &[PathBuf; 2]) {
+    let probe: Probe = probe::load(data, &ProbeConfig::default()).expect("a probe");
+    let config = ModelConfig::default();
+    let [old, new] = models
+        .each_ref()
+        .map(|path| ModelSource::Onnx(path.clone()));
+    let options = [Side::Old, Side::New].map(|side| EmbedOptions {
+        side,
+        model: &config,
+        similarity: Similarity::Cosine,
+        cache_dir: None,
+        max_bad_items: 0,
+        tensors_origin: Origin::Sidecar,
+    });
+    let both = 1000.0
+        * median_seconds(|| {
+            let sides = [(&old, &options[0]), (&new, &options[1])];
+            let embedded = embed_both(&probe, sides, Some(runtime), &NoProgress);
+            assert!(embedded.is_ok(), "both are embedded");
+        });
+    let apart = 1000.0
+        * median_seconds(|| {
+            for (source, options) in [(&old, &options[0]), (&new, &options[1])] {
+                embed(&probe, source, options, Some(runtime), &NoProgress).expect("embedded");
+            }
+        });
+    println!(
+        "{name:<34} {:>6} {both:>8.1} {apart:>23.1} {:>6.2}",
+        probe.items.len(),
+        apart / both
+    );
+}
