@@ -1,11 +1,11 @@
 """Writes a probe to audit: stored embeddings of two models, or a folder of images.
 
-    target/peers-venv/bin/python benches/peers/make_stored.py --queries 10000 --gallery 1000000 --dim 384 --out target/stored
-    target/peers-venv/bin/python benches/peers/make_stored.py --kind images --n 5000 --out target/images
+    make_stored.py --queries 10000 --gallery 1000000 --dim 384 --per-identity 16 --out target/stored
+    make_stored.py --kind images --n 5000 --out target/images
 
 `embeddings` (the data of clusters.py): old.npy and new.npy with their .ids.txt, and manifest.csv (id, identity, role);
-queries first. They are written block by block, so memory stays far below the files. The new model is better in the
-same frame. Audit with `compat-audit OUT/old.npy OUT/new.npy OUT/manifest.csv`.
+queries first. They are written block by block through a memory map, so only the identities' centres stay in memory.
+The new model is better in the same frame. Audit with `compat-audit OUT/old.npy OUT/new.npy OUT/manifest.csv`.
 
 `images`: query/IDENTITY/*.jpg and gallery/IDENTITY/*.jpg, 10 pictures an identity, 2 of them queries, 200 x 150 to
 400 x 300: an identity is a few coloured shapes, each picture a moved, turned, noisy view of them. audit.toml is that of
