@@ -5,8 +5,7 @@
 OLD and NEW are .onnx models or .npy rows with .ids.txt beside them, DATA is a manifest or a folder. Writes report.json,
 report.png and report.html to DIR, and prints one JSON line: seconds by stage, in all, and peak memory. --check REPORT
 compares the measures with a report.json of compat-audit and exits with 1 when one differs by more than 1e-3. --lean
-leaves out ranx and scikit-learn's ROC, whose numbers the exact ranks and the histograms already give. Scores are
-BLAS's: where two are equal but for rounding, the rank may fall either way, and the tool's counts against the query.
+leaves out ranx and scikit-learn's ROC, whose numbers the exact ranks and the histograms already give.
 
 Not done: rollback (old->new), flips' and slices' tests, the backfill's plan and its held-out share, random orders,
 threshold transfer, consensus, neighbours' credibility, the change without the least credible, what-if maps, CKA, worst

@@ -13,6 +13,8 @@ STEPS = 20
 TOP = 100
 BINS = 1 << 16
 REMOVED = np.float32(-2)
+# Scores this near are equal but for BLAS's rounding, and a tie counts against the query.
+ROUNDING = np.float32(2e-7)
 PAIRINGS = ("old->old", "new->old", "new->new")
 
 
@@ -125,8 +127,9 @@ def rank(old: np.ndarray, new: np.ndarray, protocol: Protocol, order: np.ndarray
     asked = [rows[protocol.queries] for rows in (old, new)]
     sides = {"old->old": (0, 0), "new->old": (1, 0), "new->new": (1, 1)}
     own = {name: scores_of_relevant(asked[q], galleries[g], protocol.relevant) for name, (q, g) in sides.items()}
-    both = np.concatenate([own["new->old"], own["new->new"]], axis=1)
-    rising = {"old->old": np.sort(own["old->old"], axis=1)}
+    counted = {name: scores - ROUNDING for name, scores in own.items()}
+    both = np.concatenate([counted["new->old"], counted["new->new"]], axis=1)
+    rising = {"old->old": np.sort(counted["old->old"], axis=1)}
     rising["new->old"] = rising["new->new"] = np.sort(both, axis=1)
     n, size = len(protocol.queries), len(protocol.gallery)
     step = np.empty(size, dtype=np.int64)
@@ -167,11 +170,11 @@ def rank(old: np.ndarray, new: np.ndarray, protocol: Protocol, order: np.ndarray
     with ThreadPoolExecutor(threads) as pool:
         histograms = list(pool.map(block_of, range(0, n, block)))
     above = {name: np.cumsum(at_or_above(counts[name]), axis=2) for name in PAIRINGS}
-    curves = {"old->old": ranks(own["old->old"], rising["old->old"], above["old->old"][:, :, 0])[None]}
+    curves = {"old->old": ranks(counted["old->old"], rising["old->old"], above["old->old"][:, :, 0])[None]}
     step_of_relevant = step[protocol.relevant]
     refreshed = []
     for now in range(STEPS + 1):
-        mixed = np.where(step_of_relevant <= now, own["new->new"], own["new->old"])
+        mixed = np.where(step_of_relevant <= now, counted["new->new"], counted["new->old"])
         left = above["new->old"][:, :, -1] - above["new->old"][:, :, now] + above["new->new"][:, :, now]
         refreshed.append(ranks(mixed, rising["new->old"], left))
     curves["new->old"], curves["new->new"] = np.stack(refreshed), refreshed[-1][None]
