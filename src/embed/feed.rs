@@ -107,10 +107,7 @@ fn read(probe: &Probe, plans: &[Plan<'_>], job: &Job) -> Result<Raw, String> {
     let raw = items::read(&probe.items[job.item], plan)?;
     match job.content {
         // Kept under its old content, the new one's embedding would be found for other items.
-        Some(content) if content != raw.content => Err(format!(
-            "`{}` changed while it was read",
-            probe.items[job.item].id
-        )),
+        Some(content) if content != raw.content => Err("the file changed while it was read".into()),
         _ => Ok(raw),
     }
 }

@@ -297,3 +297,59 @@ fn the_side_that_fails_is_named_and_the_other_ones_cache_is_kept() {
     let alone = run_model(&probe, models[0], &options[0]).expect("embedded");
     assert_eq!(alone.n_from_cache, 32, "the batch before the failure");
 }
+
+/// Between finding what a file contains and decoding it, somebody wrote another one: its embedding must not be kept under
+/// the content that was found.
+#[test]
+fn a_file_that_changes_in_between_is_bad() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let probe = color_probe(folder.path(), &[[1, 2, 3], [200, 100, 0]]);
+    let config = ModelConfig::default();
+    let options = options(&config, None);
+    let path = fixture("data/odd_models/plain.onnx");
+    let opened = open(&probe, &path, &options, Some(runtime())).expect("opened");
+    let plans = [items::Plan {
+        options: &options,
+        resolved: &opened.resolved,
+        specs: &opened.model.inputs,
+        tokens: &TokenStore::default(),
+    }];
+    let contents = [0, 1].map(|i| {
+        let raw = items::read(&probe.items[i], &plans[0]);
+        raw.expect("readable").content
+    });
+    let job = |item| feed::Job {
+        item,
+        content: Some(contents[item]),
+        wanted: [true, false],
+    };
+    let jobs = [job(0), job(1)];
+    std::fs::copy(folder.path().join("0.png"), folder.path().join("1.png")).expect("copied");
+    let lanes = [feed::Lane {
+        plans: vec![0],
+        items: 32,
+        rows: 32,
+    }];
+    let heard = AtomicU64::new(0);
+    let done = |n| {
+        heard.fetch_add(n, Ordering::Relaxed);
+    };
+    let early = feed::sample(&probe, &plans, jobs.iter());
+    assert_eq!(early.keys().copied().collect::<Vec<_>>(), [0]);
+    let (sender, receiver) = std::sync::mpsc::sync_channel(2);
+    let (_give_back, spare) = std::sync::mpsc::channel();
+    let learned = feed::Feed {
+        probe: &probe,
+        plans: &plans,
+        lanes: &lanes,
+        early,
+        done: &done,
+    }
+    .run(&jobs, &sender, &spare);
+    let error = &learned.unusable[0][&contents[1]];
+    assert_eq!(error, "the file changed while it was read");
+    assert_eq!(heard.into_inner(), 1);
+    let batch = receiver.try_recv().expect("the other one");
+    let embedded: Vec<Digest> = batch.items.iter().map(|item| item.content).collect();
+    assert_eq!(embedded, [contents[0]]);
+}
