@@ -3,8 +3,9 @@
     python3 benches/peers/run.py OLD NEW DATA [--cache cold|warm] [--threads 2] [-k 5] [--peer-args=--lean]
 
 Each runs once unmeasured first (page cache, compiled kernels, and with --cache warm the embeddings), then k times in
-turns: wall seconds from start to exit, and the largest resident memory of the process (Linux; not of its helpers). Both
-use the ONNX Runtime of target/peers-venv and as many threads; OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset.
+turns: medians (and the range) of the wall seconds from start to exit, of CPU seconds, which show whether something else
+held the cores, and of the largest resident memory of the process (Linux; not of its helpers). Both use the ONNX Runtime
+of target/peers-venv and as many threads; OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset.
 """
 
 import argparse
@@ -29,21 +30,23 @@ def main() -> None:
         commands = {"tool": tool(args, Path(scratch)), "peer": peer(args, Path(scratch))}
         for name, command in commands.items():
             run(name, command, env)
-        measured: dict[str, list[tuple[float, float]]] = {"tool": [], "peer": []}
+        measured: dict[str, list[tuple[float, float, float]]] = {"tool": [], "peer": []}
         for _ in range(args.k):
             for name, command in commands.items():
                 measured[name].append(run(name, command, env))
-    seconds = {name: [each[0] for each in runs] for name, runs in measured.items()}
-    memory = {name: statistics.median(each[1] for each in runs) for name, runs in measured.items()}
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
-    spread = {name: f"{medians[name]:.2f} ({min(each):.2f} to {max(each):.2f})" for name, each in seconds.items()}
-    print("| input | cache | threads | runs | tool, s | Python, s | ratio | tool, MiB | Python, MiB | ratio |")
-    print("|" + " --- |" * 10)
-    print(
-        f"| {args.label or args.data} | {args.cache} | {args.threads} | {args.k} | {spread['tool']} | {spread['peer']} "
-        f"| {medians['peer'] / medians['tool']:.2f} | {memory['tool']:.0f} | {memory['peer']:.0f} "
-        f"| {memory['peer'] / memory['tool']:.2f} |"
-    )
+    medians = {name: [statistics.median(of) for of in zip(*runs, strict=True)] for name, runs in measured.items()}
+    cells = [args.label or args.data, args.cache, args.threads, args.k]
+    for name, runs in measured.items():
+        walls = [each[0] for each in runs]
+        cells.append(f"{medians[name][0]:.2f} ({min(walls):.2f} to {max(walls):.2f})")
+    cells.append(f"{medians['peer'][0] / medians['tool'][0]:.2f}")
+    cells += [f"{medians[name][1]:.2f}" for name in commands]
+    cells += [f"{medians[name][2]:.0f}" for name in commands]
+    cells.append(f"{medians['peer'][2] / medians['tool'][2]:.2f}")
+    heads = ["input", "cache", "threads", "runs", "tool, s", "Python, s", "ratio", "tool, CPU s", "Python, CPU s"]
+    heads += ["tool, MiB", "Python, MiB", "ratio"]
+    for row in (heads, ["---"] * len(heads), cells):
+        print(f"| {' | '.join(map(str, row))} |")
 
 
 def parse() -> argparse.Namespace:
@@ -76,8 +79,8 @@ def peer(args: argparse.Namespace, scratch: Path) -> list[str]:
     return [str(part) for part in command] + shlex.split(args.peer_args)
 
 
-def run(name: str, command: list[str], env: dict[str, str]) -> tuple[float, float]:
-    """Wall seconds and peak resident MiB."""
+def run(name: str, command: list[str], env: dict[str, str]) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds, peak resident MiB."""
     with tempfile.TemporaryFile("w+") as said:
         start = time.perf_counter()
         process = subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)
@@ -87,7 +90,7 @@ def run(name: str, command: list[str], env: dict[str, str]) -> tuple[float, floa
         if process.returncode not in (VERDICTS if name == "tool" else {0}):
             said.seek(0)
             raise SystemExit(f"{shlex.join(command)} exited with {process.returncode}:\n{said.read()}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":
