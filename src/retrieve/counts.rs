@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::topk::kernel::{Kernel, TOGETHER};
+
 /// Positions that a query's rows must not show, in gallery order.
 pub struct Mask<'a> {
     positions: &'a [u32],
@@ -36,9 +38,6 @@ impl<'a> Mask<'a> {
 /// (`cargo bench --bench scores`, table "relevant").
 const LINEAR: usize = 64;
 
-/// Scores compared at a time: two vectors of half as many lanes.
-const TOGETHER: usize = 16;
-
 /// How many scores lie at or above each of some thresholds, and how many equal it. (A gallery position is a u32, so a
 /// count is one.)
 pub struct ThresholdCounts<'a> {
@@ -49,6 +48,7 @@ pub struct ThresholdCounts<'a> {
     reached: Vec<[u32; TOGETHER / 2]>,
     /// Scores equal to each threshold; by bisection at the last of equal thresholds only.
     equal: Vec<u32>,
+    kernel: Kernel,
 }
 
 impl<'a> ThresholdCounts<'a> {
@@ -58,6 +58,7 @@ impl<'a> ThresholdCounts<'a> {
         Self {
             reached: vec![[0; TOGETHER / 2]; thresholds.len()],
             equal: vec![0; thresholds.len()],
+            kernel: Kernel::detect(),
             thresholds,
         }
     }
@@ -79,38 +80,14 @@ impl<'a> ThresholdCounts<'a> {
         for chunk in row.chunks(TOGETHER) {
             let mut scores = [f32::NAN; TOGETHER];
             scores[..chunk.len()].copy_from_slice(chunk);
-            let mut highest = f32::NEG_INFINITY;
-            for score in scores {
-                highest = if score > highest { score } else { highest };
-            }
-            if highest < self.thresholds[0] {
-                continue;
-            }
             if self.thresholds.len() > LINEAR {
                 self.bisect(&scores);
-            } else {
-                self.compare(&scores, highest);
+            } else if self
+                .kernel
+                .compare(&scores, &self.thresholds, &mut self.reached)
+            {
+                self.count_ties(&scores);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn compare(&mut self, scores: &[f32; TOGETHER], highest: f32) {
-        let mut ties = [false; TOGETHER];
-        for (&threshold, reached) in self.thresholds.iter().zip(&mut self.reached) {
-            if threshold > highest {
-                break;
-            }
-            for (lane, reached) in reached.iter_mut().enumerate() {
-                *reached += u32::from(scores[lane] >= threshold)
-                    + u32::from(scores[lane + TOGETHER / 2] >= threshold);
-            }
-            for (tie, &score) in ties.iter_mut().zip(scores) {
-                *tie |= score == threshold;
-            }
-        }
-        if ties.contains(&true) {
-            self.count_ties(scores);
         }
     }
 

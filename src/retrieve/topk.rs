@@ -9,7 +9,7 @@
 //! score that it asked for are skipped. So nothing of size queries x gallery ever exists, several query sets share
 //! one pass over the gallery, and beside the embeddings a pass holds the packed queries and one block.
 
-mod kernel;
+pub(super) mod kernel;
 #[cfg(test)]
 mod tests;
 
