@@ -10,7 +10,7 @@ use compat_audit::config::Similarity;
 use compat_audit::domain::Embeddings;
 use compat_audit::retrieve::protocol::QueryProtocol;
 use compat_audit::retrieve::rank::{RankSet, rank};
-use compat_audit::retrieve::topk::{Gallery, kernel_name, score_pair};
+use compat_audit::topk::{Gallery, kernel_name, score_pair};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 

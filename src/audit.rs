@@ -69,6 +69,8 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
 
     let options = StructureOptions {
         seed: config.seed,
+        similarity: config.similarity,
+        sample: None,
         ..StructureOptions::default()
     };
     let structure = structure::estimate(&probe, &old.embeddings, &options);
@@ -103,10 +105,9 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         });
     }
     let consensus = if comparable {
-        let junk = |query: usize, item: usize| {
-            queries
-                .binary_search(&query)
-                .is_ok_and(|q| retrieval.protocol.is_junk(q, item))
+        let junk = |query: usize| {
+            let q = queries.binary_search(&query);
+            q.map_or_else(|_| Vec::new(), |q| retrieval.protocol.junk_items(q))
         };
         structure::consensus(&probe, &structure, a, b, &queries, &junk, &options)
     } else {

@@ -19,8 +19,8 @@ use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
 use crate::report::{self, BaselineSection, ReportError};
-use crate::retrieve::topk;
 use crate::runtime::{self, Runtime, RuntimeError};
+use crate::topk;
 
 /// What a command ended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod config;
 pub mod domain;
 pub mod interrupt;
 pub mod stats;
+pub mod topk;
 
 // The stages, in order; blank lines keep rustfmt from sorting them.
 pub mod probe;

@@ -7,7 +7,6 @@ pub mod measures;
 pub mod protocol;
 pub mod rank;
 pub mod refresh;
-pub mod topk;
 pub mod verification;
 pub mod what_if;
 
@@ -15,10 +14,10 @@ use std::collections::BTreeMap;
 
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure, Pairing, Probe, Role, Side};
+use crate::topk::{Gallery, ScoreOverflow};
 
 use protocol::Protocol;
 use rank::{RankSet, Ranking, rank};
-use topk::{Gallery, ScoreOverflow};
 use verification::Verification;
 
 /// Permutations of the gallery's labels for assay sensitivity.

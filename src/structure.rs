@@ -8,9 +8,12 @@
 use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2, ArrayView1, Axis};
+use rand::SeedableRng;
 use rayon::prelude::*;
 
+use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
+use crate::topk::{self, Gallery};
 
 mod agreement;
 mod consensus;
@@ -30,15 +33,21 @@ pub struct StructureOptions {
     pub seed: u64,
     /// k of the consensus credibility, at least 1.
     pub neighbours: usize,
+    /// How the audit scores a pair; for cosine the embeddings are unit vectors already.
+    pub similarity: Similarity,
+    /// Gallery items whose credibility is assessed, and queries whose consensus is measured, at most; all without it.
+    pub sample: Option<usize>,
 }
 
 impl Default for StructureOptions {
-    /// Temperature .05 (`docs/METRICS.md`, section 4), 10 neighbours.
+    /// Temperature .05 (`docs/METRICS.md`, section 4), 10 neighbours, cosine, no sample.
     fn default() -> Self {
         Self {
             temperature: 0.05,
             seed: 0,
             neighbours: 10,
+            similarity: Similarity::Cosine,
+            sample: None,
         }
     }
 }
@@ -69,7 +78,7 @@ pub struct Structure {
     /// their own identity by their old embedding. `None` for junk, for items without an old embedding and
     /// for identities without gallery items.
     pub assignment: Vec<Option<u32>>,
-    /// Credibility of each probe item; `None` for what is not an embedded gallery item.
+    /// Credibility of each probe item; `None` for what is not an embedded gallery item or not in the sample.
     pub credibility: Vec<Option<Credibility>>,
     /// Temperature of the credibility posterior.
     pub tau: f64,
@@ -130,66 +139,60 @@ impl Structure {
 ///
 /// A probe that names no identities has no structure: no sub-clusters, no credibility, every item credible.
 ///
-/// Embeddings are normalised here in f64 (a no-op but for `ip` and `l2` audits). Costs items x identities
-/// x dim for the prototypes and items^2 x dim for the neighbours, in blocks of rows.
+/// `ip` and `l2` audits are normalised here. Costs items x identities x dim for the prototypes and items^2 x dim for the
+/// neighbours, or sample x items x dim; every score is the retrieval kernel's.
 pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> Structure {
     if !probe.names_identities() {
         return Structure::none(probe.items.len());
     }
+    let normalised;
+    let old = match options.similarity {
+        Similarity::Cosine => old,
+        Similarity::Ip | Similarity::L2 => {
+            normalised = unit(old);
+            &normalised
+        }
+    };
     let gallery: Vec<usize> = embedded(probe.gallery(), old);
-    let rows = unit_rows(old, &gallery);
     let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (row, &item) in gallery.iter().enumerate() {
+    for (position, &item) in gallery.iter().enumerate() {
         let identity = probe.items[item].identity.expect("gallery() drops junk");
-        members.entry(identity).or_default().push(row);
+        members.entry(identity).or_default().push(position);
     }
     let members: Vec<(u32, Vec<usize>)> = members.into_iter().collect();
 
-    let partitions: Vec<subclusters::Partition> = members
+    let split: Vec<(Option<f64>, Vec<SubCluster>)> = members
         .par_iter()
-        .map(|(identity, rows_of)| {
-            subclusters::partition(&rows.select(Axis(0), rows_of), options.seed, *identity)
+        .map(|(identity, positions)| {
+            let items: Vec<usize> = positions.iter().map(|&p| gallery[p]).collect();
+            split_identity(*identity, &items, &unit_rows(old, &items), options.seed)
         })
         .collect();
-    let stabilities: Vec<f64> = partitions.iter().filter_map(|p| p.stability).collect();
+    let stabilities: Vec<f64> = split
+        .iter()
+        .filter_map(|(stability, _)| *stability)
+        .collect();
     let stability = (!stabilities.is_empty())
         .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
-
-    let mut clusters = Vec::new();
+    let mut clusters: Vec<SubCluster> = split.into_iter().flat_map(|(_, found)| found).collect();
     let mut assignment = vec![None; probe.items.len()];
-    for ((identity, rows_of), partition) in members.iter().zip(&partitions) {
-        for index in 0..partition.k {
-            let in_cluster: Vec<usize> = rows_of
-                .iter()
-                .zip(&partition.label)
-                .filter(|&(_, &label)| label == index)
-                .map(|(&row, _)| row)
-                .collect();
-            let centroid = direction(rows.select(Axis(0), &in_cluster).sum_axis(Axis(0)));
-            let distance: f64 = in_cluster
-                .iter()
-                .map(|&row| 1.0 - rows.row(row).dot(&centroid))
-                .sum();
-            for &row in &in_cluster {
-                assignment[gallery[row]] = Some(clusters.len() as u32);
-            }
-            clusters.push(SubCluster {
-                identity: *identity,
-                index_in_identity: index as u32,
-                items: in_cluster.iter().map(|&row| gallery[row]).collect(),
-                centroid: centroid.iter().map(|&v| v as f32).collect(),
-                radius: (distance / in_cluster.len() as f64).max(0.0),
-                nearest_rival: None,
-            });
+    for (index, cluster) in clusters.iter().enumerate() {
+        for &item in &cluster.items {
+            assignment[item] = Some(index as u32);
         }
     }
     find_rivals(&mut clusters, old.dim());
     assign_queries(probe, old, &clusters, &mut assignment);
 
-    let (scores, tau) = credibility::assess(&rows, &members, options.neighbours);
+    let assessed = sample(gallery.len(), options);
+    let of_gallery = Gallery {
+        embeddings: old,
+        items: &gallery,
+    };
+    let (scores, tau) = credibility::assess(of_gallery, &members, &assessed, options.neighbours);
     let mut credibility = vec![None; probe.items.len()];
-    for (&item, score) in gallery.iter().zip(scores) {
-        credibility[item] = Some(score);
+    for (&position, score) in assessed.iter().zip(scores) {
+        credibility[gallery[position]] = Some(score);
     }
     Structure {
         subclusters: clusters,
@@ -201,16 +204,61 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
     }
 }
 
+/// The sub-clusters of one identity's items, and how stable the split is; `rows` are unit, one an item.
+fn split_identity(
+    identity: u32,
+    items: &[usize],
+    rows: &Array2<f64>,
+    seed: u64,
+) -> (Option<f64>, Vec<SubCluster>) {
+    let partition = subclusters::partition(rows, seed, identity);
+    let clusters = (0..partition.k).map(|index| {
+        let in_cluster: Vec<usize> = (0..items.len())
+            .filter(|&row| partition.label[row] == index)
+            .collect();
+        let centroid = direction(rows.select(Axis(0), &in_cluster).sum_axis(Axis(0)));
+        let distance: f64 = in_cluster
+            .iter()
+            .map(|&row| 1.0 - rows.row(row).dot(&centroid))
+            .sum();
+        SubCluster {
+            identity,
+            index_in_identity: index as u32,
+            items: in_cluster.iter().map(|&row| items[row]).collect(),
+            centroid: centroid.iter().map(|&v| v as f32).collect(),
+            radius: (distance / in_cluster.len() as f64).max(0.0),
+            nearest_rival: None,
+        }
+    });
+    (partition.stability, clusters.collect())
+}
+
+/// Stream of the sample; the clustering's streams are below.
+const SAMPLE_STREAM: u64 = 1 << 40;
+
+/// The seed's sample of 0..n, rising; all without a sample or with a larger one.
+fn sample(n: usize, options: &StructureOptions) -> Vec<usize> {
+    match options.sample {
+        Some(size) if size < n => {
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(options.seed);
+            rng.set_stream(SAMPLE_STREAM);
+            let mut chosen = rand::seq::index::sample(&mut rng, n, size).into_vec();
+            chosen.sort_unstable();
+            chosen
+        }
+        _ => (0..n).collect(),
+    }
+}
+
 /// Fills in each sub-cluster's nearest sub-cluster of another identity; ties go to the lower index.
 fn find_rivals(clusters: &mut [SubCluster], dim: usize) {
-    let mut centroids = Array2::<f64>::zeros((clusters.len(), dim));
-    for (mut row, cluster) in centroids.rows_mut().into_iter().zip(clusters.iter()) {
-        row.assign(&ArrayView1::from(&cluster.centroid[..]).mapv(f64::from));
-    }
+    let rows = clusters.iter().flat_map(|cluster| &cluster.centroid);
+    let centroids = dense(clusters.len(), dim, rows.copied().collect());
     let identities: Vec<u32> = clusters.iter().map(|c| c.identity).collect();
-    let rivals = map_score_rows(&centroids, &centroids, |own, scores| {
+    let rivals = map_cosines(&centroids, |own, cosines| {
         let mut best: Option<(u32, f64)> = None;
-        for (other, &score) in scores.iter().enumerate() {
+        for (other, &cosine) in cosines.iter().enumerate() {
+            let score = f64::from(cosine);
             if identities[other] != identities[own] && best.is_none_or(|(_, b)| score > b) {
                 best = Some((other as u32, score));
             }
@@ -283,31 +331,42 @@ fn direction(mut x: Array1<f64>) -> Array1<f64> {
     x
 }
 
-/// Rows of a block of scores: large enough for a good matrix product, small enough that one block a
-/// thread stays far below the size of the inputs (256 x 100,000 f64 are 200 MB).
-const BLOCK_ROWS: usize = 256;
+/// The embeddings with unit rows; a zero vector stays zero.
+fn unit(embeddings: &Embeddings) -> Embeddings {
+    let items: Vec<usize> = embedded((0..embeddings.n_items()).collect(), embeddings);
+    let mut row_of_item = vec![None; embeddings.n_items()];
+    for (row, &item) in items.iter().enumerate() {
+        row_of_item[item] = Some(row as u32);
+    }
+    let rows = unit_rows(embeddings, &items).mapv(|v| v as f32);
+    Embeddings::new(rows, row_of_item, false).expect("a unit row is finite")
+}
 
-/// `f(i, scores of row i of a against all rows of b)` for every i, in order, by blocks in parallel.
-fn map_score_rows<T: Send>(
-    a: &Array2<f64>,
-    b: &Array2<f64>,
-    f: impl Fn(usize, &mut [f64]) -> T + Sync,
+/// Rows as embeddings, used as they are; all must be finite.
+fn dense(n: usize, dim: usize, values: Vec<f32>) -> Embeddings {
+    let rows = Array2::from_shape_vec((n, dim), values).expect("n rows of dim values");
+    Embeddings::dense(rows, false).expect("directions are finite")
+}
+
+/// `f(i, cosines of row i to all rows)` for every row of unit embeddings, in order.
+fn map_cosines<T: Send>(rows: &Embeddings, f: impl Fn(usize, &mut [f32]) -> T + Sync) -> Vec<T> {
+    let items: Vec<usize> = (0..rows.n_items()).collect();
+    let gallery = Gallery {
+        embeddings: rows,
+        items: &items,
+    };
+    cosines(rows, &items, gallery, f)
+}
+
+/// `f(i, cosines of query i to the gallery)` for every query, in order; all rows are unit.
+fn cosines<T: Send>(
+    embeddings: &Embeddings,
+    queries: &[usize],
+    gallery: Gallery<'_>,
+    f: impl Fn(usize, &mut [f32]) -> T + Sync,
 ) -> Vec<T> {
-    let blocks: Vec<usize> = (0..a.nrows()).step_by(BLOCK_ROWS).collect();
-    blocks
-        .into_par_iter()
-        .flat_map_iter(|start| {
-            let end = (start + BLOCK_ROWS).min(a.nrows());
-            let mut scores = a.slice(ndarray::s![start..end, ..]).dot(&b.t());
-            let f = &f;
-            (start..end)
-                .map(|i| {
-                    let row = scores.row_mut(i - start).into_slice();
-                    f(i, row.expect("a product is in standard layout"))
-                })
-                .collect::<Vec<T>>()
-        })
-        .collect()
+    topk::map_rows(embeddings, queries, gallery, Similarity::Cosine, f)
+        .expect("unit rows do not overflow")
 }
 
 /// ln sum exp of the scores over the temperature, shifted by the largest; -inf without scores.

@@ -7,8 +7,8 @@ use crate::domain::{Side, nearest};
 use crate::embed::EmbedError;
 use crate::probe::ProbeError;
 use crate::report::ReportError;
-use crate::retrieve::topk::ScoreOverflow;
 use crate::runtime::RuntimeError;
+use crate::topk::ScoreOverflow;
 
 /// Why an audit ended without a verdict.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,10 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::domain::{Measure, Probe};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 use super::counts::{Mask, ThresholdCounts};
 use super::protocol::{Protocol, QueryProtocol};
-use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 use super::verification::sorted;
 use super::{QuerySet, measures};
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::topk::kernel::{Kernel, TOGETHER};
+use crate::topk::{Kernel, TOGETHER};
 
 /// Positions that a query's rows must not show, in gallery order.
 pub struct Mask<'a> {

@@ -186,16 +186,10 @@ impl Protocol {
         self.same_camera_pairs
     }
 
-    /// Whether the gallery item is removed from the query's ranking. `query` indexes [`Protocol::queries`].
-    pub fn is_junk(&self, query: usize, gallery_item: usize) -> bool {
-        self.gallery
-            .binary_search(&gallery_item)
-            .is_ok_and(|position| {
-                self.queries[query]
-                    .junk
-                    .binary_search(&(position as u32))
-                    .is_ok()
-            })
+    /// Item indices that are removed from the query's ranking. `query` indexes [`Protocol::queries`].
+    pub fn junk_items(&self, query: usize) -> Vec<usize> {
+        let positions = self.queries[query].junk.iter();
+        positions.map(|&p| self.gallery[p as usize]).collect()
     }
 }
 
@@ -254,7 +248,7 @@ mod tests {
             (&[1][..], &[0][..])
         );
         assert_eq!(protocol.same_camera_pairs(), 1);
-        assert!(protocol.is_junk(0, 1) && !protocol.is_junk(0, 3));
+        assert_eq!(protocol.junk_items(0), [1]);
     }
 
     #[test]

@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 use super::counts::{Mask, ThresholdCounts};
 use super::protocol::QueryProtocol;
-use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 use super::verification::pooled::{Bounds, PooledCounts};
 use super::verification::sorted;
 

@@ -10,11 +10,11 @@ use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 use super::counts::Mask;
 use super::measures;
 use super::protocol::{Protocol, QueryProtocol};
-use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 /// Steps from beta = 0 to beta = 1: 5 % of the gallery each.
 pub const STEPS: usize = 20;

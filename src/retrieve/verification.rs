@@ -12,11 +12,11 @@ use std::marker::PhantomData;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 
 use super::counts::Mask;
 use super::protocol::{Protocol, QueryProtocol};
 use super::rank::{RankSet, rank};
-use super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 use super::{Evaluation, QuerySet};
 
 use pooled::{Bounds, PooledCounts};

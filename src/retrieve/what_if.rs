@@ -12,10 +12,10 @@ use rand::seq::SliceRandom;
 
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
+use crate::topk::{Gallery, ScoreOverflow};
 
 use super::protocol::QueryProtocol;
 use super::rank::{RankSet, Ranking, rank};
-use super::topk::{Gallery, ScoreOverflow};
 use super::{Retrieval, measures};
 
 /// Stream of the split; the label permutations, random orders and the plan's split have others.

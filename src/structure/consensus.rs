@@ -1,10 +1,17 @@
 //! NCCL's neighbourhood consensus, read as a measurement (section 4 of `docs/METRICS.md`).
 
+use std::collections::BTreeMap;
+
 use ndarray::{Array1, Array2, ArrayView1};
 use rayon::prelude::*;
 
-use super::{BLOCK_ROWS, Structure, StructureOptions, direction, embedded, log_sum_exp, unit_rows};
+use super::{
+    Structure, StructureOptions, cosines, dense, direction, embedded, log_sum_exp, sample, unit,
+    unit_rows,
+};
+use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
+use crate::topk::Gallery;
 
 /// What an old and a new query of one item say of the old gallery.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,14 +34,14 @@ pub struct Consensus {
 /// the OLD gallery.
 ///
 /// - P(j | i) is the softmax of the query's cosines over the embedded gallery without i and without
-///   everything `junk(query, item)` names, at `options.temperature`.
+///   every item that `junk(query)` names, at `options.temperature`.
 /// - w_ij = (1 + cosine(old i, old j))/2 over the relevant, credible j, normalised; over all relevant j
 ///   when none is credible. Items that cannot be assessed count as credible.
 /// - p_i is the softmax over the sub-cluster prototypes at the same temperature; a query that is itself a
 ///   gallery item is taken out of its own prototype, and a sub-cluster of it alone is left out.
 ///
-/// The result is parallel to `queries`: `None` for a query without a relevant gallery item left or without
-/// both embeddings, and for every query of a probe that names no identities. Relevant are here the items of the query's
+/// The result is parallel to `queries`: `None` for a query without a relevant gallery item left, without
+/// both embeddings or not in the sample, and for every query of a probe that names no identities. Relevant are here the items of the query's
 /// identity, also where retrieval follows judgements: the objectives that are read are those of a classifier.
 ///
 /// # Panics
@@ -45,7 +52,7 @@ pub fn consensus(
     old: &Embeddings,
     new: &Embeddings,
     queries: &[usize],
-    junk: &(dyn Fn(usize, usize) -> bool + Sync),
+    junk: &(dyn Fn(usize) -> Vec<usize> + Sync),
     options: &StructureOptions,
 ) -> Vec<Option<Consensus>> {
     assert_eq!(old.dim(), new.dim(), "new->old needs one dimension");
@@ -53,108 +60,137 @@ pub fn consensus(
         return vec![None; queries.len()];
     }
     let tau = options.temperature;
+    let (unit_old, unit_new);
+    let [old, new] = match options.similarity {
+        Similarity::Cosine => [old, new],
+        Similarity::Ip | Similarity::L2 => {
+            (unit_old, unit_new) = (unit(old), unit(new));
+            [&unit_old, &unit_new]
+        }
+    };
     let gallery = embedded(probe.gallery(), old);
-    let gallery_rows = unit_rows(old, &gallery);
-    let asked: Vec<usize> = embedded(embedded(queries.to_vec(), old), new);
-    let prototypes = Prototypes::new(structure, &gallery, &gallery_rows);
+    let mut rows_of_label = vec![Vec::new(); probe.labels.len()];
+    for (row, &item) in gallery.iter().enumerate() {
+        for &label in &probe.items[item].labels {
+            rows_of_label[label as usize].push(row);
+        }
+    }
+    let in_sample = sample(queries.len(), options).into_iter();
+    let sampled: Vec<usize> = in_sample.map(|q| queries[q]).collect();
+    let asked: Vec<usize> = embedded(embedded(sampled, old), new);
+    let prototypes = Prototypes::new(structure, &gallery, old);
+    let clusters: Vec<usize> = (0..structure.subclusters.len()).collect();
+    let of_gallery = Gallery {
+        embeddings: old,
+        items: &gallery,
+    };
+    let of_prototypes = Gallery {
+        embeddings: &prototypes.directions,
+        items: &clusters,
+    };
+    let together = (COSINES / (gallery.len() + clusters.len()).max(1)).max(1);
 
-    let measured: Vec<Option<Consensus>> = asked
-        .par_chunks(BLOCK_ROWS)
-        .flat_map_iter(|block| {
-            let old_rows = unit_rows(old, block);
-            let new_rows = unit_rows(new, block);
-            let old_cosines = old_rows.dot(&gallery_rows.t());
-            let new_cosines = new_rows.dot(&gallery_rows.t());
-            let old_prototypes = old_rows.dot(&prototypes.directions.t());
-            let new_prototypes = new_rows.dot(&prototypes.directions.t());
-            let one = |(index, &query): (usize, &usize)| {
-                let neighbourhood = Neighbourhood::of(query, probe, structure, &gallery, junk);
-                let (old_cosines, new_cosines) = (old_cosines.row(index), new_cosines.row(index));
-                let weights = neighbourhood.weights(old_cosines)?;
-                let (mass_old, nccl_old) = neighbourhood.read(old_cosines, &weights, tau);
-                let (mass_new, nccl_new) = neighbourhood.read(new_cosines, &weights, tau);
-                let mut old_scores = old_prototypes.row(index).to_vec();
-                let mut new_scores = new_prototypes.row(index).to_vec();
-                let own = prototypes.own(query, structure, old_rows.row(index));
-                match own {
-                    Own::Apart => {}
-                    Own::Alone(cluster) => {
-                        // A probability of exactly 0 on both sides.
-                        old_scores[cluster] = f64::NEG_INFINITY;
-                        new_scores[cluster] = f64::NEG_INFINITY;
-                    }
-                    Own::Among(cluster, rest) => {
-                        old_scores[cluster] = rest.dot(&old_rows.row(index));
-                        new_scores[cluster] = rest.dot(&new_rows.row(index));
-                    }
+    let mut measured: BTreeMap<usize, Consensus> = BTreeMap::new();
+    for block in asked.chunks(together) {
+        let rows = |embeddings, gallery| {
+            cosines(embeddings, block, gallery, |_, cosines| cosines.to_vec())
+        };
+        let (old_cosines, new_cosines) = (rows(old, of_gallery), rows(new, of_gallery));
+        let (old_prototypes, new_prototypes) = (rows(old, of_prototypes), rows(new, of_prototypes));
+        let one = |(index, &query): (usize, &usize)| {
+            let labels = probe.items[query].labels.iter();
+            let same = labels.flat_map(|&label| rows_of_label[label as usize].iter().copied());
+            let neighbourhood =
+                Neighbourhood::of(query, same.collect(), structure, &gallery, &junk(query));
+            let (old_cosines, new_cosines) = (&old_cosines[index], &new_cosines[index]);
+            let weights = neighbourhood.weights(old_cosines)?;
+            let (mass_old, nccl_old) = neighbourhood.read(old_cosines, &weights, tau);
+            let (mass_new, nccl_new) = neighbourhood.read(new_cosines, &weights, tau);
+            let widened = |row: &Vec<f32>| row.iter().copied().map(f64::from).collect();
+            let mut old_scores: Vec<f64> = widened(&old_prototypes[index]);
+            let mut new_scores: Vec<f64> = widened(&new_prototypes[index]);
+            let old_row = unit_rows(old, &[query]);
+            match prototypes.own(query, structure, old_row.row(0)) {
+                Own::Apart => {}
+                Own::Alone(cluster) => {
+                    // A probability of exactly 0 on both sides.
+                    old_scores[cluster] = f64::NEG_INFINITY;
+                    new_scores[cluster] = f64::NEG_INFINITY;
                 }
-                let identity_of = |best: usize| structure.subclusters[best].identity;
-                Some(Consensus {
-                    mass_old,
-                    mass_new,
-                    nccl_old,
-                    nccl_new,
-                    kl: divergence(&old_scores, &new_scores, tau),
-                    argmax_kept: identity_of(arg_max(&old_scores))
-                        == identity_of(arg_max(&new_scores)),
-                })
+                Own::Among(cluster, rest) => {
+                    old_scores[cluster] = rest.dot(&old_row.row(0));
+                    new_scores[cluster] = rest.dot(&unit_rows(new, &[query]).row(0));
+                }
+            }
+            let identity_of = |best: usize| structure.subclusters[best].identity;
+            let found = Consensus {
+                mass_old,
+                mass_new,
+                nccl_old,
+                nccl_new,
+                kl: divergence(&old_scores, &new_scores, tau),
+                argmax_kept: identity_of(arg_max(&old_scores)) == identity_of(arg_max(&new_scores)),
             };
-            block.iter().enumerate().map(one).collect::<Vec<_>>()
-        })
-        .collect();
-
-    let mut measured = measured.into_iter();
+            Some((query, found))
+        };
+        measured.par_extend(block.par_iter().enumerate().filter_map(one));
+    }
     queries
         .iter()
-        .map(|&query| {
-            let was_asked = old.has(query) && new.has(query);
-            was_asked.then(|| measured.next().flatten()).flatten()
-        })
+        .map(|query| measured.get(query).copied())
         .collect()
 }
 
+/// Cosines of one side that are held at a time, 128 MiB.
+const COSINES: usize = 1 << 25;
+
 /// The gallery as one query sees it; indices are rows of the gallery.
 struct Neighbourhood {
-    /// Everything but the query itself and junk.
-    present: Vec<usize>,
-    /// The relevant of these.
+    /// The query itself and junk, rising.
+    absent: Vec<usize>,
+    /// Items that share a label with the query.
     relevant: Vec<usize>,
     /// The relevant that bear weight.
     weighted: Vec<usize>,
 }
 
 impl Neighbourhood {
+    /// `same` are the rows of the query's labels, `junk` the items that it must not find.
     fn of(
         query: usize,
-        probe: &Probe,
+        mut same: Vec<usize>,
         structure: &Structure,
         gallery: &[usize],
-        junk: &(dyn Fn(usize, usize) -> bool + Sync),
+        junk: &[usize],
     ) -> Self {
-        let present: Vec<usize> = (0..gallery.len())
-            .filter(|&row| gallery[row] != query && !junk(query, gallery[row]))
+        let out = junk.iter().chain([&query]);
+        let mut absent: Vec<usize> = out
+            .filter_map(|item| gallery.binary_search(item).ok())
             .collect();
-        let is_relevant =
-            |row: &usize| probe.items[gallery[*row]].is_relevant_to(&probe.items[query]);
-        let relevant: Vec<usize> = present.iter().copied().filter(is_relevant).collect();
+        absent.sort_unstable();
+        absent.dedup();
+        let is_left = |row: &usize| absent.binary_search(row).is_err();
+        same.sort_unstable();
+        same.dedup();
+        let relevant: Vec<usize> = same.into_iter().filter(is_left).collect();
         let is_credible = |row: &usize| structure.is_credible(gallery[*row]);
         let mut weighted: Vec<usize> = relevant.iter().copied().filter(is_credible).collect();
         if weighted.is_empty() {
             weighted.clone_from(&relevant);
         }
         Self {
-            present,
+            absent,
             relevant,
             weighted,
         }
     }
 
     /// w_ij of the weighted items; `None` without relevant items.
-    fn weights(&self, old_cosines: ArrayView1<f64>) -> Option<Vec<f64>> {
+    fn weights(&self, old_cosines: &[f32]) -> Option<Vec<f64>> {
         if self.weighted.is_empty() {
             return None;
         }
-        let raw = |&row: &usize| (1.0 + old_cosines[row]).max(0.0) / 2.0;
+        let raw = |&row: &usize| (1.0 + f64::from(old_cosines[row])).max(0.0) / 2.0;
         let mut weights: Vec<f64> = self.weighted.iter().map(raw).collect();
         let total: f64 = weights.iter().sum();
         if total > 0.0 {
@@ -167,15 +203,25 @@ impl Neighbourhood {
     }
 
     /// (m_i, L_i) of a query with these cosines.
-    fn read(&self, cosines: ArrayView1<f64>, weights: &[f64], tau: f64) -> (f64, f64) {
-        let of = |rows: &[usize]| -> f64 { log_sum_exp(rows.iter().map(|&row| cosines[row]), tau) };
-        let log_total = of(&self.present);
-        let mass = (of(&self.relevant) - log_total).exp().min(1.0);
+    fn read(&self, cosines: &[f32], weights: &[f64], tau: f64) -> (f64, f64) {
+        let mut absent = self.absent.iter().peekable();
+        // What has no cosine of its own has no probability.
+        let present: Vec<f64> = cosines
+            .iter()
+            .enumerate()
+            .map(|(row, &cosine)| match absent.next_if_eq(&&row) {
+                Some(_) => f64::NEG_INFINITY,
+                None => f64::from(cosine),
+            })
+            .collect();
+        let log_total = log_sum_exp(present.iter().copied(), tau);
+        let relevant = self.relevant.iter().map(|&row| f64::from(cosines[row]));
+        let mass = (log_sum_exp(relevant, tau) - log_total).exp().min(1.0);
         let nccl = self
             .weighted
             .iter()
             .zip(weights)
-            .map(|(&row, w)| w * (cosines[row] / tau - log_total))
+            .map(|(&row, w)| w * (f64::from(cosines[row]) / tau - log_total))
             .sum();
         (mass, nccl)
     }
@@ -196,23 +242,21 @@ struct Prototypes {
     /// Sums of the unit rows, shape (sub-clusters, dim).
     sums: Array2<f64>,
     /// The sums normalised.
-    directions: Array2<f64>,
+    directions: Embeddings,
 }
 
 impl Prototypes {
-    fn new(structure: &Structure, gallery: &[usize], gallery_rows: &Array2<f64>) -> Self {
-        let shape = (structure.subclusters.len(), gallery_rows.ncols());
+    fn new(structure: &Structure, gallery: &[usize], old: &Embeddings) -> Self {
+        let shape = (structure.subclusters.len(), old.dim());
         let mut sums = Array2::<f64>::zeros(shape);
-        for (&item, row) in gallery.iter().zip(gallery_rows.rows()) {
+        for &item in gallery {
             let cluster = structure.assignment[item].expect("embedded gallery items are clustered");
             let mut sum = sums.row_mut(cluster as usize);
-            sum += &row;
+            sum += &unit_rows(old, &[item]).row(0);
         }
-        let mut directions = sums.clone();
-        for mut row in directions.rows_mut() {
-            let unit = direction(row.to_owned());
-            row.assign(&unit);
-        }
+        let rows = sums.rows().into_iter();
+        let directions = rows.flat_map(|row| direction(row.to_owned()).mapv(|v| v as f32));
+        let directions = dense(shape.0, shape.1, directions.collect());
         Self { sums, directions }
     }
 
@@ -267,7 +311,7 @@ mod tests {
     use super::*;
     use crate::domain::Role;
 
-    const NO_JUNK: &(dyn Fn(usize, usize) -> bool + Sync) = &|_, _| false;
+    const NO_JUNK: &(dyn Fn(usize) -> Vec<usize> + Sync) = &|_| Vec::new();
 
     /// Two identities on the axes, two gallery items each, and a query of identity 0 (item 4).
     fn setting() -> (Probe, Embeddings, Embeddings) {
@@ -352,7 +396,7 @@ mod tests {
         assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
         // Its prototype is item 1 alone: cosine .6 against 0. New is the same item here.
         assert_eq!(found[0].unwrap().kl, 0.0);
-        let own = Prototypes::new(&structure, &[0, 1, 2, 3], &unit_rows(&old, &[0, 1, 2, 3]));
+        let own = Prototypes::new(&structure, &[0, 1, 2, 3], &old);
         let row = unit_rows(&old, &[0]);
         match own.own(0, &structure, row.row(0)) {
             Own::Among(0, rest) => assert!((rest[0] - 0.6).abs() < 1e-6),
@@ -364,11 +408,11 @@ mod tests {
     fn junk_is_left_out_and_nothing_relevant_means_none() {
         let (probe, old, new) = setting();
         let structure = estimate(&probe, &old, &options());
-        let first = |_: usize, item: usize| item == 0;
+        let first = |_: usize| vec![0];
         let found = consensus(&probe, &structure, &old, &new, &[4], &first, &options());
         let mass = 1.2_f64.exp() / (1.2_f64.exp() + 2.0);
         assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
-        let own = |_: usize, item: usize| item < 2;
+        let own = |_: usize| vec![0, 1];
         let found = consensus(&probe, &structure, &old, &new, &[4, 2], &own, &options());
         assert_eq!(found[0], None);
         assert!(found[1].is_some(), "the result is parallel to the queries");

@@ -1,8 +1,11 @@
 //! How far an old gallery embedding can be believed (section 5 of `docs/METRICS.md`).
 
 use ndarray::{Array1, Array2, Axis};
+use rayon::prelude::*;
 
-use super::{direction, log_sum_exp, map_score_rows};
+use super::{cosines, dense, direction, log_sum_exp, unit_rows};
+use crate::domain::Embeddings;
+use crate::topk::Gallery;
 
 /// Items whose combined credibility is below it are called not credible: posterior and neighbours together
 /// give the own identity less than a quarter. Where the old model separates the identities that marks
@@ -16,6 +19,12 @@ const TAU_RANGE: (f64, f64) = (0.005, 1.0);
 
 /// Items the temperature is fitted on at most, evenly spaced: one number needs no more.
 const TAU_ITEMS: usize = 2_048;
+
+/// Their cosines to all prototypes at most, 128 MiB; but never fewer items than [`FEWEST_TAU_ITEMS`].
+const TAU_COSINES: usize = 1 << 24;
+
+/// See [`TAU_COSINES`].
+const FEWEST_TAU_ITEMS: usize = 64;
 
 /// Three leave-one-out scores of a gallery item and their combination, each in [0, 1], high is credible.
 ///
@@ -35,22 +44,22 @@ pub struct Credibility {
     pub combined: Option<f64>,
 }
 
-/// Scores every row and returns the fitted temperature.
+/// Scores the `assessed` gallery positions, in their order, and returns the fitted temperature.
 ///
-/// `rows` are unit, shape (items, dim); `members` lists each identity's rows.
+/// The gallery's embeddings are unit; `members` lists each identity's positions.
 pub(super) fn assess(
-    rows: &Array2<f64>,
+    gallery: Gallery<'_>,
     members: &[(u32, Vec<usize>)],
+    assessed: &[usize],
     neighbours: usize,
 ) -> (Vec<Credibility>, f64) {
-    let prototypes = Prototypes::new(rows, members);
-    let tau = prototypes.fit_temperature(rows);
-    let mut scores = map_score_rows(rows, &prototypes.directions, |row, cosines| {
-        let own = prototypes.class[row];
+    let prototypes = Prototypes::new(gallery, members);
+    let tau = prototypes.fit_temperature(gallery);
+    let mut scores = prototypes.cosines(gallery, assessed, |position, cosines| {
+        let own = prototypes.class[position];
         if prototypes.size[own] < 2 {
             return Credibility::default();
         }
-        cosines[own] = prototypes.without(rows, row);
         let log_total = log_sum_exp(cosines.iter().copied(), tau);
         let classes = cosines.len();
         let entropy: f64 = cosines
@@ -66,10 +75,12 @@ pub(super) fn assess(
             ..Credibility::default()
         }
     });
-    let consensus = map_score_rows(rows, rows, |row, cosines| {
-        let own = prototypes.class[row];
+    let items: Vec<usize> = assessed.iter().map(|&p| gallery.items[p]).collect();
+    let consensus = cosines(gallery.embeddings, &items, gallery, |i, cosines| {
+        let position = assessed[i];
+        let own = prototypes.class[position];
         let k = neighbours.min(prototypes.size[own] - 1);
-        neighbour_consensus(row, cosines, k, |other| prototypes.class[other] == own)
+        neighbour_consensus(position, cosines, k, |other| prototypes.class[other] == own)
     });
     for (score, consensus) in scores.iter_mut().zip(consensus) {
         score.consensus = consensus;
@@ -82,7 +93,7 @@ pub(super) fn assess(
 /// `None` for k = 0. Ties go to the lower row.
 fn neighbour_consensus(
     row: usize,
-    cosines: &[f64],
+    cosines: &[f32],
     k: usize,
     is_own: impl Fn(usize) -> bool,
 ) -> Option<f64> {
@@ -98,7 +109,7 @@ fn neighbour_consensus(
     nearest.sort_unstable();
     let (mut own, mut total) = (0.0, 0.0);
     for other in nearest {
-        let weight = (1.0 + cosines[other]).max(0.0) / 2.0;
+        let weight = (1.0 + f64::from(cosines[other])).max(0.0) / 2.0;
         total += weight;
         if is_own(other) {
             own += weight;
@@ -111,40 +122,65 @@ fn neighbour_consensus(
 struct Prototypes {
     /// Shape (identities, dim).
     sums: Array2<f64>,
-    /// Shape (identities, dim), unit.
-    directions: Array2<f64>,
-    /// Rows of each identity.
+    /// Unit, one an identity.
+    directions: Embeddings,
+    /// Items of each identity.
     size: Vec<usize>,
-    /// Identity (0..K) of each row.
+    /// Identity (0..K) of each gallery position.
     class: Vec<usize>,
 }
 
 impl Prototypes {
-    fn new(rows: &Array2<f64>, members: &[(u32, Vec<usize>)]) -> Self {
-        let mut sums = Array2::zeros((members.len(), rows.ncols()));
-        let mut directions = sums.clone();
-        let mut class = vec![0; rows.nrows()];
-        for (index, (_, rows_of)) in members.iter().enumerate() {
-            let sum: Array1<f64> = rows.select(Axis(0), rows_of).sum_axis(Axis(0));
+    fn new(gallery: Gallery<'_>, members: &[(u32, Vec<usize>)]) -> Self {
+        let dim = gallery.embeddings.dim();
+        let mut sums = Array2::zeros((members.len(), dim));
+        let mut directions = Vec::with_capacity(members.len() * dim);
+        let mut class = vec![0; gallery.items.len()];
+        for (index, (_, positions)) in members.iter().enumerate() {
+            let items: Vec<usize> = positions.iter().map(|&p| gallery.items[p]).collect();
+            let sum: Array1<f64> = unit_rows(gallery.embeddings, &items).sum_axis(Axis(0));
             sums.row_mut(index).assign(&sum);
-            directions.row_mut(index).assign(&direction(sum));
-            for &row in rows_of {
-                class[row] = index;
+            directions.extend(direction(sum).iter().map(|&v| v as f32));
+            for &position in positions {
+                class[position] = index;
             }
         }
-        let size = members.iter().map(|(_, rows_of)| rows_of.len()).collect();
         Self {
             sums,
-            directions,
-            size,
+            directions: dense(members.len(), dim, directions),
+            size: members
+                .iter()
+                .map(|(_, positions)| positions.len())
+                .collect(),
             class,
         }
     }
 
-    /// Cosine of a row to its own identity's prototype without the row itself.
-    fn without(&self, rows: &Array2<f64>, row: usize) -> f64 {
-        let x = rows.row(row);
-        let rest = &self.sums.row(self.class[row]) - &x;
+    /// `f(position, cosines to all prototypes)`, the own one without the item itself.
+    fn cosines<T: Send>(
+        &self,
+        gallery: Gallery<'_>,
+        positions: &[usize],
+        f: impl Fn(usize, &[f64]) -> T + Sync,
+    ) -> Vec<T> {
+        let items: Vec<usize> = positions.iter().map(|&p| gallery.items[p]).collect();
+        let classes: Vec<usize> = (0..self.size.len()).collect();
+        let prototypes = Gallery {
+            embeddings: &self.directions,
+            items: &classes,
+        };
+        cosines(gallery.embeddings, &items, prototypes, |i, cosines| {
+            let mut cosines: Vec<f64> = cosines.iter().copied().map(f64::from).collect();
+            cosines[self.class[positions[i]]] = self.without(gallery, positions[i]);
+            f(positions[i], &cosines)
+        })
+    }
+
+    /// Cosine of an item to its own identity's prototype without the item itself.
+    fn without(&self, gallery: Gallery<'_>, position: usize) -> f64 {
+        let rows = unit_rows(gallery.embeddings, &[gallery.items[position]]);
+        let x = rows.row(0);
+        let rest = &self.sums.row(self.class[position]) - &x;
         direction(rest).dot(&x)
     }
 
@@ -152,30 +188,25 @@ impl Prototypes {
     ///
     /// The objective is convex in 1/tau, so it has one minimum and golden-section search on ln tau finds
     /// it; at the end of [`TAU_RANGE`] when it lies beyond (identities that separate perfectly).
-    fn fit_temperature(&self, rows: &Array2<f64>) -> f64 {
-        let assessable: Vec<usize> = (0..rows.nrows())
-            .filter(|&row| self.size[self.class[row]] > 1)
+    fn fit_temperature(&self, gallery: Gallery<'_>) -> f64 {
+        let assessable: Vec<usize> = (0..gallery.items.len())
+            .filter(|&position| self.size[self.class[position]] > 1)
             .collect();
-        let stride = assessable.len().div_ceil(TAU_ITEMS).max(1);
-        let chosen: Vec<usize> = assessable.into_iter().step_by(stride).collect();
-        if chosen.is_empty() || self.size.len() < 2 {
+        if assessable.is_empty() || self.size.len() < 2 {
             return 1.0;
         }
-        let cosines = map_score_rows(
-            &rows.select(Axis(0), &chosen),
-            &self.directions,
-            |index, cosines| {
-                let row = chosen[index];
-                cosines[self.class[row]] = self.without(rows, row);
-                cosines.to_vec()
-            },
-        );
+        let most = (TAU_COSINES / self.size.len()).clamp(FEWEST_TAU_ITEMS, TAU_ITEMS);
+        let stride = assessable.len().div_ceil(most);
+        let chosen: Vec<usize> = assessable.into_iter().step_by(stride).collect();
+        let cosines = self.cosines(gallery, &chosen, |_, cosines| cosines.to_vec());
         let loss = |log_tau: f64| -> f64 {
             let tau = log_tau.exp();
-            let each = chosen.iter().zip(&cosines).map(|(&row, cosines)| {
-                log_sum_exp(cosines.iter().copied(), tau) - cosines[self.class[row]] / tau
+            let each = chosen.par_iter().zip(&cosines).map(|(&position, cosines)| {
+                let own = cosines[self.class[position]];
+                log_sum_exp(cosines.iter().copied(), tau) - own / tau
             });
-            each.sum()
+            // Summed in one order, whatever the threads.
+            each.collect::<Vec<f64>>().iter().sum()
         };
         golden_section(loss, TAU_RANGE.0.ln(), TAU_RANGE.1.ln()).exp()
     }
@@ -205,7 +236,6 @@ mod tests {
     use super::super::testing::{auroc, gaussian_unit, probe_of};
     use super::super::{StructureOptions, estimate};
     use super::*;
-    use crate::domain::Embeddings;
     use ndarray::array;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -217,6 +247,22 @@ mod tests {
             .collect()
     }
 
+    /// Every row of unit rows assessed.
+    fn assess(
+        rows: &Array2<f64>,
+        members: &[(u32, Vec<usize>)],
+        neighbours: usize,
+    ) -> (Vec<Credibility>, f64) {
+        let values = rows.iter().map(|&v| v as f32).collect();
+        let embeddings = dense(rows.nrows(), rows.ncols(), values);
+        let items: Vec<usize> = (0..rows.nrows()).collect();
+        let gallery = Gallery {
+            embeddings: &embeddings,
+            items: &items,
+        };
+        super::assess(gallery, members, &items, neighbours)
+    }
+
     #[test]
     fn a_hand_worked_gallery() {
         // Two identities on the two axes; the last item is labelled 0 but sits on 1's axis.
@@ -225,13 +271,13 @@ mod tests {
         // Item 0 without itself: prototype (1, 1)/sqrt 2 of items 1 and 4; the other is (0, 1).
         let own = 0.5_f64.sqrt();
         let p = 1.0 / (1.0 + (-own / tau).exp());
-        assert!((scores[0].posterior.unwrap() - p).abs() < 1e-12);
+        assert!((scores[0].posterior.unwrap() - p).abs() < 1e-6);
         let entropy = -(p * p.ln() + (1.0 - p) * (1.0 - p).ln()) / 2.0_f64.ln();
-        assert!((scores[0].entropy.unwrap() - (1.0 - entropy)).abs() < 1e-12);
+        assert!((scores[0].entropy.unwrap() - (1.0 - entropy)).abs() < 1e-6);
         // Its two nearest: item 1 (weight 1) and, by index, item 2 (weight 1/2).
-        assert!((scores[0].consensus.unwrap() - 1.0 / 1.5).abs() < 1e-12);
+        assert!((scores[0].consensus.unwrap() - 1.0 / 1.5).abs() < 1e-6);
         let combined = (p + 1.0 / 1.5) / 2.0;
-        assert!((scores[0].combined.unwrap() - combined).abs() < 1e-12);
+        assert!((scores[0].combined.unwrap() - combined).abs() < 1e-6);
         // The swapped item: its own prototype is orthogonal, both neighbours are 1's.
         assert_eq!(scores[4].consensus, Some(0.0));
         assert!(scores[4].posterior.unwrap() < 0.5);

@@ -5,8 +5,8 @@ use compat_audit::domain::{
     Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side, Source,
 };
 use compat_audit::retrieve::agreement::linear_cka;
-use compat_audit::retrieve::topk::score_pair;
 use compat_audit::retrieve::{Retrieval, measures, retrieve};
+use compat_audit::topk::score_pair;
 use ndarray::Array2;
 use proptest::prelude::*;
 

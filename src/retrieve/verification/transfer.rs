@@ -5,10 +5,10 @@ mod grid;
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Estimate, Pairing};
 use crate::stats::Bootstrap;
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 
 use super::super::counts::ThresholdCounts;
 use super::super::protocol::Protocol;
-use super::super::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 use super::super::{QuerySet, Retrieval};
 use super::tail::{Tail, order_key, score_of};
 use super::{NEGATIVES_PER_FALSE_ACCEPT, NonMatchMask, scan_non_matches, sorted_matches};

@@ -9,7 +9,7 @@
 //! score that it asked for are skipped. So nothing of size queries x gallery ever exists, several query sets share
 //! one pass over the gallery, and beside the embeddings a pass holds the packed queries and one block.
 
-pub(super) mod kernel;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,9 @@ use rayon::prelude::*;
 use crate::config::Similarity;
 use crate::domain::Embeddings;
 
-use kernel::{Kernel, PackedBlock};
+use kernel::PackedBlock;
+
+pub use kernel::{Kernel, TOGETHER};
 
 /// A pair's score is infinite, so it ties with others that are not its equals. (NaN cannot arise: a fused
 /// multiply-add of finite factors never adds infinities of different signs.)
@@ -125,7 +127,9 @@ fn scan_with<V: Visitor>(
     let dim = gallery.embeddings.dim();
     let (tile_queries, tile_items) = kernel.tile();
     let n_queries: usize = sets.iter().map(|set| set.items.len()).sum();
-    let fair = n_queries.div_ceil(GROUPS_A_THREAD * rayon::current_num_threads());
+    let fair = n_queries
+        .div_ceil(GROUPS_A_THREAD * rayon::current_num_threads())
+        .max(1);
     let group = blocking.group.min(fair).next_multiple_of(tile_queries);
     let mut groups: Vec<Group<'_, V>> = sets
         .iter_mut()
@@ -196,6 +200,54 @@ struct Group<'a, V> {
     packed: Panels,
     items: &'a [usize],
     visitors: &'a mut [V],
+}
+
+/// Bytes of scores that [`map_rows`] holds at a time.
+const ROW_BYTES: usize = 128 << 20;
+
+/// `f(i, scores of query i against the whole gallery)` for every query, in order; 128 MiB of scores are held at a time.
+///
+/// For small galleries, or few queries: a gallery of a million items is packed anew for every 33 queries.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn map_rows<T: Send>(
+    embeddings: &Embeddings,
+    queries: &[usize],
+    gallery: Gallery<'_>,
+    similarity: Similarity,
+    f: impl Fn(usize, &mut [f32]) -> T + Sync,
+) -> Result<Vec<T>, ScoreOverflow> {
+    let together = (ROW_BYTES / (size_of::<f32>() * gallery.items.len().max(1))).max(1);
+    let mut results = Vec::with_capacity(queries.len());
+    for (chunk, items) in queries.chunks(together).enumerate() {
+        let row = || Row(vec![0.0; gallery.items.len()]);
+        let mut sets = [QueryScan {
+            embeddings,
+            items,
+            visitors: items.iter().map(|_| row()).collect(),
+        }];
+        scan(gallery, similarity, &mut sets, || ())?;
+        let [QueryScan { mut visitors, .. }] = sets;
+        let rows = visitors.par_iter_mut().enumerate();
+        results.par_extend(rows.map(|(i, row)| f(chunk * together + i, &mut row.0)));
+    }
+    Ok(results)
+}
+
+/// Keeps all scores.
+struct Row(Vec<f32>);
+
+impl Visitor for Row {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        f32::NEG_INFINITY
+    }
+
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
+        self.0[first..first + row.len()].copy_from_slice(row);
+    }
 }
 
 /// What every caller must see to.
