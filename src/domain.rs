@@ -7,6 +7,7 @@ mod check;
 mod date;
 mod embeddings;
 mod finding;
+mod name_index;
 mod qrels;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
+pub use name_index::NameIndex;
 pub use qrels::{Judgement, Qrels};
 
 /// What an item is used for in retrieval.

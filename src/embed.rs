@@ -100,6 +100,8 @@ pub struct EmbedOptions<'a> {
     pub cache_dir: Option<&'a Path>,
     /// Unreadable items that are tolerated.
     pub max_bad_items: usize,
+    /// Bytes of stored rows that may be held in memory; more are read from their file.
+    pub memory: u64,
     /// Who named the probe's tensor file; [`Origin::Sidecar`]: it is the only one beside the manifest.
     pub tensors_origin: Origin,
 }
@@ -273,6 +275,21 @@ pub fn embed(
             }
             Ok(embedded)
         }
+    }
+}
+
+/// Refuses embeddings whose file was written to after they were checked: what was computed may be of either.
+///
+/// # Errors
+/// [`EmbedError::Changed`].
+pub fn refuse_changed(embedded: &Embedded, path: &Path) -> Result<(), EmbedError> {
+    match embedded.embeddings.is_unchanged() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(EmbedError::Changed { path: path.into() }),
+        Err(source) => Err(EmbedError::Read {
+            path: path.into(),
+            source,
+        }),
     }
 }
 

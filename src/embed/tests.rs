@@ -54,6 +54,7 @@ fn options<'a>(model: &'a ModelConfig, cache_dir: Option<&'a Path>) -> EmbedOpti
         similarity: Similarity::Ip,
         cache_dir,
         max_bad_items: 0,
+        memory: u64::MAX,
         tensors_origin: Origin::Sidecar,
     }
 }
