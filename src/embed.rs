@@ -110,7 +110,7 @@ pub struct EmbedOptions<'a> {
 pub struct Embedded {
     /// The embeddings.
     pub embeddings: Embeddings,
-    /// BLAKE3 of each item's decoded input, where it was read.
+    /// BLAKE3 of each item's decoded input, where it was read; empty when none was, of stored embeddings.
     pub input_digests: Vec<Option<Digest>>,
     /// The model.
     pub model: ModelInfo,
@@ -258,7 +258,7 @@ pub fn embed(
                     missing += 1;
                 } else {
                     return Err(EmbedError::InputGone {
-                        id: item.id.clone(),
+                        id: item.id.to_string(),
                         side: options.side,
                     });
                 }
@@ -423,7 +423,9 @@ fn checked(
             path: path.into(),
             what,
             count: items.len(),
-            ids: named.map(|&item| probe.items[item].id.clone()).collect(),
+            ids: named
+                .map(|&item| probe.items[item].id.to_string())
+                .collect(),
         }
     })
 }

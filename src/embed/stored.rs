@@ -53,6 +53,11 @@ impl Stored {
         self.index.find(id, |row| self.ids.get(row as usize))
     }
 
+    /// The rows alone.
+    pub fn into_rows(self) -> Rows {
+        self.rows
+    }
+
     /// BLAKE3, hex, over each id and its row in f32: files that hold the same embedding for every id are one model,
     /// whatever their kind and order, and equal rows under other ids are another.
     ///

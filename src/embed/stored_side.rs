@@ -49,7 +49,7 @@ pub fn embed_with_stored(
         .iter()
         .find(|&&i| probe.items[i].source == Source::Missing)
     {
-        let id = probe.items[gone].id.clone();
+        let id = probe.items[gone].id.to_string();
         return Err(EmbedError::InputGone {
             id,
             side: options.side,
@@ -73,7 +73,7 @@ pub fn embed_with_stored(
                 _ => false,
             },
         )
-        .map(|&i| probe.items[i].id.clone())
+        .map(|&i| probe.items[i].id.to_string())
         .collect();
     if !differing.is_empty() {
         fresh.findings.push(Finding {
@@ -194,7 +194,7 @@ fn embed_stored_items(
         .iter()
         .zip(&row_of_item)
         .filter(is_absent)
-        .map(|(item, _)| item.id.clone())
+        .map(|(item, _)| item.id.to_string())
         .collect();
     if !absent.is_empty() {
         let count = absent.len();
@@ -206,9 +206,11 @@ fn embed_stored_items(
         });
     }
     let hash = stored.hash();
+    // The ids are large, and no longer needed.
+    let rows = stored.into_rows();
     Ok(Embedded {
-        embeddings: checked(probe, path, options, stored.rows, dim, row_of_item)?,
-        input_digests: vec![None; probe.items.len()],
+        embeddings: checked(probe, path, options, rows, dim, row_of_item)?,
+        input_digests: Vec::new(),
         model: ModelInfo {
             name: ModelSource::Stored(path.into()).name(),
             kind: "stored".into(),

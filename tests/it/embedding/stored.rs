@@ -29,7 +29,7 @@ impl Old {
             .enumerate()
             .map(|(index, item)| {
                 let row = embedded.embeddings.get(index).expect("an embedding");
-                (item.id.clone(), row.to_vec())
+                (item.id.to_string(), row.to_vec())
             })
             .collect();
         Self {
