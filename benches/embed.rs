@@ -216,6 +216,7 @@ fn two(runtime: &Runtime, name: &str, data: &Path, models: &[PathBuf; 2]) {
         similarity: Similarity::Cosine,
         cache_dir: None,
         max_bad_items: 0,
+        memory: u64::MAX,
         tensors_origin: Origin::Sidecar,
     });
     let both = 1000.0

@@ -294,10 +294,9 @@ fn search(sizes: &[usize]) {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
     let tables: [(&str, fn()); 5] = [
         ("peak", peak),
         ("linear", linear),

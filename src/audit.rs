@@ -134,6 +134,10 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let what_if =
         retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
     clock.lap("what-if");
+    let old_file = config.old_embeddings.as_ref().unwrap_or(&config.old);
+    for (side, embedded, file) in [(Side::Old, &old, old_file), (Side::New, &new, &config.new)] {
+        embed::refuse_changed(embedded, file).map_err(|source| embed_failed(side, source))?;
+    }
 
     let evidence = Evidence::collect(
         &judge::evidence::Stages {
@@ -283,6 +287,8 @@ fn side_options<'a>(
         similarity: config.similarity,
         cache_dir: around.embedding_cache.as_deref(),
         max_bad_items: config.max_bad_items,
+        // Half for each model.
+        memory: config.memory.0 / 2,
         tensors_origin: config.origin("audit.tensors").unwrap_or(Origin::Sidecar),
     };
     Ok((source, options))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{BatchSize, ConfigFile, Overrides};
+use crate::config::{BatchSize, ByteSize, ConfigFile, Overrides};
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
 use judging::JudgingArgs;
@@ -148,6 +148,9 @@ pub struct AuditArgs {
     /// Stored embeddings of the old gallery, beside the old model
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     pub old_embeddings: Option<PathBuf>,
+    /// Hold up to this much of stored embeddings in memory, such as 512MiB (default: 1GiB); read more from their files
+    #[arg(long, value_name = "SIZE", help_heading = "Input")]
+    pub memory: Option<ByteSize>,
     /// Tolerate and list up to N unreadable items
     #[arg(long, value_name = "N", help_heading = "Input")]
     pub max_bad_items: Option<usize>,
@@ -271,6 +274,7 @@ impl AuditArgs {
             tensors: self.tensors.clone(),
             qrels: self.qrels.clone(),
             old_embeddings: self.old_embeddings.clone(),
+            memory: self.memory,
             strict: self.strict,
             batch: self.batch,
             ..self.judging.overrides()

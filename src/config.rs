@@ -4,6 +4,7 @@
 //! file over defaults, checked, with a record of where each value came from.
 
 mod file;
+mod memory;
 mod model;
 mod policy;
 
@@ -15,6 +16,7 @@ use crate::domain::{CheckSeverity, Date, Measure, Origin, Setting};
 
 use file::BackfillTable;
 pub use file::{ConfigError, ConfigFile, known_keys};
+pub use memory::{ByteSize, NotASize};
 pub use model::{
     BatchSize, ColorOrder, Layout, ModelConfig, Pooling, ResizeFilter, ResizeMode, Size,
 };
@@ -137,6 +139,8 @@ pub struct Overrides {
     pub qrels: Option<PathBuf>,
     /// `--old-embeddings`
     pub old_embeddings: Option<PathBuf>,
+    /// `--memory`
+    pub memory: Option<ByteSize>,
     /// `--strict`
     pub strict: bool,
     /// `--batch`, for each model that is run
@@ -173,6 +177,9 @@ pub struct AuditConfig {
     pub seed: u64,
     /// Unreadable items that are tolerated.
     pub max_bad_items: usize,
+    /// Bytes of stored embeddings, of both models together, that may be held in memory. Not among the settings: it
+    /// changes no number.
+    pub memory: ByteSize,
     /// Whether a warning about assumed preprocessing is an error.
     pub strict: bool,
     /// Each setting with its origin, in a fixed order.
@@ -277,6 +284,7 @@ impl AuditConfig {
             similarity,
             seed,
             max_bad_items,
+            memory: flags.memory.or(audit.memory).unwrap_or_default(),
             strict,
             settings,
         })

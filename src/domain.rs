@@ -7,6 +7,8 @@ mod check;
 mod date;
 mod embeddings;
 mod finding;
+mod item;
+mod name_index;
 mod qrels;
 
 use std::fmt;
@@ -18,6 +20,8 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
+pub use item::{Beside, Item, Labels, Source};
+pub use name_index::NameIndex;
 pub use qrels::{Judgement, Qrels};
 
 /// What an item is used for in retrieval.
@@ -51,60 +55,6 @@ impl fmt::Display for Role {
             Role::Gallery => "gallery",
             Role::Both => "both",
         })
-    }
-}
-
-/// Where an item's model input comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// An image file (absolute, or relative to the working directory).
-    Image(std::path::PathBuf),
-    /// A text, verbatim.
-    Text(String),
-    /// A row of the probe's tensor file.
-    TensorRow(usize),
-    /// The input is gone; legal for gallery items when stored embeddings exist.
-    Missing,
-}
-
-/// One probe item.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Item {
-    /// Unique, stable name (the manifest's `id`, else the relative path with `/`).
-    pub id: String,
-    /// Sorted indices into [`Probe::labels`]; empty for junk (identity -1).
-    pub labels: Vec<u32>,
-    /// Index into [`Probe::identities`]: the label, or with several labels an item the connected
-    /// component of the labels. `None` for junk. This is the unit that statistics resample.
-    pub identity: Option<u32>,
-    /// Index into [`Probe::cameras`] (camera, source or session).
-    pub camera: Option<u32>,
-    /// Query, gallery or both.
-    pub role: Role,
-    /// The model input.
-    pub source: Source,
-    /// A text beside another kind of input (of a tensor row, of an image): it is shown in the report,
-    /// and tokenised where a model is given a tokenizer. `None` for [`Source::Text`].
-    pub text: Option<String>,
-    /// Values of the slice columns, parallel to [`Probe::slice_columns`].
-    pub slices: Vec<Option<String>>,
-}
-
-impl Item {
-    /// Whether the two items share a label (the definition of "relevant" without [`Qrels`]).
-    pub fn is_relevant_to(&self, other: &Item) -> bool {
-        match (self.labels.as_slice(), other.labels.as_slice()) {
-            ([a], [b]) => a == b,
-            (a, b) => a.iter().any(|label| b.binary_search(label).is_ok()),
-        }
-    }
-
-    /// The item's text: its input, or what stands beside its input.
-    pub fn text(&self) -> Option<&str> {
-        match &self.source {
-            Source::Text(text) => Some(text),
-            _ => self.text.as_deref(),
-        }
     }
 }
 

@@ -108,6 +108,8 @@ pub struct EmbedOptions<'a> {
     pub cache_dir: Option<&'a Path>,
     /// Unreadable items that are tolerated.
     pub max_bad_items: usize,
+    /// Bytes of stored rows that may be held in memory; more are read from their file.
+    pub memory: u64,
     /// Who named the probe's tensor file; [`Origin::Sidecar`]: it is the only one beside the manifest.
     pub tensors_origin: Origin,
 }
@@ -116,7 +118,7 @@ pub struct EmbedOptions<'a> {
 pub struct Embedded {
     /// The embeddings.
     pub embeddings: Embeddings,
-    /// BLAKE3 of each item's decoded input, where it was read.
+    /// BLAKE3 of each item's decoded input, where it was read; empty when none was, of stored embeddings.
     pub input_digests: Vec<Option<Digest>>,
     /// The model.
     pub model: ModelInfo,
@@ -351,7 +353,7 @@ impl Wanted {
                 wanted.missing += 1;
             } else {
                 return Err(EmbedError::InputGone {
-                    id: item.id.clone(),
+                    id: item.id.to_string(),
                     side,
                 });
             }
@@ -370,6 +372,21 @@ impl Wanted {
                 ),
             )
         })
+    }
+}
+
+/// Refuses embeddings whose file was written to after they were checked: what was computed may be of either.
+///
+/// # Errors
+/// [`EmbedError::Changed`].
+pub fn refuse_changed(embedded: &Embedded, path: &Path) -> Result<(), EmbedError> {
+    match embedded.embeddings.is_unchanged() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(EmbedError::Changed { path: path.into() }),
+        Err(source) => Err(EmbedError::Read {
+            path: path.into(),
+            source,
+        }),
     }
 }
 
@@ -454,31 +471,6 @@ fn open_model(
     Ok((external::read(path)?, OnnxModel::open(runtime, path)?))
 }
 
-/// Checked embeddings from one optional row an item, L2-normalised for cosine.
-///
-/// # Errors
-/// [`EmbedError::Unusable`]: values that are not finite; for cosine, rows of zeros.
-fn collect(
-    probe: &Probe,
-    path: &Path,
-    options: &EmbedOptions<'_>,
-    rows: Vec<Option<Vec<f32>>>,
-    dim: usize,
-) -> Result<Embeddings, EmbedError> {
-    let mut row_of_item = Vec::with_capacity(rows.len());
-    let mut values = Vec::new();
-    let mut n = 0;
-    for row in rows {
-        row_of_item.push(row.as_ref().map(|_| n));
-        if let Some(row) = row {
-            values.extend(row);
-            n += 1;
-        }
-    }
-    let rows = Rows::f32(values, n as usize, dim);
-    checked(probe, path, options, rows, dim, row_of_item)
-}
-
 /// The first `dim` numbers of each item's row, checked, and L2-normalised for cosine.
 ///
 /// # Errors
@@ -503,7 +495,9 @@ fn checked(
             path: path.into(),
             what,
             count: items.len(),
-            ids: named.map(|&item| probe.items[item].id.clone()).collect(),
+            ids: named
+                .map(|&item| probe.items[item].id.to_string())
+                .collect(),
         }
     })
 }

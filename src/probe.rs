@@ -11,14 +11,17 @@ mod qrels;
 mod rows;
 pub mod tensors;
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::config::ProbeConfig;
-use crate::domain::{Finding, FindingCode, Item, Modality, Probe, Role, Severity, Source};
+use crate::domain::{
+    Beside, Finding, FindingCode, Item, Modality, NameIndex, Probe, Role, Severity, Source,
+};
 
 pub use error::ProbeError;
 
@@ -41,10 +44,20 @@ struct Draft {
     slices: Vec<Option<String>>,
 }
 
-/// What a reader found, before names become indices.
+/// Takes the next item.
+type Take<'a> = &'a mut dyn FnMut(Draft) -> Result<(), Twice>;
+
+/// An id that an earlier item has.
 #[derive(Debug)]
-struct Drafts {
-    items: Vec<Draft>,
+struct Twice {
+    id: String,
+    /// The earlier item's index.
+    first: usize,
+}
+
+/// What a reader found beside the items.
+#[derive(Debug)]
+struct Found {
     slice_columns: Vec<String>,
     modality: Modality,
     origin: PathBuf,
@@ -82,18 +95,20 @@ pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
         (None, Some(manifest)) => qrels_beside(manifest)?,
         (None, None) => None,
     };
-    let drafts = match (manifest, &config.tensors) {
-        (Some(manifest), _) => rows::read(&manifest, config, qrels.is_some())?,
+    let mut items = Items::default();
+    let take = &mut |draft| items.push(draft);
+    let found = match (manifest, &config.tensors) {
+        (Some(manifest), _) => rows::read(&manifest, config, qrels.is_some(), take)?,
         (None, Some(tensors)) => {
             return Err(ProbeError::TensorsWithoutManifest {
                 tensors: tensors.clone(),
                 folder: data.to_path_buf(),
             });
         }
-        (None, None) => image_folder::read(data)?,
+        (None, None) => image_folder::read(data, take)?,
     };
-    let identities_given = drafts.identities_given;
-    let mut probe = assemble(drafts);
+    let identities_given = found.identities_given;
+    let mut probe = assemble(items, found);
     if let Some(path) = qrels {
         probe.qrels = Some(qrels::read(&path, &probe, identities_given)?);
     }
@@ -163,33 +178,78 @@ fn only(
     }
 }
 
-/// Numbers labels, identities and cameras in item order.
-fn assemble(drafts: Drafts) -> Probe {
-    let mut labels = Names::default();
-    let mut cameras = Names::default();
-    let mut items: Vec<Item> = drafts
-        .items
-        .into_iter()
-        .map(|draft| {
-            let mut indices: Vec<u32> =
-                draft.labels.iter().map(|name| labels.index(name)).collect();
-            indices.sort_unstable();
-            indices.dedup();
-            Item {
+/// Items as they come; labels and cameras are numbered in their order.
+#[derive(Default)]
+struct Items {
+    items: Vec<Item>,
+    // The four are gone when the items are read: what stays is the items and the names.
+    index_of_id: NameIndex,
+    labels: Names,
+    cameras: Names,
+    values: BTreeSet<Arc<str>>,
+}
+
+impl Items {
+    fn push(&mut self, draft: Draft) -> Result<(), Twice> {
+        let index = u32::try_from(self.items.len()).expect("fewer than 2^32 items fit in memory");
+        let id_of = |item: u32| self.items[item as usize].id.as_str();
+        if let Some(first) = self.index_of_id.insert(&draft.id, index, id_of) {
+            return Err(Twice {
                 id: draft.id,
-                labels: indices,
-                identity: None,
-                camera: draft.camera.as_deref().map(|name| cameras.index(name)),
-                role: draft.role,
-                source: draft.source,
-                text: draft.text,
-                slices: draft.slices,
+                first: first as usize,
+            });
+        }
+        let mut labels: Vec<u32> = draft
+            .labels
+            .iter()
+            .map(|name| self.labels.index(name))
+            .collect();
+        labels.sort_unstable();
+        labels.dedup();
+        let values = &mut self.values;
+        let mut shared = |value: String| match values.get(value.as_str()) {
+            Some(value) => value.clone(),
+            None => {
+                let value: Arc<str> = value.into();
+                values.insert(value.clone());
+                value
             }
-        })
-        .collect();
+        };
+        let beside = Beside {
+            text: draft.text.map(String::into_boxed_str),
+            slices: draft
+                .slices
+                .into_iter()
+                .map(|value| value.map(&mut shared))
+                .collect(),
+        };
+        let is_empty = beside.text.is_none() && beside.slices.iter().all(Option::is_none);
+        self.items.push(Item {
+            // From the slice: a string's own buffer would be kept, and short ids need none.
+            id: draft.id.as_str().into(),
+            labels: labels.into(),
+            identity: None,
+            camera: draft.camera.as_deref().map(|name| self.cameras.index(name)),
+            role: draft.role,
+            source: draft.source,
+            beside: (!is_empty).then(|| Box::new(beside)),
+        });
+        Ok(())
+    }
+}
+
+/// The probe of these items; identities are numbered in item order.
+fn assemble(items: Items, found: Found) -> Probe {
+    let Items {
+        mut items,
+        labels,
+        cameras,
+        ..
+    } = items;
+    items.shrink_to_fit();
     let identities = join_labels(&mut items, &labels.names);
-    let mut findings = drafts.findings;
-    if !drafts.identities_given {
+    let mut findings = found.findings;
+    if !found.identities_given {
         findings.push(Finding::new(
             FindingCode::NoIdentities,
             Severity::Info,
@@ -197,7 +257,7 @@ fn assemble(drafts: Drafts) -> Probe {
              consensus and credibility are not estimated",
         ));
     } else if cameras.names.is_empty() {
-        let hint = drafts.camera_like_column.map_or(String::new(), |column| {
+        let hint = found.camera_like_column.map_or(String::new(), |column| {
             format!("; column `{column}` may hold them: `[columns] camera = \"{column}\"`")
         });
         findings.push(Finding::new(
@@ -213,10 +273,10 @@ fn assemble(drafts: Drafts) -> Probe {
         labels: labels.names,
         identities,
         cameras: cameras.names,
-        slice_columns: drafts.slice_columns,
-        modality: drafts.modality,
-        origin: drafts.origin,
-        tensors: drafts.tensors,
+        slice_columns: found.slice_columns,
+        modality: found.modality,
+        origin: found.origin,
+        tensors: found.tensors,
         qrels: None,
         findings,
     }
@@ -226,19 +286,18 @@ fn assemble(drafts: Drafts) -> Probe {
 #[derive(Default)]
 struct Names {
     names: Vec<String>,
-    // Only looked up, never walked, so its order cannot reach a result.
-    index_of: HashMap<String, u32>,
+    index_of: NameIndex,
 }
 
 impl Names {
     fn index(&mut self, name: &str) -> u32 {
-        if let Some(&index) = self.index_of.get(name) {
+        let next = u32::try_from(self.names.len()).expect("fewer than 2^32 items fit in memory");
+        let name_of = |index: u32| self.names[index as usize].as_str();
+        if let Some(index) = self.index_of.insert(name, next, name_of) {
             return index;
         }
-        let index = u32::try_from(self.names.len()).expect("fewer than 2^32 items fit in memory");
         self.names.push(name.to_owned());
-        self.index_of.insert(name.to_owned(), index);
-        index
+        next
     }
 }
 
@@ -401,6 +460,41 @@ impl ProbeSummary {
     }
 }
 
+/// All drafts of a reader, as its tests look at them.
+#[cfg(test)]
+#[derive(Debug)]
+struct Drafts {
+    items: Vec<Draft>,
+    found: Found,
+}
+
+#[cfg(test)]
+impl Drafts {
+    fn collect(
+        read: impl FnOnce(Take<'_>) -> Result<Found, ProbeError>,
+    ) -> Result<Self, ProbeError> {
+        let mut items: Vec<Draft> = Vec::new();
+        let found = read(&mut |draft: Draft| {
+            if let Some(first) = items.iter().position(|item| item.id == draft.id) {
+                let id = draft.id;
+                return Err(Twice { id, first });
+            }
+            items.push(draft);
+            Ok(())
+        })?;
+        Ok(Self { items, found })
+    }
+}
+
+#[cfg(test)]
+impl std::ops::Deref for Drafts {
+    type Target = Found;
+
+    fn deref(&self) -> &Found {
+        &self.found
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,9 +547,9 @@ mod tests {
         assert_eq!(first.id, "images/noto__2195.png");
         assert_eq!(
             first.source,
-            Source::Image(data.join("images/noto__2195.png"))
+            Source::Image(data.join("images/noto__2195.png").into())
         );
-        assert_eq!(first.slices[1].as_deref(), Some("Apache-2.0"));
+        assert_eq!(first.slice(1), Some("Apache-2.0"));
     }
 
     #[test]
@@ -488,7 +582,7 @@ mod tests {
         assert_eq!(probe.labels, ["z", "y", "w", "7"]);
         assert_eq!(identities(&probe), ["z", "w", "z", "z", "-1", "w"]);
         assert_eq!(probe.identities, ["z", "w"]);
-        assert_eq!(probe.items[2].labels, [1, 3]);
+        assert_eq!(*probe.items[2].labels, [1, 3]);
         // Of one component, but without a shared label.
         assert!(!probe.items[0].is_relevant_to(&probe.items[3]));
         let summary = ProbeSummary::of(&probe);

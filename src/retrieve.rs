@@ -13,7 +13,7 @@ pub mod what_if;
 use std::collections::BTreeMap;
 
 use crate::config::Similarity;
-use crate::domain::{Embeddings, Measure, Pairing, Probe, Role, Side};
+use crate::domain::{Embeddings, Labels, Measure, Pairing, Probe, Role, Side};
 use crate::topk::{Gallery, ScoreOverflow};
 
 use protocol::Protocol;
@@ -81,7 +81,7 @@ pub struct QuerySet<'a> {
 /// Ranks every query under every pairing that the embeddings allow.
 ///
 /// A pairing exists when both models' dimensions agree and the gallery model has an embedding of every gallery item.
-/// `input_digests` are hashes of the decoded inputs, one an item; `primary` is the measure that
+/// `input_digests` are hashes of the decoded inputs, one an item, or none; `primary` is the measure that
 /// decides; `None`: nDCG@10 when relevance is graded, else mAP.
 ///
 /// # Errors
@@ -201,7 +201,9 @@ pub fn retrieve_kept(
         match item.role {
             Role::Both if !keep(index) => item.role = Role::Query,
             // Junk is found by no query.
-            Role::Gallery if !keep(index) => (item.identity, item.labels) = (None, Vec::new()),
+            Role::Gallery if !keep(index) => {
+                (item.identity, item.labels) = (None, Labels::default())
+            }
             _ => {}
         }
     }

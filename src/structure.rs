@@ -399,14 +399,13 @@ mod testing {
     /// A probe whose item i is query and gallery with identity `identities[i]`.
     pub(super) fn probe_of(identities: &[u32]) -> Probe {
         let items = identities.iter().enumerate().map(|(i, &identity)| Item {
-            id: format!("{i}"),
-            labels: vec![identity],
+            id: format!("{i}").into(),
+            labels: vec![identity].into(),
             identity: Some(identity),
             camera: None,
             role: Role::Both,
             source: Source::Missing,
-            text: None,
-            slices: Vec::new(),
+            beside: None,
         });
         let names = 0..=identities.iter().copied().max().unwrap_or(0);
         let names: Vec<String> = names
@@ -491,7 +490,7 @@ mod tests {
     fn what_has_no_old_embedding_or_no_identity_is_left_out() {
         let mut probe = probe_of(&[0, 0, 0, 1]);
         probe.items[2].identity = None;
-        probe.items[2].labels.clear();
+        probe.items[2].labels = crate::domain::Labels::default();
         probe.items[3].role = Role::Query;
         let rows = array![[1.0_f32, 0.0], [0.0, 1.0], [1.0, 1.0]];
         let map = vec![Some(0), None, Some(1), Some(2)];

@@ -111,14 +111,13 @@ fn probe(rng: &mut ChaCha8Rng, shuffled_share: f64) -> Probe {
         .iter()
         .enumerate()
         .map(|(item, &label)| Item {
-            id: item.to_string(),
-            labels: vec![label],
+            id: item.to_string().into(),
+            labels: vec![label].into(),
             identity: Some(label),
             camera: None,
             role: Role::Both,
             source: Source::Missing,
-            text: None,
-            slices: Vec::new(),
+            beside: None,
         })
         .collect();
     Probe {

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::audit::Preview;
-use crate::config::{AuditConfig, Waiver};
+use crate::config::{AuditConfig, ByteSize, Waiver};
 use crate::domain::{CheckCode, Modality, Origin, Setting};
 use crate::embed::ModelDescription;
 
@@ -16,7 +16,7 @@ const HEAD: &str = "\
 /// A key, its default or an example as TOML, and what it means.
 type Line = (&'static str, &'static str, &'static str);
 
-const AUDIT: [Line; 7] = [
+const AUDIT: [Line; 8] = [
     (
         "similarity",
         "\"cosine\"",
@@ -47,6 +47,11 @@ const AUDIT: [Line; 7] = [
         "old_embeddings",
         "\"gallery.parquet\"",
         "unset: OLD embeds the gallery itself",
+    ),
+    (
+        "memory",
+        "\"1GiB\"",
+        "unset: 1GiB; of stored embeddings, more is read from their files",
     ),
 ];
 
@@ -253,7 +258,12 @@ pub fn audit_toml(preview: &Preview, config: &AuditConfig, out: &Path) -> String
                 "audit.old_embeddings" => config.old_embeddings.as_ref().map(from_here),
                 _ => None,
             };
-            let value = path.map(quoted).or_else(|| toml_value(&configured?.value));
+            let memory = (dotted == "audit.memory").then_some(config.memory);
+            let memory = memory.filter(|&memory| memory != ByteSize::default());
+            let value = path
+                .map(quoted)
+                .or_else(|| memory.map(|memory| quoted(memory.to_string())))
+                .or_else(|| toml_value(&configured?.value));
             match value {
                 Some(value) => text += &line("", key, &value, about),
                 None => text += &line("# ", key, default, about),

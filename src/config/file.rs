@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnNames, FailOn, Inconclusive, ModelConfig, Profile, Similarity};
+use super::{ByteSize, ColumnNames, FailOn, Inconclusive, ModelConfig, Profile, Similarity};
 use crate::domain::{CheckSeverity, Measure, UnknownName, nearest};
 
 /// audit.toml as written, every key optional.
@@ -44,6 +44,8 @@ pub struct AuditTable {
     pub qrels: Option<PathBuf>,
     /// Stored embeddings of the old gallery.
     pub old_embeddings: Option<PathBuf>,
+    /// Bytes of stored embeddings that may be held in memory.
+    pub memory: Option<ByteSize>,
 }
 
 /// `[backfill]`; each key as in [`super::CostInputs`].

@@ -29,6 +29,8 @@ pub struct Embeddings {
     row_of_item: Vec<u32>,
     /// An item's norm, where rows are normalised when they are read; empty where they are used as they are.
     norms: Vec<f64>,
+    /// Embeddings of the items that have no row here.
+    beside: Option<Box<Embeddings>>,
 }
 
 /// Why a matrix is no set of embeddings.
@@ -158,7 +160,22 @@ impl Embeddings {
             dim,
             row_of_item,
             norms,
+            beside: None,
         })
+    }
+
+    /// These embeddings, and `other`'s of the items that have none here.
+    ///
+    /// # Panics
+    /// When items or dimensions differ.
+    pub fn or(mut self, other: Self) -> Self {
+        assert_eq!(self.dim, other.dim, "embeddings of one model");
+        assert_eq!(self.n_items(), other.n_items(), "embeddings of one probe");
+        self.beside = Some(Box::new(match self.beside.take() {
+            Some(beside) => beside.or(other),
+            None => other,
+        }));
+        self
     }
 
     /// Embeddings of every item, row i for item i.
@@ -180,6 +197,9 @@ impl Embeddings {
             self.norms
                 .retain(|_| *flags.next().expect("one flag an item"));
         }
+        if let Some(beside) = &mut self.beside {
+            beside.retain(keep);
+        }
     }
 
     /// Dimensions of one embedding.
@@ -195,12 +215,15 @@ impl Embeddings {
     /// Whether the item has an embedding.
     pub fn has(&self, item: usize) -> bool {
         self.row_of_item[item] != NO_ROW
+            || self.beside.as_ref().is_some_and(|beside| beside.has(item))
     }
 
     /// The item's embedding, shape (dim,), if it has one: borrowed where it is stored as it is used, else converted and
     /// normalised.
     pub fn get(&self, item: usize) -> Option<Cow<'_, [f32]>> {
-        let row = self.row(item)?;
+        let Some(row) = self.row(item) else {
+            return self.beside.as_ref()?.get(item);
+        };
         if self.norms.is_empty() {
             return Some(self.rows.get(row, self.dim));
         }
@@ -213,7 +236,10 @@ impl Embeddings {
     /// it has none. The same bits as [`Embeddings::get`], without allocating.
     pub fn read_into(&self, item: usize, out: &mut [f32]) -> bool {
         let Some(row) = self.row(item) else {
-            return false;
+            return self
+                .beside
+                .as_ref()
+                .is_some_and(|beside| beside.read_into(item, out));
         };
         assert_eq!(out.len(), self.dim, "room for one embedding");
         self.rows.read_into(row, out);
@@ -228,7 +254,11 @@ impl Embeddings {
     /// # Errors
     /// The file can no longer be asked.
     pub fn is_unchanged(&self) -> io::Result<bool> {
-        self.rows.file().map_or(Ok(true), Mapped::is_unchanged)
+        let beside = self
+            .beside
+            .as_ref()
+            .map_or(Ok(true), |beside| beside.is_unchanged())?;
+        Ok(beside && self.rows.file().map_or(Ok(true), Mapped::is_unchanged)?)
     }
 
     fn row(&self, item: usize) -> Option<usize> {
@@ -419,6 +449,22 @@ mod tests {
 
     /// How numbers are stored, what they are in f32, their bytes in a file, the rows in memory, their scale.
     type Case = (Element, Vec<f32>, Vec<u8>, Rows, Scale);
+
+    #[test]
+    fn items_without_a_row_take_it_from_beside() {
+        let of = |row: [f32; 2], map: [Option<u32>; 3]| {
+            let rows = Array2::from_shape_vec((1, 2), row.to_vec()).expect("1 x 2");
+            Embeddings::new(rows, map.to_vec(), true).expect("usable")
+        };
+        let stored = of([0.0, 2.0], [None, Some(0), None]);
+        let mut both = stored.or(of([3.0, 0.0], [Some(0), None, None]));
+        assert_eq!([0, 1, 2].map(|item| both.has(item)), [true, true, false]);
+        assert_eq!(both.get(0).as_deref(), Some(&[1.0_f32, 0.0][..]));
+        both.retain(&[false, true, true]);
+        let mut row = [9.0; 2];
+        assert!(both.read_into(0, &mut row) && !both.read_into(1, &mut row));
+        assert_eq!(row, [0.0, 1.0]);
+    }
 
     proptest! {
         /// However rows are stored, they read as the same bits: those of the plain f32 matrix.

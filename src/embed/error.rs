@@ -274,6 +274,12 @@ pub enum EmbedError {
         /// The first few items.
         ids: Vec<String>,
     },
+    /// A stored file was written to while it was read from.
+    #[error("{}: the file was changed while the audit was reading it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A stored file is not what it should be.
     #[error("{}: expected {expected}, found {found}", path.display())]
     Stored {
@@ -354,8 +360,11 @@ impl EmbedError {
                 "check the model's precision and these items; a search engine cannot use them either"
             }
             EmbedError::NotStored { .. } => "ids must be those of the probe; --dry-run shows them",
+            EmbedError::Changed { .. } => {
+                "run it again; write new embeddings to another file and rename that"
+            }
             EmbedError::Stored { .. } => {
-                ".npy: a (rows, dim) float array with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column (cast halves to float32)"
+                ".npy: a (rows, dim) array of floats, or of int8 with <stem>.scale.txt, with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column"
             }
         };
         Some(hint.to_owned())

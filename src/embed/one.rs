@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
     pub fn bad(&mut self, item: usize, error: String) {
         self.bad_items.push(BadItem {
             item,
-            id: self.probe.items[item].id.clone(),
+            id: self.probe.items[item].id.to_string(),
             error,
         });
     }

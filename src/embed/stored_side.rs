@@ -1,10 +1,11 @@
 //! The side whose embeddings were stored before, alone or beside the model that made them.
 
-use std::borrow::Cow;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::{
-    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, collect, run,
+    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, checked, run,
     stored,
 };
 use crate::domain::{
@@ -48,7 +49,7 @@ pub fn embed_with_stored(
         .iter()
         .find(|&&i| probe.items[i].source == Source::Missing)
     {
-        let id = probe.items[gone].id.clone();
+        let id = probe.items[gone].id.to_string();
         return Err(EmbedError::InputGone {
             id,
             side: options.side,
@@ -72,7 +73,7 @@ pub fn embed_with_stored(
                 _ => false,
             },
         )
-        .map(|&i| probe.items[i].id.clone())
+        .map(|&i| probe.items[i].id.to_string())
         .collect();
     if !differing.is_empty() {
         fresh.findings.push(Finding {
@@ -86,25 +87,17 @@ pub fn embed_with_stored(
             items: differing.into_iter().take(NAMED).collect(),
         });
     }
-    let rows = probe.items.iter().enumerate().map(|(i, _)| {
-        stored
-            .embeddings
-            .get(i)
-            .or_else(|| fresh.embeddings.get(i))
-            .map(Cow::into_owned)
-    });
-    fresh.embeddings = collect(
-        probe,
-        stored_path,
-        options,
-        rows.collect(),
-        stored.embeddings.dim(),
-    )?;
     fresh.model.dim = stored.embeddings.dim();
     fresh.model.preprocessing_key =
         format!("{}+{}", fresh.model.preprocessing_key, stored.model.hash);
+    fresh.embeddings = if wanted.is_empty() {
+        stored.embeddings
+    } else {
+        stored.embeddings.or(fresh.embeddings)
+    };
     Ok(fresh)
 }
+
 /// Looks every item up in a stored file. The old side needs its queries and gallery, the new side its queries; a
 /// gallery item that the new side lacks has no row, and only new->old can be tested of it.
 ///
@@ -169,8 +162,12 @@ fn embed_stored_items(
     options: &EmbedOptions<'_>,
     required: impl Fn(&Item) -> bool,
 ) -> Result<Embedded, EmbedError> {
-    let stored = stored::read(path)?;
-    let stored_dim = stored.rows.ncols();
+    let room = stored::Room {
+        memory: options.memory,
+        folder: options.cache_dir,
+    };
+    let stored = stored::read(path, room)?;
+    let stored_dim = stored.rows.width();
     let dim = options.model.dims.unwrap_or(stored_dim);
     if dim > stored_dim {
         return Err(EmbedError::Dims {
@@ -184,17 +181,21 @@ fn embed_stored_items(
         value: dims.into(),
         origin: Origin::File,
     });
-    let mut absent = Vec::new();
-    let mut rows = vec![None; probe.items.len()];
-    for (row, item) in rows.iter_mut().zip(&probe.items) {
-        match stored.row_of_id.get(&item.id) {
-            Some(&index) => {
-                *row = Some(stored.rows.row(index).iter().take(dim).copied().collect());
-            }
-            None if item.identity.is_some() && required(item) => absent.push(item.id.clone()),
-            None => {}
-        }
-    }
+    let row_of_item: Vec<Option<u32>> = probe
+        .items
+        .par_iter()
+        .map(|item| stored.row(&item.id))
+        .collect();
+    let is_absent = |(item, row): &(&Item, &Option<u32>)| {
+        row.is_none() && item.identity.is_some() && required(item)
+    };
+    let mut absent: Vec<String> = probe
+        .items
+        .iter()
+        .zip(&row_of_item)
+        .filter(is_absent)
+        .map(|(item, _)| item.id.to_string())
+        .collect();
     if !absent.is_empty() {
         let count = absent.len();
         absent.truncate(NAMED);
@@ -204,13 +205,16 @@ fn embed_stored_items(
             ids: absent,
         });
     }
+    let hash = stored.hash();
+    // The ids are large, and no longer needed.
+    let rows = stored.into_rows();
     Ok(Embedded {
-        embeddings: collect(probe, path, options, rows, dim)?,
-        input_digests: vec![None; probe.items.len()],
+        embeddings: checked(probe, path, options, rows, dim, row_of_item)?,
+        input_digests: Vec::new(),
         model: ModelInfo {
             name: ModelSource::Stored(path.into()).name(),
             kind: "stored".into(),
-            hash: stored.hash(),
+            hash,
             preprocessing_key: format!("stored, {dim} dimensions"),
             dim,
             inputs: Vec::new(),

@@ -55,6 +55,7 @@ fn options<'a>(model: &'a ModelConfig, cache_dir: Option<&'a Path>) -> EmbedOpti
         similarity: Similarity::Ip,
         cache_dir,
         max_bad_items: 0,
+        memory: u64::MAX,
         tensors_origin: Origin::Sidecar,
     }
 }
@@ -72,14 +73,13 @@ fn run_model(
 fn probe_of(sources: Vec<Source>, modality: Modality) -> Probe {
     let identities: Vec<String> = (0..sources.len()).map(|i| format!("y{i}")).collect();
     let items = sources.into_iter().enumerate().map(|(i, source)| Item {
-        id: format!("item{i}"),
-        labels: vec![i as u32],
+        id: format!("item{i}").into(),
+        labels: vec![i as u32].into(),
         identity: Some(i as u32),
         camera: None,
         role: Role::Both,
         source,
-        text: None,
-        slices: Vec::new(),
+        beside: None,
     });
     Probe {
         items: items.collect(),
@@ -106,7 +106,7 @@ fn color_probe(folder: &Path, colors: &[[u8; 3]]) -> Probe {
         let path = folder.join(format!("{i}.png"));
         let picture = image::RgbImage::from_pixel(8, 8, image::Rgb(color));
         picture.save(&path).expect("written");
-        Source::Image(path)
+        Source::Image(path.into())
     });
     probe_of(sources.collect(), Modality::Image)
 }
@@ -287,8 +287,8 @@ fn unreadable_images_are_listed_up_to_the_limit() {
     probe.items.truncate(12);
     let broken = folder.path().join("broken.png");
     std::fs::write(&broken, b"\x89PNG\r\n\x1a\nand then nothing").expect("written");
-    probe.items[4].source = Source::Image(broken.clone());
-    probe.items[7].source = Source::Image(folder.path().join("gone.png"));
+    probe.items[4].source = Source::Image(broken.as_path().into());
+    probe.items[7].source = Source::Image(folder.path().join("gone.png").into());
     let config = ModelConfig::default();
     let mut options = options(&config, Some(folder.path()));
     let error = run_model(&probe, "emoji/old.onnx", &options).err();
@@ -332,7 +332,7 @@ fn items_without_input() {
     let mut options = options(&config, None);
     let error = run_model(&probe, "emoji/old.onnx", &options).err();
     let message = error.expect("the old gallery is gone").to_string();
-    assert!(message.contains(&probe.items[1].id), "{message}");
+    assert!(message.contains(&*probe.items[1].id), "{message}");
 
     options.side = Side::New;
     let embedded = run_model(&probe, "emoji/old.onnx", &options).expect("embedded");

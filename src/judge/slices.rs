@@ -105,7 +105,7 @@ pub fn members(
         let value_of = |item: usize| -> Option<String> {
             let of = &probe.items[item];
             match (column.as_str(), manifest_column) {
-                (_, Some(index)) => of.slices[index].clone(),
+                (_, Some(index)) => of.slice(index).map(str::to_owned),
                 (IDENTITY, None) => Some(probe.identities[of.identity? as usize].clone()),
                 (SUB_CLUSTER, None) => {
                     let index = structure.assignment[item]? as usize;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::{Finding, FindingCode, Modality, Role, Severity, Source};
 
-use super::{Draft, Drafts, IMAGE_EXTENSIONS, JUNK, ProbeError};
+use super::{Draft, Found, IMAGE_EXTENSIONS, JUNK, ProbeError, Take};
 
 /// The gallery's folder: ours, and Market-1501's.
 const GALLERY_FOLDERS: [&str; 2] = ["gallery", "bounding_box_test"];
 
 /// Reads a folder without a manifest; items are sorted bytewise by id, the path below `root` with `/`.
-pub(super) fn read(root: &Path) -> Result<Drafts, ProbeError> {
+pub(super) fn read(root: &Path, take: Take<'_>) -> Result<Found, ProbeError> {
     let mut ignored = Ignored::default();
     let mut items = match sides(root)? {
         Some(sides) => {
@@ -29,8 +29,10 @@ pub(super) fn read(root: &Path) -> Result<Drafts, ProbeError> {
         None => read_identities(root, &mut ignored)?,
     };
     items.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
-    Ok(Drafts {
-        items,
+    for item in items {
+        take(item).expect("one file has one path");
+    }
+    Ok(Found {
         slice_columns: Vec::new(),
         modality: Modality::Image,
         origin: root.to_path_buf(),
@@ -143,7 +145,7 @@ fn draft(id: String, identity: &str, camera: Option<String>, role: Role, path: &
         labels,
         camera,
         role,
-        source: Source::Image(path.to_path_buf()),
+        source: Source::Image(path.into()),
         text: None,
         slices: Vec::new(),
     }
@@ -349,6 +351,8 @@ mod tests {
 
     use tempfile::TempDir;
 
+    use super::super::Drafts;
+
     /// A folder with these (empty) files; whether an image can be decoded is no matter here.
     fn folder(files: &[&str]) -> TempDir {
         let root = TempDir::new().unwrap();
@@ -358,6 +362,10 @@ mod tests {
             fs::write(path, "").unwrap();
         }
         root
+    }
+
+    fn read(root: &Path) -> Result<Drafts, ProbeError> {
+        Drafts::collect(|take| super::read(root, take))
     }
 
     fn read_files(files: &[&str]) -> Result<Drafts, ProbeError> {

@@ -3,7 +3,8 @@
 //! Nothing is inferred: identity `0001` stays `0001`, and `1e5` stays `1e5`. What the columns mean is
 //! said once, in `rows`, for all formats.
 
-use std::fs;
+use std::borrow::Cow;
+use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +47,14 @@ pub(super) enum Cell {
     Many(Vec<String>),
 }
 
-/// A manifest as it stands in the file.
+/// Bytes of a csv that become a table at a time. A row takes some twenty times its text there, so this bounds what a large
+/// manifest takes to a hundred megabytes.
+const CSV_TOGETHER: usize = 4 << 20;
+
+/// Rows of a parquet file that become a table at a time.
+const ROWS_TOGETHER: usize = 1 << 17;
+
+/// Some rows of a manifest as they stand in the file; all of them have the same columns.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Table {
     /// Column names, in the file's order.
@@ -59,26 +67,38 @@ pub(super) struct Table {
     pub unread: Vec<String>,
 }
 
-/// Reads a manifest.
+/// Hears of some rows.
+type Visit<'a> = &'a mut dyn FnMut(Table) -> Result<(), ProbeError>;
+
+/// Reads a manifest a part at a time, in order; no part is empty. Of jsonl, where a later row may bring a new column, there
+/// is one part.
 ///
 /// # Errors
-/// The file cannot be read or parsed, or has no rows.
-pub(super) fn read(path: &Path) -> Result<Table, ProbeError> {
+/// The file cannot be read or parsed, or has no rows; what `visit` refuses.
+pub(super) fn each_part(path: &Path, visit: Visit<'_>) -> Result<(), ProbeError> {
     let format = Format::of(path).ok_or_else(|| ProbeError::UnknownManifest {
         path: path.to_path_buf(),
     })?;
-    let bytes = fs::read(path).map_err(|source| ProbeError::read(path, source))?;
-    let table = match format {
-        Format::Csv => read_csv(path, utf8(path, &bytes)?)?,
-        Format::JsonLines => read_json_lines(path, utf8(path, &bytes)?)?,
-        Format::Parquet => read_parquet(path, bytes)?,
+    let mut any = false;
+    let visit = &mut |table: Table| {
+        if table.rows.is_empty() {
+            return Ok(());
+        }
+        any = true;
+        visit(table)
     };
-    if table.rows.is_empty() {
-        return Err(ProbeError::NoRows {
-            path: path.to_path_buf(),
-        });
+    let read = || fs::read(path).map_err(|source| ProbeError::read(path, source));
+    match format {
+        Format::Csv => each_csv_part(path, utf8(path, &read()?)?, CSV_TOGETHER, visit)?,
+        Format::JsonLines => visit(read_json_lines(path, utf8(path, &read()?)?)?)?,
+        Format::Parquet => each_parquet_part(path, ROWS_TOGETHER, visit)?,
     }
-    Ok(table)
+    if any {
+        return Ok(());
+    }
+    Err(ProbeError::NoRows {
+        path: path.to_path_buf(),
+    })
 }
 
 /// The file's text without a byte order mark.
@@ -101,22 +121,69 @@ fn parse_error(path: &Path, row: Option<usize>, message: impl ToString) -> Probe
     }
 }
 
-fn read_csv(path: &Path, text: &str) -> Result<Table, ProbeError> {
+/// Reads a csv in parts of at least `together` bytes (but the last), each under the header.
+fn each_csv_part(
+    path: &Path,
+    text: &str,
+    together: usize,
+    visit: Visit<'_>,
+) -> Result<(), ProbeError> {
     if text.trim().is_empty() {
-        return Err(ProbeError::NoRows {
-            path: path.to_path_buf(),
-        });
+        return Ok(());
     }
+    let failed = |error: &PolarsError| match csv_fault(text) {
+        Some((row, message)) => parse_error(path, Some(row), message),
+        None => polars_error(path, error),
+    };
+    let header = row_end(text, 0);
+    let (mut start, mut line) = (header, 2);
+    loop {
+        let mut end = start;
+        while end < text.len() && end - start < together {
+            end = row_end(text, end);
+        }
+        let whole = start == header && end == text.len();
+        let part = if whole {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned([&text[..header], &text[start..end]].concat())
+        };
+        visit(read_csv(path, &part, line, &failed)?)?;
+        if end == text.len() {
+            return Ok(());
+        }
+        line += text[start..end].matches('\n').count();
+        start = end;
+    }
+}
+
+/// Where the row that starts at `start` ends, its line break included: at the first after an even number of quotes, as
+/// polars tells rows apart.
+fn row_end(text: &str, start: usize) -> usize {
+    let mut quoted = false;
+    for (at, &byte) in text.as_bytes().iter().enumerate().skip(start) {
+        quoted ^= byte == b'"';
+        if byte == b'\n' && !quoted {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+/// A header and rows, the first of them at `line`.
+fn read_csv(
+    path: &Path,
+    text: &str,
+    mut line: usize,
+    failed: &dyn Fn(&PolarsError) -> ProbeError,
+) -> Result<Table, ProbeError> {
     // Zero rows to infer from: every column is text.
     let frame = CsvReadOptions::default()
         .with_has_header(true)
         .with_infer_schema_length(Some(0))
         .into_reader_with_file_handle(Cursor::new(text.as_bytes()))
         .finish()
-        .map_err(|error| match csv_fault(text) {
-            Some((row, message)) => parse_error(path, Some(row), message),
-            None => polars_error(path, &error),
-        })?;
+        .map_err(|error| failed(&error))?;
     let mut table = table_of(path, frame.columns(), frame.height())?;
     // polars renames the second of two equal names to this.
     let twice = |name: &&String| table.columns.contains(&format!("{name}_duplicated_0"));
@@ -125,7 +192,6 @@ fn read_csv(path: &Path, text: &str) -> Result<Table, ProbeError> {
         return Err(parse_error(path, Some(1), message));
     }
     // A quoted cell may span lines.
-    let mut line = 2;
     for (row, position) in table.rows.iter().zip(&mut table.positions) {
         *position = line;
         let breaks = row.iter().flatten().map(|cell| match cell {
@@ -177,30 +243,51 @@ fn drop_blank_rows(table: &mut Table) {
     table.rows.retain(|row| !is_blank(row));
 }
 
-fn read_parquet(path: &Path, bytes: Vec<u8>) -> Result<Table, ProbeError> {
-    let mut unread = Vec::new();
-    let frame = || {
-        let mut reader = ParquetReader::new(Cursor::new(bytes));
-        // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the
-        // columns themselves are plain, so it is left aside.
-        let mut metadata = reader.get_metadata()?.as_ref().clone();
-        metadata.key_value_metadata = None;
-        reader.set_metadata(Arc::new(metadata));
-        let mut wanted = Vec::new();
-        for (index, field) in reader.schema()?.iter_values().enumerate() {
-            if is_read(field.dtype()) {
-                wanted.push(index);
-            } else {
-                unread.push(field.name.to_string());
-            }
-        }
-        reader.with_projection(Some(wanted)).finish()
+fn each_parquet_part(path: &Path, together: usize, visit: Visit<'_>) -> Result<(), ProbeError> {
+    let file = File::open(path).map_err(|source| ProbeError::read(path, source))?;
+    let again = || {
+        file.try_clone()
+            .map_err(|source| ProbeError::read(path, source))
     };
-    let frame: PolarsResult<_> = frame();
-    let frame = frame.map_err(|error| polars_error(path, &error))?;
-    let mut table = table_of(path, frame.columns(), frame.height())?;
-    table.unread = unread;
-    Ok(table)
+    let failed = |error: PolarsError| polars_error(path, &error);
+    let mut reader = ParquetReader::new(again()?);
+    // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the
+    // columns themselves are plain, so it is left aside.
+    let mut metadata = reader.get_metadata().map_err(failed)?.as_ref().clone();
+    metadata.key_value_metadata = None;
+    let metadata = Arc::new(metadata);
+    reader.set_metadata(metadata.clone());
+    let (mut wanted, mut unread) = (Vec::new(), Vec::new());
+    for (index, field) in reader.schema().map_err(failed)?.iter_values().enumerate() {
+        if is_read(field.dtype()) {
+            wanted.push(index);
+        } else {
+            unread.push(field.name.to_string());
+        }
+    }
+    let mut start = 0;
+    // No part spans two row groups, so that each is unpacked alone.
+    for group in &metadata.row_groups {
+        let end = start + group.num_rows();
+        while start < end {
+            let mut reader = ParquetReader::new(again()?);
+            reader.set_metadata(metadata.clone());
+            let frame = reader
+                .with_projection(Some(wanted.clone()))
+                .with_slice(Some((start, together.min(end - start))))
+                .finish()
+                .map_err(failed)?;
+            if frame.height() == 0 {
+                break;
+            }
+            let mut table = table_of(path, frame.columns(), frame.height())?;
+            table.positions.iter_mut().for_each(|row| *row += start);
+            table.unread.clone_from(&unread);
+            visit(table)?;
+            start += frame.height();
+        }
+    }
+    Ok(())
 }
 
 /// Whether a column's values say something about an item: texts, numbers, dates, lists of labels.
@@ -378,6 +465,54 @@ mod tests {
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
         read(&path)
+    }
+
+    /// All parts as one table.
+    fn whole(each: impl FnOnce(Visit<'_>) -> Result<(), ProbeError>) -> Result<Table, ProbeError> {
+        let mut whole: Option<Table> = None;
+        each(&mut |part| {
+            match &mut whole {
+                Some(whole) => {
+                    assert_eq!(
+                        (&whole.columns, &whole.unread),
+                        (&part.columns, &part.unread)
+                    );
+                    whole.rows.extend(part.rows);
+                    whole.positions.extend(part.positions);
+                }
+                None => whole = Some(part),
+            }
+            Ok(())
+        })?;
+        Ok(whole.expect("a part"))
+    }
+
+    fn read(path: &Path) -> Result<Table, ProbeError> {
+        whole(|visit| each_part(path, visit))
+    }
+
+    #[test]
+    fn parts_of_a_csv_are_the_whole() {
+        let texts = [
+            "a,b\n1,2\n3,4\n5,6",
+            "a,b\r\n\"x\ny\",2\r\n\"q \"\"z\"\"\",\"\"\r\n\"\"\"\n\",6\r\n7,8\r\n",
+            "\"a\n1\",b\n1,5\" x 3\"\n\n\"2,\n\",x\n,\n3,\"y\"\n",
+        ];
+        for text in texts {
+            let read = |together| {
+                whole(|visit| each_csv_part(Path::new("m.csv"), text, together, visit)).unwrap()
+            };
+            let at_once = read(usize::MAX);
+            for together in [1, 8, 20] {
+                assert_eq!(read(together), at_once, "{text:?} {together}");
+            }
+        }
+        let torn = "a,b\n1,2\n3,4,5\n";
+        let message = |together| {
+            let table = whole(|visit| each_csv_part(Path::new("m.csv"), torn, together, visit));
+            table.unwrap_err().to_string()
+        };
+        assert_eq!(message(1), message(usize::MAX));
     }
 
     fn texts(table: &Table, row: usize) -> Vec<Option<&str>> {

@@ -1,13 +1,12 @@
 //! What a manifest's columns mean, whatever file they came from.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::{ColumnNames, ProbeConfig};
 use crate::domain::{Modality, Role, Source};
 
 use super::manifest::{self, Cell, Table};
-use super::{Draft, Drafts, JUNK, ProbeError, files_where, listed, only, tensors};
+use super::{Draft, Found, JUNK, ProbeError, Take, Twice, files_where, listed, only, tensors};
 
 /// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
 const NEAR: f64 = 0.8;
@@ -15,79 +14,131 @@ const NEAR: f64 = 0.8;
 /// The default names of the identity column.
 const IDENTITY_NAMES: [&str; 3] = ["identity", "label", "class"];
 
-/// Reads the manifest at `path`; image paths are relative to its folder.
+/// Reads the manifest at `path`, row by row; image paths are relative to its folder.
 ///
 /// `relevance_is_judged`: there are qrels, so an identity column is not needed.
 pub(super) fn read(
     path: &Path,
     config: &ProbeConfig,
     relevance_is_judged: bool,
-) -> Result<Drafts, ProbeError> {
-    let table = manifest::read(path)?;
-    let header = Header {
-        path,
-        columns: &table.columns,
-        unread: &table.unread,
-    };
-    let columns = Columns::find(&header, &config.columns, relevance_is_judged)?;
+    take: Take<'_>,
+) -> Result<Found, ProbeError> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let tensors = tensor_file(folder, config, &columns)?;
-    let of_models = match (&tensors, columns.path) {
-        (None, Some(_)) => [].as_slice(),
-        _ => &config.model_tensors,
-    };
-    let has_tensors = tensors.is_some() || !of_models.is_empty();
-    let modality = match (has_tensors, columns.path, columns.text) {
-        (true, _, _) => Modality::Tensor,
-        (false, Some(_), _) => Modality::Image,
-        (false, None, Some(_)) => Modality::Text,
-        (false, None, None) if config.allow_missing_inputs => Modality::Stored,
-        (false, None, None) => {
-            return Err(header.missing("`path` or `text`", "path", &["path", "text"]));
+    let mut layout: Option<Layout> = None;
+    // Where each row stands, for the rows of an error.
+    let mut positions: Vec<u32> = Vec::new();
+    manifest::each_part(path, &mut |table| {
+        let layout = match &mut layout {
+            Some(layout) => layout,
+            none => none.insert(Layout::find(
+                path,
+                folder,
+                &table,
+                config,
+                relevance_is_judged,
+            )?),
+        };
+        let reader = RowReader {
+            path,
+            folder,
+            table: &table,
+            first: positions.len(),
+            columns: &layout.columns,
+            modality: layout.modality,
+            separator: config.columns.identity_separator.as_deref(),
+            gallery_may_lack_input: config.allow_missing_inputs,
+        };
+        for (row, &position) in table.positions.iter().enumerate() {
+            let draft = reader.draft(row)?;
+            if let Err(Twice { id, first }) = take(draft) {
+                return Err(ProbeError::DuplicateId {
+                    path: path.to_path_buf(),
+                    id,
+                    first: positions[first] as usize,
+                    second: position,
+                });
+            }
+            positions.push(u32::try_from(position).unwrap_or(u32::MAX));
         }
-    };
-    for tensors in tensors.iter().chain(of_models) {
+        Ok(())
+    })?;
+    let layout = layout.expect("a manifest without rows is refused");
+    for tensors in layout.tensors.iter().chain(layout.of_models) {
         let found = tensors::row_count(tensors)?;
-        if found != table.rows.len() {
+        if found != positions.len() {
             return Err(ProbeError::RowCount {
                 tensors: tensors.clone(),
                 manifest: path.to_path_buf(),
-                expected: table.rows.len(),
+                expected: positions.len(),
                 found,
             });
         }
     }
-    let reader = RowReader {
-        path,
-        folder,
-        table: &table,
-        columns: &columns,
-        modality,
-        separator: config.columns.identity_separator.as_deref(),
-        gallery_may_lack_input: config.allow_missing_inputs,
-    };
-    let items = (0..table.rows.len())
-        .map(|row| reader.draft(row))
-        .collect::<Result<Vec<Draft>, ProbeError>>()?;
-    check_ids(path, &table, &items)?;
-    Ok(Drafts {
-        items,
-        slice_columns: columns
-            .slices
-            .iter()
-            .map(|&column| table.columns[column].clone())
-            .collect(),
-        modality,
+    Ok(Found {
+        slice_columns: layout.slice_columns,
+        modality: layout.modality,
         origin: path.to_path_buf(),
-        tensors,
-        camera_like_column: columns
-            .camera
-            .is_none()
-            .then(|| header.nearest(&["camera", "camid", "cam"]))
-            .flatten(),
-        identities_given: columns.identity.is_some(),
+        tensors: layout.tensors,
+        camera_like_column: layout.camera_like_column,
+        identities_given: layout.columns.identity.is_some(),
         findings: Vec::new(),
     })
+}
+
+/// What the columns of a manifest and the files beside it say of every row.
+struct Layout<'a> {
+    columns: Columns,
+    slice_columns: Vec<String>,
+    camera_like_column: Option<String>,
+    tensors: Option<PathBuf>,
+    /// Tensor files that models have of their own.
+    of_models: &'a [PathBuf],
+    modality: Modality,
+}
+
+impl<'a> Layout<'a> {
+    fn find(
+        path: &Path,
+        folder: &Path,
+        table: &Table,
+        config: &'a ProbeConfig,
+        relevance_is_judged: bool,
+    ) -> Result<Self, ProbeError> {
+        let header = Header {
+            path,
+            columns: &table.columns,
+            unread: &table.unread,
+        };
+        let columns = Columns::find(&header, &config.columns, relevance_is_judged)?;
+        let tensors = tensor_file(folder, config, &columns)?;
+        let of_models = match (&tensors, columns.path) {
+            (None, Some(_)) => [].as_slice(),
+            _ => &config.model_tensors,
+        };
+        let has_tensors = tensors.is_some() || !of_models.is_empty();
+        let modality = match (has_tensors, columns.path, columns.text) {
+            (true, _, _) => Modality::Tensor,
+            (false, Some(_), _) => Modality::Image,
+            (false, None, Some(_)) => Modality::Text,
+            (false, None, None) if config.allow_missing_inputs => Modality::Stored,
+            (false, None, None) => {
+                return Err(header.missing("`path` or `text`", "path", &["path", "text"]));
+            }
+        };
+        let name = |&column: &usize| table.columns[column].clone();
+        Ok(Self {
+            slice_columns: columns.slices.iter().map(name).collect(),
+            camera_like_column: columns
+                .camera
+                .is_none()
+                .then(|| header.nearest(&["camera", "camid", "cam"]))
+                .flatten(),
+            columns,
+            tensors,
+            of_models,
+            modality,
+        })
+    }
 }
 
 /// The tensor file of every model that has none of its own: the configured one; else, of a manifest without paths, the
@@ -111,21 +162,6 @@ fn tensor_file(
     let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
     let beside = files_where(folder, is_npz)?;
     only(folder, "tensor files", beside)
-}
-
-fn check_ids(path: &Path, table: &Table, items: &[Draft]) -> Result<(), ProbeError> {
-    let mut row_of_id = HashMap::with_capacity(items.len());
-    for (row, item) in items.iter().enumerate() {
-        if let Some(first) = row_of_id.insert(item.id.as_str(), row) {
-            return Err(ProbeError::DuplicateId {
-                path: path.to_path_buf(),
-                id: item.id.clone(),
-                first: table.positions[first],
-                second: table.positions[row],
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The manifest's column names.
@@ -248,6 +284,8 @@ struct RowReader<'a> {
     path: &'a Path,
     folder: &'a Path,
     table: &'a Table,
+    /// Rows of the parts before.
+    first: usize,
     columns: &'a Columns,
     modality: Modality,
     separator: Option<&'a str>,
@@ -261,13 +299,13 @@ impl RowReader<'_> {
         let id = match (self.columns.id, path) {
             (Some(column), _) => self.required(row, column)?.to_owned(),
             (None, Some(path)) => portable(path),
-            (None, None) => format!("row-{}", row + 1),
+            (None, None) => format!("row-{}", self.first + row + 1),
         };
         let role = self.role(row)?;
         let source = match self.modality {
-            Modality::Tensor => Some(Source::TensorRow(row)),
-            Modality::Image => path.map(|path| Source::Image(self.folder.join(path))),
-            Modality::Text => text.map(|text| Source::Text(text.to_owned())),
+            Modality::Tensor => Some(Source::TensorRow(self.first + row)),
+            Modality::Image => path.map(|path| Source::Image(self.folder.join(path).into())),
+            Modality::Text => text.map(|text| Source::Text(text.into())),
             Modality::Stored => Some(Source::Missing),
         };
         let source = match source {
@@ -421,12 +459,22 @@ mod tests {
 
     use tempfile::TempDir;
 
+    use super::super::Drafts;
+
     /// Reads a csv with these columns configured.
     fn csv(text: &str, config: &ProbeConfig) -> Result<Drafts, ProbeError> {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("m.csv");
         fs::write(&path, text).unwrap();
         read(&path, config, false)
+    }
+
+    fn read(
+        path: &Path,
+        config: &ProbeConfig,
+        relevance_is_judged: bool,
+    ) -> Result<Drafts, ProbeError> {
+        Drafts::collect(|take| super::read(path, config, relevance_is_judged, take))
     }
 
     fn plain(text: &str) -> Result<Drafts, ProbeError> {
@@ -733,7 +781,10 @@ mod tests {
             ..ProbeConfig::default()
         };
         let drafts = read(&path, &config, false).unwrap();
-        assert_eq!((drafts.modality, drafts.tensors), (Modality::Tensor, None));
+        assert_eq!(
+            (drafts.modality, &drafts.tensors),
+            (Modality::Tensor, &None)
+        );
         config.shared_tensors = true;
         assert!(read(&path, &config, false).is_err(), "x.npz or y.npz");
         fs::remove_file(folder.path().join("y.npz")).unwrap();

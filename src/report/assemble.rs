@@ -8,7 +8,7 @@ mod structure;
 mod what_if;
 
 use crate::config::AuditConfig;
-use crate::domain::{Finding, FindingCode, Item, Measure, Pairing, Probe, Severity, Side, Source};
+use crate::domain::{Finding, FindingCode, Measure, Pairing, Probe, Severity, Side, Source};
 use crate::embed::Embedded;
 use crate::judge::Judgement;
 use crate::judge::backfill::BackfillOrder;
@@ -39,7 +39,7 @@ pub struct Stages<'a> {
     pub old: &'a Embedded,
     /// Stage 2, new.
     pub new: &'a Embedded,
-    /// Hashes of the decoded inputs, one an item.
+    /// Hashes of the decoded inputs, one an item; empty when none was read.
     pub input_digests: &'a [Option<[u8; 32]>],
     /// Stage 3.
     pub structure: &'a Structure,
@@ -349,20 +349,15 @@ impl<'a> Tables<'a> {
     }
 
     fn view(&self, item: usize) -> ItemView {
-        let Item {
-            id, source, text, ..
-        } = &self.stages.probe.items[item];
+        let of = &self.stages.probe.items[item];
         ItemView {
-            id: id.clone(),
+            id: of.id.to_string(),
             identity: self.stages.probe.identity_name(item).to_owned(),
-            image: match source {
-                Source::Image(path) => Some(path.clone()),
+            image: match &of.source {
+                Source::Image(path) => Some(path.to_path_buf()),
                 _ => None,
             },
-            text: match source {
-                Source::Text(text) => Some(text.clone()),
-                _ => text.clone(),
-            },
+            text: of.text().map(str::to_owned),
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct QueryProtocol {
 
 impl Protocol {
     /// Applies the rules: the query itself is junk; so is an item with a byte-identical input (`input_digests`, one an
-    /// item, equal digests mean equal inputs); so, with cameras, is an item of the same identity and camera. What is left is
+    /// item, equal digests mean equal inputs; empty when no input was read); so, with cameras, is an item of the same identity and camera. What is left is
     /// relevant when it was judged with a grade above 0, or, without judgements, shares a label. Queries without a
     /// relevant item left are excluded and counted.
     pub fn new(probe: &Probe, input_digests: &[Option<[u8; 32]>]) -> Self {
@@ -42,7 +42,7 @@ impl Protocol {
             for &label in &probe.items[item].labels {
                 positions_of_label[label as usize].push(position as u32);
             }
-            if let Some(digest) = input_digests[item] {
+            if let Some(&Some(digest)) = input_digests.get(item) {
                 positions_of_digest
                     .entry(digest)
                     .or_default()
@@ -80,8 +80,9 @@ impl Protocol {
         let Some(identity) = query.identity else {
             return;
         };
-        let mut junk: Vec<u32> = input_digests[item]
-            .and_then(|digest| positions_of_digest.get(&digest))
+        let mut junk: Vec<u32> = input_digests
+            .get(item)
+            .and_then(|digest| positions_of_digest.get(&(*digest)?))
             .cloned()
             .unwrap_or_default();
         // The query itself shares its own digest; it is no duplicate.
@@ -206,14 +207,13 @@ mod tests {
                 .iter()
                 .enumerate()
                 .map(|(index, &(identity, camera, role))| Item {
-                    id: index.to_string(),
+                    id: index.to_string().into(),
                     labels: identity.into_iter().collect(),
                     identity,
                     camera,
                     role,
                     source: Source::Missing,
-                    text: None,
-                    slices: Vec::new(),
+                    beside: None,
                 })
                 .collect(),
             labels: names(),
@@ -331,9 +331,9 @@ mod tests {
             (Some(1), None, Gallery),
             (Some(1), None, Gallery),
         ]);
-        probe.items[0].labels = vec![1, 2];
-        probe.items[1].labels = vec![2, 3];
-        probe.items[2].labels = vec![3];
+        probe.items[0].labels = vec![1, 2].into();
+        probe.items[1].labels = vec![2, 3].into();
+        probe.items[2].labels = vec![3].into();
         let protocol = Protocol::new(&probe, &[None; 3]);
         assert_eq!(protocol.queries()[0].relevant, [0]);
     }

@@ -49,6 +49,7 @@ fn try_embed(probe: &Probe, model: &Path, config: &ModelConfig) -> Result<Embedd
         similarity: Similarity::Ip,
         cache_dir: None,
         max_bad_items: 0,
+        memory: u64::MAX,
         tensors_origin: Origin::Sidecar,
     };
     let source = ModelSource::from_path(model)?;

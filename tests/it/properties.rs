@@ -18,8 +18,8 @@ pub fn probe_of<'a>(labels: &[u32], role: impl Fn(usize) -> &'a str) -> Probe {
         .iter()
         .enumerate()
         .map(|(index, &label)| Item {
-            id: format!("item{index}"),
-            labels: vec![label],
+            id: format!("item{index}").into(),
+            labels: vec![label].into(),
             identity: Some(label),
             camera: None,
             role: match role(index) {
@@ -28,8 +28,7 @@ pub fn probe_of<'a>(labels: &[u32], role: impl Fn(usize) -> &'a str) -> Probe {
                 _ => Role::Both,
             },
             source: Source::Missing,
-            text: None,
-            slices: Vec::new(),
+            beside: None,
         })
         .collect();
     Probe {

@@ -135,6 +135,35 @@ impl Rows {
         Ok(Self::filled(values, n, width, scale))
     }
 
+    /// The rows copied to memory, as they are stored.
+    pub fn into_memory(self) -> Self {
+        let Values::Mapped { file, at, element } = &self.values else {
+            return self;
+        };
+        let values = match element {
+            Element::F32 => Values::F32(self.copied(file, *at, f32::from_le_bytes)),
+            Element::F16 => Values::F16(self.copied(file, *at, f16::from_le_bytes)),
+            Element::I8 => Values::I8(self.copied(file, *at, i8::from_le_bytes)),
+        };
+        Self::filled(values, self.n, self.width, self.scale)
+    }
+
+    fn copied<T, const N: usize>(
+        &self,
+        file: &Mapped,
+        at: usize,
+        from_bytes: impl Fn([u8; N]) -> T,
+    ) -> Vec<T> {
+        let mut values = Vec::with_capacity(self.n * self.width);
+        let row_bytes = self.width * N;
+        for row in 0..self.n {
+            let start = at + row * row_bytes;
+            let bytes = file.bytes(start..start + row_bytes);
+            values.extend(bytes.as_chunks().0.iter().map(|bytes| from_bytes(*bytes)));
+        }
+        values
+    }
+
     /// Number of rows.
     pub fn n(&self) -> usize {
         self.n

@@ -56,7 +56,7 @@ fn copied(folder: &Path, n: usize) -> Probe {
         };
         let to = folder.join(format!("{i}.png"));
         std::fs::copy(from, &to).expect("copied");
-        item.source = Source::Image(to);
+        item.source = Source::Image(to.into());
     }
     probe
 }
@@ -71,7 +71,7 @@ fn a_file_is_read_and_decoded_once_for_both_models() {
     twin.id = "twin".into();
     let to = folder.path().join("twin.png");
     std::fs::copy(folder.path().join("3.png"), &to).expect("copied");
-    twin.source = Source::Image(to);
+    twin.source = Source::Image(to.into());
     probe.items.push(twin);
     let plain = ModelConfig::default();
     // Equal preprocessing shares the tensors, the second the resized image, the third and the fourth the decoded one.
@@ -151,7 +151,7 @@ fn items_that_one_side_cannot_use_are_bad_on_that_side_alone() {
     let wider = image::RgbImage::from_pixel(301, 1, image::Rgb([1, 2, 3]));
     wide.save(folder.path().join("4.png")).expect("written");
     wider.save(folder.path().join("9.png")).expect("written");
-    probe.items[6].source = Source::Image(folder.path().join("gone.png"));
+    probe.items[6].source = Source::Image(folder.path().join("gone.png").into());
     std::fs::write(folder.path().join("8.png"), b"no image").expect("written");
     let configs = [
         ModelConfig::default(),
@@ -223,7 +223,7 @@ fn one_decoding_serves_with_and_without_exif() {
     let sources = turned.iter().map(|from| {
         let to = folder.path().join(from.file_name().expect("a file"));
         std::fs::copy(from, &to).expect("copied");
-        Source::Image(to)
+        Source::Image(to.into())
     });
     let probe = probe_of(sources.collect(), Modality::Image);
     let configs = [

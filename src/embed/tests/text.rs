@@ -130,7 +130,10 @@ fn all_four_inputs_are_filled() {
 fn the_text_beside_a_tensor_row_is_tokenised_where_a_tokenizer_is_given() {
     let (golden, _) = golden_texts();
     let mut probe = probe_of(vec![Source::TensorRow(0)], Modality::Tensor);
-    probe.items[0].text = Some(golden.texts[0].clone());
+    probe.items[0].beside = Some(Box::new(crate::domain::Beside {
+        text: Some(golden.texts[0].as_str().into()),
+        ..crate::domain::Beside::default()
+    }));
     let config = with_tokenizer("sums.onnx");
     let run = |probe: &Probe| run_model(probe, MODEL, &options(&config, None));
     assert_close(
@@ -138,7 +141,7 @@ fn the_text_beside_a_tensor_row_is_tokenised_where_a_tokenizer_is_given() {
         &golden.embeddings["old"][0],
         "text",
     );
-    probe.items[0].text = None;
+    probe.items[0].beside = None;
     let message = run(&probe).err().expect("no text").to_string();
     assert!(
         message.contains("`item0`: the item has no text"),

@@ -78,7 +78,7 @@ impl Tables<'_> {
             let beta = step as f64 / STEPS as f64;
             BackfillRow {
                 place: index as u64 + 1,
-                id: self.stages.probe.items[item].id.clone(),
+                id: self.stages.probe.items[item].id.to_string(),
                 identity: self.stages.probe.identity_name(item).to_owned(),
                 subcluster: structure.assignment[item].map(|index| self.subcluster_name(index)),
                 credibility: structure.credibility[item]

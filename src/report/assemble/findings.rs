@@ -103,6 +103,9 @@ impl Tables<'_> {
         for digest in digests.iter().flatten() {
             *counts.entry(digest).or_insert(0_usize) += 1;
         }
+        if digests.is_empty() {
+            return None;
+        }
         let twins: Vec<usize> = (0..digests.len())
             .filter(|&item| digests[item].is_some_and(|digest| counts[&digest] > 1))
             .collect();
@@ -118,7 +121,7 @@ impl Tables<'_> {
             items: twins
                 .iter()
                 .take(EXAMPLES)
-                .map(|&item| self.stages.probe.items[item].id.clone())
+                .map(|&item| self.stages.probe.items[item].id.to_string())
                 .collect(),
         })
     }

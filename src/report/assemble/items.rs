@@ -77,7 +77,7 @@ impl Tables<'_> {
                     .zip(evidence.flips.as_ref())
                     .map(|(q, flips)| flips.per_query[q]);
                 ItemRow {
-                    id: item.id.clone(),
+                    id: item.id.to_string(),
                     identity: probe.identity_name(i).to_owned(),
                     camera: item
                         .camera

@@ -29,7 +29,7 @@ impl Old {
             .enumerate()
             .map(|(index, item)| {
                 let row = embedded.embeddings.get(index).expect("an embedding");
-                (item.id.clone(), row.to_vec())
+                (item.id.to_string(), row.to_vec())
             })
             .collect();
         Self {
@@ -122,6 +122,47 @@ fn stored_rows_give_what_the_model_gives() {
         }
         assert_eq!(from_file.verdict(), run.verdict());
     }
+}
+
+/// A report without what differs from run to run.
+fn without_run(audit: &Audit) -> serde_json::Value {
+    let mut report = audit.report.clone();
+    report.as_object_mut().expect("an object").remove("run");
+    report
+}
+
+#[test]
+fn rows_that_stay_in_their_file_give_the_same_report() {
+    let old = Old::new();
+    let probe = data("tiny_text");
+    for stored in [old.parquet("old.parquet"), old.npy("old.npy")] {
+        let held = audit(&stored, &probe, &["--memory", "1GiB"]);
+        let mapped = audit(&stored, &probe, &["--memory", "0MiB"]);
+        assert_eq!(without_run(&held), without_run(&mapped));
+        let beside = ["--old-embeddings", stored.to_str().expect("UTF-8")];
+        let held = audit(&text("old.onnx"), &probe, &beside);
+        let mapped = audit(
+            &text("old.onnx"),
+            &probe,
+            &[beside.as_slice(), &["--memory", "0MiB"]].concat(),
+        );
+        assert_eq!(without_run(&held), without_run(&mapped));
+    }
+}
+
+#[test]
+fn a_memory_that_is_no_size_is_refused() {
+    let old = Old::new();
+    let stored = old.npy("old.npy");
+    let config = old.file("audit.toml");
+    std::fs::write(&config, "[audit]\nmemory = \"2\"\n").expect("written");
+    let error = refused(
+        &stored,
+        &text("new.onnx"),
+        &data("tiny_text"),
+        &["--config", config.to_str().expect("UTF-8")],
+    );
+    assert_names(&error, &["audit.toml", "`2`", "2GiB"]);
 }
 
 #[test]
