@@ -3,6 +3,7 @@
 mod applicable;
 mod error;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -70,7 +71,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let options = StructureOptions {
         seed: config.seed,
         similarity: config.similarity,
-        sample: None,
+        sample: config.sample.map(NonZeroUsize::get),
         ..StructureOptions::default()
     };
     let structure = structure::estimate(&probe, &old.embeddings, &options);

@@ -3,6 +3,7 @@
 pub mod judging;
 pub mod progress;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -151,6 +152,9 @@ pub struct AuditArgs {
     /// Hold up to this much of stored embeddings in memory, such as 512MiB (default: 1GiB); read more from their files
     #[arg(long, value_name = "SIZE", help_heading = "Input")]
     pub memory: Option<ByteSize>,
+    /// Assess the credibility of N gallery items and the consensus of N queries only, drawn by the seed (default: all)
+    #[arg(long, value_name = "N", help_heading = "Input")]
+    pub sample: Option<NonZeroUsize>,
     /// Tolerate and list up to N unreadable items
     #[arg(long, value_name = "N", help_heading = "Input")]
     pub max_bad_items: Option<usize>,
@@ -275,6 +279,7 @@ impl AuditArgs {
             qrels: self.qrels.clone(),
             old_embeddings: self.old_embeddings.clone(),
             memory: self.memory,
+            sample: self.sample,
             strict: self.strict,
             batch: self.batch,
             ..self.judging.overrides()

@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod policy;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,8 @@ pub struct Overrides {
     pub old_embeddings: Option<PathBuf>,
     /// `--memory`
     pub memory: Option<ByteSize>,
+    /// `--sample`
+    pub sample: Option<NonZeroUsize>,
     /// `--strict`
     pub strict: bool,
     /// `--batch`, for each model that is run
@@ -180,6 +183,8 @@ pub struct AuditConfig {
     /// Bytes of stored embeddings, of both models together, that may be held in memory. Not among the settings: it
     /// changes no number.
     pub memory: ByteSize,
+    /// Gallery items whose credibility is assessed, and queries whose consensus is measured; all without it.
+    pub sample: Option<NonZeroUsize>,
     /// Whether a warning about assumed preprocessing is an error.
     pub strict: bool,
     /// Each setting with its origin, in a fixed order.
@@ -230,6 +235,11 @@ impl AuditConfig {
         }
         for (name, model) in [("old", &file.old), ("new", &file.new)] {
             model.check(name)?;
+        }
+        let sample = flags.sample.or(audit.sample);
+        if let Some(sample) = sample {
+            let key = "audit.sample";
+            pick(&mut settings, key, flags.sample, audit.sample, sample);
         }
         let tensors = pick_path(&mut settings, "audit.tensors", flags.tensors, audit.tensors);
         let qrels = pick_path(&mut settings, "audit.qrels", flags.qrels, audit.qrels);
@@ -285,6 +295,7 @@ impl AuditConfig {
             seed,
             max_bad_items,
             memory: flags.memory.or(audit.memory).unwrap_or_default(),
+            sample,
             strict,
             settings,
         })

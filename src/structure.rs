@@ -455,6 +455,46 @@ mod tests {
     use crate::domain::Role;
 
     #[test]
+    fn a_sample_says_of_its_items_what_all_say() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let identities: Vec<u32> = (0..60).map(|i| i / 6).collect();
+        let rows: Vec<f32> = (0..60)
+            .flat_map(|_| gaussian_unit(16, &mut rng))
+            .map(|v| v as f32)
+            .collect();
+        let (probe, old) = (probe_of(&identities), dense(60, 16, rows));
+        let options = StructureOptions::default();
+        let all = estimate(&probe, &old, &options);
+        let sampled = StructureOptions {
+            sample: Some(20),
+            ..options
+        };
+        let some = estimate(&probe, &old, &sampled);
+        assert_eq!((&some.subclusters, some.tau), (&all.subclusters, all.tau));
+        let of_sample = some.credibility.iter().zip(&all.credibility);
+        let agree = of_sample.filter(|(some, all)| some.is_some() && some == all);
+        assert_eq!(agree.count(), 20);
+        assert_eq!(some.credibility.iter().flatten().count(), 20);
+        // What was not assessed is not held against anyone.
+        assert!((0..60).all(|item| some.credibility[item].is_some() || some.is_credible(item)));
+        let queries: Vec<usize> = (0..60).collect();
+        let measure = |options| consensus(&probe, &all, &old, &old, &queries, &|_| vec![], options);
+        let (whole, part) = (measure(&options), measure(&sampled));
+        assert_eq!(part.iter().flatten().count(), 20);
+        let kept = part.iter().zip(&whole).filter(|(part, _)| part.is_some());
+        assert!(kept.into_iter().all(|(part, whole)| part == whole));
+    }
+
+    #[test]
+    fn inner_products_are_normalised_first() {
+        let rows = array![[2.0_f32, 0.0], [0.0, 3.0], [1.2, 1.6], [0.0, 0.0]];
+        let unit = unit(&Embeddings::dense(rows, false).unwrap());
+        let row = |item| unit.get(item).unwrap().to_vec();
+        assert_eq!((row(0), row(1)), (vec![1.0, 0.0], vec![0.0, 1.0]));
+        assert_eq!((row(2), row(3)), (vec![0.6, 0.8], vec![0.0, 0.0]));
+    }
+
+    #[test]
     fn subclusters_by_hand() {
         let mut probe = probe_of(&[1, 0, 1, 0, 1]);
         probe.items[4].role = Role::Query;

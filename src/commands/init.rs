@@ -16,7 +16,7 @@ const HEAD: &str = "\
 /// A key, its default or an example as TOML, and what it means.
 type Line = (&'static str, &'static str, &'static str);
 
-const AUDIT: [Line; 8] = [
+const AUDIT: [Line; 9] = [
     (
         "similarity",
         "\"cosine\"",
@@ -47,6 +47,11 @@ const AUDIT: [Line; 8] = [
         "old_embeddings",
         "\"gallery.parquet\"",
         "unset: OLD embeds the gallery itself",
+    ),
+    (
+        "sample",
+        "10000",
+        "unset: all; assess so many gallery items' credibility and queries' consensus only",
     ),
     (
         "memory",

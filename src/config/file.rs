@@ -1,6 +1,7 @@
 //! Reading audit.toml.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub struct AuditTable {
     pub qrels: Option<PathBuf>,
     /// Stored embeddings of the old gallery.
     pub old_embeddings: Option<PathBuf>,
+    /// Gallery items whose credibility is assessed, and queries whose consensus is measured.
+    pub sample: Option<NonZeroUsize>,
     /// Bytes of stored embeddings that may be held in memory.
     pub memory: Option<ByteSize>,
 }

@@ -48,6 +48,8 @@ pub enum FindingCode {
     ProviderFallback,
     /// Too few identities or pairs for verification measures.
     VerificationNotReported,
+    /// Credibility and consensus were measured on a sample.
+    Sampled,
     /// One identity holds more than 10 % of the queries.
     DominantIdentity,
     /// Files or folders under DATA that are no probe images were not read.

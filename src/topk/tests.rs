@@ -239,3 +239,44 @@ fn minus_zero_becomes_plus_zero() {
     assert_eq!(score_pair(&[1e-30], &[-1e-45], Similarity::Ip).to_bits(), 0);
     assert_eq!(score_pair(&[1.0], &[1.0], Similarity::L2).to_bits(), 0);
 }
+
+#[test]
+fn no_queries_and_no_gallery_are_passes_too() {
+    let embeddings = random(3, 4, 1);
+    let rows = |queries: &[usize], items: &[usize]| {
+        let gallery = Gallery {
+            embeddings: &embeddings,
+            items,
+        };
+        map_rows(
+            &embeddings,
+            queries,
+            gallery,
+            Similarity::Cosine,
+            |_, row| row.len(),
+        )
+    };
+    assert_eq!(rows(&[], &[0, 1]), Ok(vec![]));
+    assert_eq!(rows(&[0, 2], &[]), Ok(vec![0, 0]));
+}
+
+#[test]
+fn whole_rows_come_in_query_order() {
+    let embeddings = random(70, 9, 5);
+    let (queries, items): (Vec<usize>, Vec<usize>) = ((0..30).collect(), (30..70).collect());
+    let gallery = Gallery {
+        embeddings: &embeddings,
+        items: &items,
+    };
+    let row = |item| embeddings.get(item).expect("dense");
+    let found = map_rows(&embeddings, &queries, gallery, Similarity::L2, |i, row| {
+        (i, row.to_vec())
+    });
+    for (q, (i, scores)) in found.expect("finite").into_iter().enumerate() {
+        assert_eq!(i, q);
+        let expected = items
+            .iter()
+            .map(|&item| score_pair(&row(q), &row(item), Similarity::L2));
+        assert!(scores.iter().copied().eq(expected));
+    }
+}

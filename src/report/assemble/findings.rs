@@ -11,6 +11,7 @@ const IDENTICAL_SHARE: f64 = 0.01;
 impl Tables<'_> {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let Stages {
+            config,
             probe,
             old,
             new,
@@ -82,6 +83,18 @@ impl Tables<'_> {
                 Severity::Info,
                 "verification (AUROC, EER, TAR@FAR) needs at least 100 query identities and 10,000 non-matching pairs"
                     .to_owned(),
+            );
+        }
+        if let Some(sample) = config
+            .sample
+            .filter(|sample| sample.get() < probe.items.len())
+        {
+            add(
+                FindingCode::Sampled,
+                Severity::Info,
+                format!(
+                    "credibility and consensus were measured on a sample of {sample} items and queries at most"
+                ),
             );
         }
         for (side, embedded) in [(Side::Old, old), (Side::New, new)] {
