@@ -15,7 +15,7 @@ use super::{QuerySet, measures};
 /// Pairs of a query and a gallery item that permutations are ranked over, at most; beyond, evenly spread queries are
 /// (but never fewer than [`FEWEST_QUERIES`]). Permuted labels all but ignore the embeddings, so a thousand queries say
 /// what ten thousand say.
-const PAIRS: usize = 1 << 30;
+const PAIRS: usize = 1 << 28;
 
 /// Queries that are never left out.
 const FEWEST_QUERIES: usize = 1_000;
@@ -23,7 +23,7 @@ const FEWEST_QUERIES: usize = 1_000;
 /// Drawn positions that are held at a time: some 400 MB with their scores and counts.
 const DRAWS: usize = 1 << 24;
 
-/// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 2^30 pairs
+/// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 2^28 pairs
 /// and 1,000 queries; one value a permutation of the gallery's labels.
 ///
 /// Permutation p is drawn from the stream (seed, p). A query's junk stays removed; its relevant items are the

@@ -34,20 +34,72 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// Thresholds up to which each is compared with many scores at a time; beyond, each score is looked up by bisection
+/// Thresholds up to which each is compared with many scores at a time; beyond, each score is looked up in a table
 /// (`cargo bench --bench scores`, table "relevant").
 const LINEAR: usize = 64;
+
+/// Where a score may stand among the thresholds, by dividing their range into as many equal parts as there are.
+///
+/// The part of a number never falls when the number rises, rounding included. So all thresholds of lower parts lie below a
+/// score, and all of higher parts above it.
+struct Table {
+    lowest: f32,
+    parts_per_score: f32,
+    /// The first threshold of each part; one more at the end. Empty where it is not needed.
+    first: Vec<u32>,
+}
+
+impl Table {
+    fn new(thresholds: &[f32]) -> Self {
+        let n = thresholds.len();
+        let (lowest, range) = (thresholds[0], thresholds[n - 1] - thresholds[0]);
+        let parts_per_score = n as f32 / range;
+        let mut table = Self {
+            lowest,
+            // A range of 0 or beyond f32 is one part.
+            parts_per_score: if parts_per_score.is_finite() {
+                parts_per_score
+            } else {
+                0.0
+            },
+            first: Vec::new(),
+        };
+        if n > LINEAR {
+            let mut first = vec![0; n + 1];
+            for &threshold in thresholds {
+                first[table.part(threshold, n) + 1] += 1;
+            }
+            for part in 0..n {
+                first[part + 1] += first[part];
+            }
+            table.first = first;
+        }
+        table
+    }
+
+    fn part(&self, score: f32, parts: usize) -> usize {
+        // The conversion takes what is no number, or negative, to 0, and what is too large to the largest.
+        (((score - self.lowest) * self.parts_per_score) as usize).min(parts - 1)
+    }
+
+    /// Thresholds before it lie below the score, those after it above.
+    fn among(&self, score: f32) -> std::ops::Range<usize> {
+        let part = self.part(score, self.first.len() - 1);
+        self.first[part] as usize..self.first[part + 1] as usize
+    }
+}
 
 /// How many scores lie at or above each of some thresholds, and how many equal it. (A gallery position is a u32, so a
 /// count is one.)
 pub struct ThresholdCounts<'a> {
     /// Ascending.
     thresholds: Cow<'a, [f32]>,
-    /// Linear: scores at or above each threshold, by lane. By bisection: in lane 0, scores that reach a threshold and
+    /// Linear: scores at or above each threshold, by lane. By table: in lane 0, scores that reach a threshold and
     /// not the next.
     reached: Vec<[u32; TOGETHER / 2]>,
-    /// Scores equal to each threshold; by bisection at the last of equal thresholds only.
+    /// Scores equal to each threshold; by table at the last of equal thresholds only.
     equal: Vec<u32>,
+    table: Table,
     kernel: Kernel,
 }
 
@@ -59,6 +111,7 @@ impl<'a> ThresholdCounts<'a> {
             reached: vec![[0; TOGETHER / 2]; thresholds.len()],
             equal: vec![0; thresholds.len()],
             kernel: Kernel::detect(),
+            table: Table::new(&thresholds),
             thresholds,
         }
     }
@@ -81,7 +134,7 @@ impl<'a> ThresholdCounts<'a> {
             let mut scores = [f32::NAN; TOGETHER];
             scores[..chunk.len()].copy_from_slice(chunk);
             if self.thresholds.len() > LINEAR {
-                self.bisect(&scores);
+                self.look_up(&scores);
             } else if self
                 .kernel
                 .compare(&scores, &self.thresholds, &mut self.reached)
@@ -98,10 +151,12 @@ impl<'a> ThresholdCounts<'a> {
         }
     }
 
-    fn bisect(&mut self, scores: &[f32; TOGETHER]) {
+    fn look_up(&mut self, scores: &[f32; TOGETHER]) {
         let lowest = self.thresholds[0];
         for &score in scores.iter().filter(|&&score| score >= lowest) {
-            let last = self.thresholds.partition_point(|&t| t <= score) - 1;
+            let among = self.table.among(score);
+            let reached = self.thresholds[among.clone()].partition_point(|&t| t <= score);
+            let last = among.start + reached - 1;
             self.reached[last][0] += 1;
             self.equal[last] += u32::from(self.thresholds[last] == score);
         }
@@ -139,7 +194,7 @@ mod tests {
         #[test]
         fn counts_agree_with_comparing_every_pair(
             scores in proptest::collection::vec(0_u8..20, 1..200),
-            thresholds in proptest::collection::vec(0_u8..20, 1..70),
+            thresholds in proptest::collection::vec(0_u8..20, 1..150),
             masked in proptest::collection::btree_set(0_u32..200, 0..20),
         ) {
             let scores: Vec<f32> = scores.iter().map(|&s| f32::from(s) / 8.0).collect();
