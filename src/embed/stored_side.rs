@@ -169,6 +169,13 @@ fn embed_stored_items(
     let stored = stored::read(path, room)?;
     let stored_dim = stored.rows.width();
     let dim = options.model.dims.unwrap_or(stored_dim);
+    if stored_dim == 0 {
+        return Err(EmbedError::Stored {
+            path: path.into(),
+            expected: "at least 1 dimension".into(),
+            found: "0".into(),
+        });
+    }
     if dim > stored_dim {
         return Err(EmbedError::Dims {
             path: path.into(),

@@ -135,8 +135,10 @@ fn each_csv_part(
         Some((row, message)) => parse_error(path, Some(row), message),
         None => polars_error(path, error),
     };
-    let header = row_end(text, 0);
-    let (mut start, mut line) = (header, 2);
+    // polars skips blank lines before the header.
+    let blank = text.len() - text.trim_start_matches(['\r', '\n']).len();
+    let header = row_end(text, blank);
+    let (mut start, mut line) = (header, 2 + text[..blank].matches('\n').count());
     loop {
         let mut end = start;
         while end < text.len() && end - start < together {
@@ -146,7 +148,7 @@ fn each_csv_part(
         let part = if whole {
             Cow::Borrowed(text)
         } else {
-            Cow::Owned([&text[..header], &text[start..end]].concat())
+            Cow::Owned([&text[blank..header], &text[start..end]].concat())
         };
         visit(read_csv(path, &part, line, &failed)?)?;
         if end == text.len() {
@@ -497,6 +499,7 @@ mod tests {
             "a,b\n1,2\n3,4\n5,6",
             "a,b\r\n\"x\ny\",2\r\n\"q \"\"z\"\"\",\"\"\r\n\"\"\"\n\",6\r\n7,8\r\n",
             "\"a\n1\",b\n1,5\" x 3\"\n\n\"2,\n\",x\n,\n3,\"y\"\n",
+            "\n\r\na,b\n1,2\n3,4\n5,6\n",
         ];
         for text in texts {
             let read = |together| {

@@ -20,8 +20,8 @@ const PAIRS: usize = 1 << 28;
 /// Queries that are never left out.
 const FEWEST_QUERIES: usize = 1_000;
 
-/// Drawn positions that are held at a time: some 400 MB with their scores and counts.
-const DRAWS: usize = 1 << 24;
+/// Drawn positions that are held at a time: some 250 MB with their scores and counts.
+const DRAWS: usize = 1 << 23;
 
 /// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 2^28 pairs
 /// and 1,000 queries; one value a permutation of the gallery's labels.

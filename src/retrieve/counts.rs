@@ -38,10 +38,20 @@ impl<'a> Mask<'a> {
 /// (`cargo bench --bench scores`, table "relevant").
 const LINEAR: usize = 64;
 
+/// Counters a threshold.
+fn lanes(n_thresholds: usize) -> usize {
+    if n_thresholds > LINEAR {
+        1
+    } else {
+        TOGETHER / 2
+    }
+}
+
 /// Where a score may stand among the thresholds, by dividing their range into as many equal parts as there are.
 ///
 /// The part of a number never falls when the number rises, rounding included. So all thresholds of lower parts lie below a
 /// score, and all of higher parts above it.
+#[derive(Default)]
 struct Table {
     lowest: f32,
     parts_per_score: f32,
@@ -52,7 +62,10 @@ struct Table {
 impl Table {
     fn new(thresholds: &[f32]) -> Self {
         let n = thresholds.len();
-        let (lowest, range) = (thresholds[0], thresholds[n - 1] - thresholds[0]);
+        let [lowest, .., highest] = *thresholds else {
+            return Self::default();
+        };
+        let range = highest - lowest;
         let parts_per_score = n as f32 / range;
         let mut table = Self {
             lowest,
@@ -94,9 +107,9 @@ impl Table {
 pub struct ThresholdCounts<'a> {
     /// Ascending.
     thresholds: Cow<'a, [f32]>,
-    /// Linear: scores at or above each threshold, by lane. By table: in lane 0, scores that reach a threshold and
-    /// not the next.
-    reached: Vec<[u32; TOGETHER / 2]>,
+    /// Linear: scores at or above each threshold, in as many lanes as a vector has. By table: scores that reach a
+    /// threshold and not the next, one number each.
+    reached: Vec<u32>,
     /// Scores equal to each threshold; by table at the last of equal thresholds only.
     equal: Vec<u32>,
     table: Table,
@@ -104,11 +117,11 @@ pub struct ThresholdCounts<'a> {
 }
 
 impl<'a> ThresholdCounts<'a> {
-    /// `thresholds` ascend and are not empty.
+    /// `thresholds` ascend.
     pub fn new(thresholds: impl Into<Cow<'a, [f32]>>) -> Self {
         let thresholds = thresholds.into();
         Self {
-            reached: vec![[0; TOGETHER / 2]; thresholds.len()],
+            reached: vec![0; thresholds.len() * lanes(thresholds.len())],
             equal: vec![0; thresholds.len()],
             kernel: Kernel::detect(),
             table: Table::new(&thresholds),
@@ -121,10 +134,10 @@ impl<'a> ThresholdCounts<'a> {
         &self.thresholds
     }
 
-    /// Scores below it count nowhere.
+    /// Scores below it count nowhere; no score counts without a threshold.
     #[inline(always)]
     pub fn lowest(&self) -> f32 {
-        self.thresholds[0]
+        self.thresholds.first().copied().unwrap_or(f32::INFINITY)
     }
 
     /// Counts the scores that are not NaN.
@@ -135,10 +148,10 @@ impl<'a> ThresholdCounts<'a> {
             scores[..chunk.len()].copy_from_slice(chunk);
             if self.thresholds.len() > LINEAR {
                 self.look_up(&scores);
-            } else if self
-                .kernel
-                .compare(&scores, &self.thresholds, &mut self.reached)
-            {
+                continue;
+            }
+            let (lanes, _) = self.reached.as_chunks_mut();
+            if self.kernel.compare(&scores, &self.thresholds, lanes) {
                 self.count_ties(&scores);
             }
         }
@@ -157,18 +170,15 @@ impl<'a> ThresholdCounts<'a> {
             let among = self.table.among(score);
             let reached = self.thresholds[among.clone()].partition_point(|&t| t <= score);
             let last = among.start + reached - 1;
-            self.reached[last][0] += 1;
+            self.reached[last] += 1;
             self.equal[last] += u32::from(self.thresholds[last] == score);
         }
     }
 
     /// For each threshold: scores at or above it, and scores above it.
     pub fn totals(mut self) -> (Vec<u32>, Vec<u32>) {
-        let mut at_or_above: Vec<u32> = self
-            .reached
-            .iter()
-            .map(|lanes| lanes.iter().sum())
-            .collect();
+        let lanes = self.reached.chunks_exact(lanes(self.thresholds.len()));
+        let mut at_or_above: Vec<u32> = lanes.map(|lanes| lanes.iter().sum()).collect();
         if self.thresholds.len() > LINEAR {
             for i in (1..at_or_above.len()).rev() {
                 at_or_above[i - 1] += at_or_above[i];
@@ -188,6 +198,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn without_thresholds_nothing_counts() {
+        let mut counts = ThresholdCounts::new(Vec::new());
+        counts.count(&[0.5, f32::NAN]);
+        assert_eq!(counts.lowest(), f32::INFINITY);
+        assert_eq!(counts.totals(), (vec![], vec![]));
+    }
 
     proptest! {
         /// Few distinct scores, so that ties abound; few and many thresholds, so that both ways are taken.

@@ -201,7 +201,7 @@ fn no_row_that_reaches_the_floor_is_skipped_and_some_others_are() {
 }
 
 #[test]
-fn an_overflow_names_the_first_pair_whatever_the_kernel() {
+fn an_overflow_names_the_pair_whatever_the_kernel() {
     // Items 0 and 1 overflow with each other and with themselves; item 2 with none.
     let rows = ndarray::arr2(&[[f32::MAX, f32::MAX], [f32::MAX, f32::MAX], [0.0, 0.0]]);
     let embeddings = Embeddings::dense(rows, false).expect("finite");

@@ -149,8 +149,13 @@ fn ctrl_c_exits_130_and_leaves_nothing_half_written() {
             .expect("kill");
         let code = child.wait().expect("ended").code();
         if code == Some(130) {
-            let left = std::fs::read_dir(folder.path()).expect("readable").count();
-            assert_eq!(left, 0, "nothing is left");
+            // A report is moved to its place in one step; the interrupt may come after it and before the end.
+            let left: Vec<_> = std::fs::read_dir(folder.path())
+                .expect("readable")
+                .map(|entry| entry.expect("readable").path())
+                .collect();
+            let whole = left == [out.clone()] && out.join("report.json").is_file();
+            assert!(left.is_empty() || whole, "{left:?} is left");
         }
         code
     };

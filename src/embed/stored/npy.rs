@@ -62,6 +62,9 @@ impl<'a> Npy<'a> {
             }
             _ => return Err(not_floats(&dtype.descr())),
         }
+        if header.shape().get(1) == Some(&0) {
+            return Err(wrong(path, "at least 1 dimension".into(), "0".into()));
+        }
         let &[n, width] = header.shape() else {
             let kind = match plain.type_char() {
                 TypeChar::Float => "floats",

@@ -285,3 +285,11 @@ fn files_of_another_writer_are_read() {
         assert_eq!(beside.hash(), half.hash());
     }
 }
+
+#[test]
+fn rows_of_no_numbers_are_refused() {
+    let folder = folder();
+    let none: [f32; 0] = [];
+    let message = message(&npy(&folder, "none", npyz::Order::C, [3, 0], &none));
+    assert!(message.contains("at least 1 dimension"), "{message}");
+}

@@ -8,7 +8,7 @@ use crate::stats::Bootstrap;
 use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 
 use super::super::counts::ThresholdCounts;
-use super::super::protocol::Protocol;
+use super::super::protocol::QueryProtocol;
 use super::super::{QuerySet, Retrieval};
 use super::tail::{Tail, order_key, score_of};
 use super::{NEGATIVES_PER_FALSE_ACCEPT, NonMatchMask, scan_non_matches, sorted_matches};
@@ -38,7 +38,8 @@ pub struct ThresholdTransfer {
 /// 64 times the rate below. A replicate's threshold is therefore at most one step too high, and one whose FAR falls below a 64th of the
 /// sample's takes the lowest candidate.
 ///
-/// Memory is candidates x identities, held below 100 MB where there are fewer than 130,000 identities; the pairs of old->old
+/// Memory is candidates x identities, held below 100 MB where there are fewer than 130,000 identities, and 128 MB of
+/// counts by query; the pairs of old->old
 /// are scored twice, those of new->old once. The result does not depend on the threads: the counts are integers.
 ///
 /// `None` without new->old, with fewer than 100 query identities, or fewer than 100 / rate non-matching pairs.
@@ -108,17 +109,27 @@ pub fn threshold_transfer_estimates(
     counts.set_candidates(fine.candidates(n_identities, threshold, tail.accepted(), allowed));
 
     let candidates = counts.candidates().to_vec();
-    let mut scans = [&old_queries, &new_queries].map(|queries| QueryScan {
-        embeddings: queries.embeddings,
-        items: &queries.items,
-        visitors: StepCounter::all(protocol, &candidates),
-    });
-    scan(gallery, similarity, &mut scans, || ())?;
-    for (side, scan) in scans.into_iter().enumerate() {
-        for (visitor, &slot) in scan.visitors.into_iter().zip(&slot_of_query) {
-            let (at_or_above, _) = visitor.counts.totals();
-            counts.add_non_matches(side, slot, &at_or_above);
+    let together = (COUNT_BYTES / (BYTES_A_CANDIDATE * candidates.len())).max(1);
+    let mut first = 0;
+    for chunk in protocol.queries().chunks(together) {
+        let of_chunk = first..first + chunk.len();
+        let mut scans = [&old_queries, &new_queries].map(|queries| QueryScan {
+            embeddings: queries.embeddings,
+            items: &queries.items[of_chunk.clone()],
+            visitors: StepCounter::all(chunk, &candidates),
+        });
+        scan(gallery, similarity, &mut scans, || ())?;
+        for (side, scan) in scans.into_iter().enumerate() {
+            for (visitor, &slot) in scan
+                .visitors
+                .into_iter()
+                .zip(&slot_of_query[of_chunk.clone()])
+            {
+                let (at_or_above, _) = visitor.counts.totals();
+                counts.add_non_matches(side, slot, &at_or_above);
+            }
         }
+        first += chunk.len();
     }
     for (side, evaluation) in evaluations.into_iter().enumerate() {
         for (ranking, &slot) in evaluation.rankings.iter().zip(&slot_of_query) {
@@ -135,6 +146,12 @@ pub fn threshold_transfer_estimates(
     }))
 }
 
+/// Bytes of counts that are held at a time; queries beyond wait for another pass over the gallery.
+const COUNT_BYTES: usize = 128 << 20;
+
+/// Of both models: two counts and a place in a table.
+const BYTES_A_CANDIDATE: usize = 2 * 3 * size_of::<u32>();
+
 /// Counts one query's non-matching scores at the candidate thresholds.
 struct StepCounter<'a> {
     mask: NonMatchMask<'a>,
@@ -142,12 +159,12 @@ struct StepCounter<'a> {
 }
 
 impl<'a> StepCounter<'a> {
-    fn all(protocol: &'a Protocol, candidates: &'a [f32]) -> Vec<Self> {
+    fn all(queries: &'a [QueryProtocol], candidates: &'a [f32]) -> Vec<Self> {
         let counter = |query| Self {
             mask: NonMatchMask::new(query),
             counts: ThresholdCounts::new(candidates),
         };
-        protocol.queries().iter().map(counter).collect()
+        queries.iter().map(counter).collect()
     }
 }
 
