@@ -10,21 +10,16 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use error::AuditError;
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{Embeddings, FindingCode, Modality, Origin, Probe, Side};
+use crate::domain::{FindingCode, Modality, Origin, Probe, Side};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
 };
-use crate::judge::{
-    self,
-    evidence::{Evidence, Intervals},
-};
+use crate::judge::{self, evidence::Evidence};
 use crate::probe;
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, BadItemRow, Rows, RunSection};
-use crate::retrieve::verification::{
-    FALSE_ACCEPT_RATES, ThresholdTransfer, threshold_transfer_estimates,
-};
-use crate::retrieve::{self, Retrieval};
+use crate::retrieve::kept::retrieve_kept;
+use crate::retrieve::{self, SearchOptions};
 use crate::runtime::{Runtime, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
 
@@ -79,22 +74,24 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
 
     let (a, b) = (&old.embeddings, &new.embeddings);
     let digests = input_digests(&old, &new);
-    let retrieval = retrieve::retrieve(
-        &probe,
-        digests,
-        a,
-        b,
-        config.similarity,
-        config.policy.primary,
-        config.seed,
-    )?;
+    let search = SearchOptions {
+        similarity: config.similarity,
+        primary: config.policy.primary,
+        seed: config.seed,
+        ..SearchOptions::default()
+    };
+    let search = SearchOptions {
+        threshold_far: config.policy.threshold_far.unwrap_or(search.threshold_far),
+        ..search
+    };
+    let mut retrieval = retrieve::search_old_gallery(&probe, digests, [a, b], &search)?;
     let comparable = a.dim() == b.dim();
-    let credible = (comparable && probe.names_identities())
-        .then(|| {
-            let keep = |item| structure.is_credible(item);
-            retrieve::retrieve_kept(&probe, digests, a, b, config.similarity, keep)
-        })
-        .transpose()?;
+    let kept = if probe.names_identities() {
+        let keep = |item| structure.is_credible(item);
+        retrieve_kept(&retrieval, a, b, config.similarity, keep)?
+    } else {
+        None
+    };
     clock.lap("retrieve");
 
     let queries = retrieval.protocol.query_items();
@@ -105,6 +102,9 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             gallery: probe.gallery().len(),
         });
     }
+    let order = judge::backfill::order(&retrieval, &structure, a, b, &config.policy, config.seed);
+    let planned = order.as_ref().map(|plan| &plan.order);
+    let curves = retrieve::search_new_gallery(&mut retrieval, [a, b], &search, planned)?;
     let consensus = if comparable {
         let junk = |query: usize| {
             let q = queries.binary_search(&query);
@@ -116,22 +116,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     };
     let same_model = old.model.hash == new.model.hash
         && old.model.preprocessing_key == new.model.preprocessing_key;
-    let order = judge::backfill::order(&retrieval, &structure, a, &config.policy, config.seed);
-    let curves = order
-        .as_ref()
-        .map(|plan| {
-            retrieve::refresh(
-                &retrieval,
-                a,
-                b,
-                config.similarity,
-                &plan.order,
-                config.seed,
-            )
-        })
-        .transpose()?;
     clock.lap("refresh");
-    let threshold = threshold_transfer(config, &retrieval, a, b)?;
     let what_if =
         retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
     clock.lap("what-if");
@@ -147,8 +132,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             same_model,
             structure: &structure,
             retrieval: &retrieval,
-            credible: credible.as_ref(),
-            threshold,
+            kept: kept.as_ref(),
             refreshed: order.as_ref().zip(curves.as_deref()),
         },
         &config.policy,
@@ -224,26 +208,6 @@ pub fn preview(
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
     Ok(Preview { probe, models })
-}
-
-/// What the old threshold does to new queries; without a rate in the policy, at the highest of the reported rates.
-fn threshold_transfer(
-    config: &AuditConfig,
-    retrieval: &Retrieval,
-    old: &Embeddings,
-    new: &Embeddings,
-) -> Result<Option<ThresholdTransfer>, AuditError> {
-    let far = config.policy.threshold_far.unwrap_or(FALSE_ACCEPT_RATES[0]);
-    let intervals = Intervals::new(&config.policy, config.seed);
-    Ok(threshold_transfer_estimates(
-        retrieval,
-        old,
-        new,
-        config.similarity,
-        far,
-        intervals.level,
-        &intervals.bootstrap,
-    )?)
 }
 
 /// Every column that the policy names must exist.

@@ -3,22 +3,26 @@
 pub mod agreement;
 pub mod assay;
 mod counts;
+pub mod kept;
 pub mod measures;
 pub mod protocol;
 pub mod rank;
 pub mod refresh;
+mod search;
 pub mod verification;
 pub mod what_if;
 
 use std::collections::BTreeMap;
 
 use crate::config::Similarity;
-use crate::domain::{Embeddings, Labels, Measure, Pairing, Probe, Role, Side};
-use crate::topk::{Gallery, ScoreOverflow};
+use crate::domain::{Embeddings, Measure, Pairing, Probe, Side};
+use crate::topk::ScoreOverflow;
 
 use protocol::Protocol;
-use rank::{RankSet, Ranking, rank};
-use verification::Verification;
+use rank::Ranking;
+use refresh::Refresh;
+use search::Search;
+use verification::{TransferPairs, Verification};
 
 /// Permutations of the gallery's labels for assay sensitivity.
 pub const PERMUTATIONS: usize = 200;
@@ -34,8 +38,8 @@ pub struct Retrieval {
     /// Verification of the pairings, where there are pairs enough. The new ones also hold FAR and FRR at the
     /// thresholds of old->old.
     pub verifications: BTreeMap<Pairing, Verification>,
-    /// Non-matching scores of old->old by the high 16 bits of their order-preserving keys, with query identities enough.
-    pub old_non_matches: Option<Vec<u64>>,
+    /// The pairs that say what a threshold of old->old does to new->old, where there are enough.
+    pub transfer: Option<TransferPairs>,
     /// Primary measure of old->old, one value a permutation of the gallery's labels.
     pub shuffled: Vec<f64>,
 }
@@ -78,168 +82,114 @@ pub struct QuerySet<'a> {
     pub similarity: Similarity,
 }
 
-/// Ranks every query under every pairing that the embeddings allow.
+/// How the galleries are searched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SearchOptions {
+    /// How a pair is scored.
+    pub similarity: Similarity,
+    /// The measure that decides; `None`: nDCG@10 when relevance is graded, else mAP.
+    pub primary: Option<Measure>,
+    /// The false-accept rate whose threshold is transferred from old->old, 0 < rate < 1.
+    pub threshold_far: f64,
+    /// Seed of the shuffled labels and of the random orders of the refresh curve.
+    pub seed: u64,
+}
+
+impl Default for SearchOptions {
+    /// Cosine, the default measure, the highest of the reported false-accept rates, seed 0.
+    fn default() -> Self {
+        Self {
+            similarity: Similarity::Cosine,
+            primary: None,
+            threshold_far: verification::FALSE_ACCEPT_RATES[0],
+            seed: 0,
+        }
+    }
+}
+
+/// Ranks every query against the old gallery: old->old, and new->old when both models' dimensions agree.
 ///
-/// A pairing exists when both models' dimensions agree and the gallery model has an embedding of every gallery item.
-/// `input_digests` are hashes of the decoded inputs, one an item, or none; `primary` is the measure that
-/// decides; `None`: nDCG@10 when relevance is graded, else mAP.
+/// `models` are old and new; old->old exists when the old model has an embedding of every gallery item.
+/// `input_digests` are hashes of the decoded inputs, one an item, or none. Every pair is scored once; again only where a
+/// threshold was looked for in the wrong place ([`verification::pilot`]).
 ///
 /// # Errors
 /// A score that overflows f32.
-pub fn retrieve(
+pub fn search_old_gallery(
     probe: &Probe,
     input_digests: &[Option<[u8; 32]>],
-    old: &Embeddings,
-    new: &Embeddings,
-    similarity: Similarity,
-    primary: Option<Measure>,
-    seed: u64,
+    models: [&Embeddings; 2],
+    options: &SearchOptions,
 ) -> Result<Retrieval, ScoreOverflow> {
     let protocol = Protocol::new(probe, input_digests);
-    let primary = primary.unwrap_or(if protocol.is_graded() {
+    let primary = options.primary.unwrap_or(if protocol.is_graded() {
         Measure::NdcgAt(10)
     } else {
         Measure::MeanAveragePrecision
     });
-    let of = |side: Side| if side == Side::Old { old } else { new };
-    let verifies = n_distinct(protocol.query_identities()) >= verification::MIN_QUERY_IDENTITIES;
-    let mut retrieval = Retrieval {
+    let search = Search::new(&protocol, models, options);
+    let found = search.gallery(Side::Old, &[], Vec::new())?;
+    let shuffled = assay::shuffled_means(
+        probe,
+        &protocol,
+        &search.queries(Side::Old),
+        search.gallery_of(Side::Old),
         primary,
-        evaluations: BTreeMap::new(),
-        verifications: BTreeMap::new(),
-        old_non_matches: None,
-        shuffled: Vec::new(),
+        PERMUTATIONS,
+        options.seed,
+    )?;
+    Ok(Retrieval {
+        primary,
+        evaluations: found.evaluations,
+        verifications: found.verifications,
+        transfer: found.transfer,
+        shuffled,
         protocol,
-    };
-    for side in [Side::Old, Side::New] {
-        let protocol = &retrieval.protocol;
-        if !protocol.gallery().iter().all(|&item| of(side).has(item)) {
-            continue;
-        }
-        let gallery = Gallery {
-            embeddings: of(side),
-            items: protocol.gallery(),
-        };
-        // old->old comes first: its thresholds are transferred to the others.
-        let other = if side == Side::Old {
-            Side::New
-        } else {
-            Side::Old
-        };
-        let query_sides: Vec<Side> = [side, other]
-            .into_iter()
-            .filter(|&query| of(query).dim() == of(side).dim())
-            .collect();
-        let sets = query_sides.iter().map(|&query| {
-            let set = RankSet::new(of(query), protocol.queries(), gallery, similarity);
-            if verifies { set.pooled() } else { set }
-        });
-        let ranked = rank(gallery, similarity, sets.collect())?;
-        for (query, ranked) in query_sides.into_iter().zip(ranked) {
-            let pairing = Pairing {
-                query,
-                gallery: side,
-            };
-            let queries = QuerySet {
-                embeddings: of(query),
-                items: protocol.query_items(),
-                similarity,
-            };
-            let evaluation = Evaluation {
-                rankings: ranked.rankings,
-            };
-            if let Some((bounds, counts)) = &ranked.pooled {
-                let old_old = retrieval.verifications.get(&Pairing::OLD_OLD);
-                let points = old_old.map_or(&[][..], |found| &found.operating_points[..]);
-                let thresholds: Vec<f32> = points.iter().map(|point| point.threshold).collect();
-                let found = verification::verify(
-                    protocol,
-                    &queries,
-                    gallery,
-                    &evaluation,
-                    bounds,
-                    counts,
-                    &thresholds,
-                )?;
-                let found = found.map(|verification| (pairing, verification));
-                retrieval.verifications.extend(found);
-            }
-            if pairing == Pairing::OLD_OLD {
-                retrieval.old_non_matches = ranked.pooled.map(|(_, counts)| counts.high);
-                retrieval.shuffled = assay::shuffled_means(
-                    probe,
-                    protocol,
-                    &queries,
-                    gallery,
-                    primary,
-                    PERMUTATIONS,
-                    seed,
-                )?;
-            }
-            retrieval.evaluations.insert(pairing, evaluation);
-        }
-    }
-    Ok(retrieval)
+    })
 }
 
-/// old->old and new->old on the gallery without the items that `keep` refuses, with what still counts there.
+/// Ranks every query against the new gallery: new->new, and old->new when both models' dimensions agree.
 ///
-/// Both models' dimensions must agree.
+/// With an order in which the gallery may be re-embedded, the refresh curve comes from the same pass: in that order, then
+/// in [`refresh::RANDOM_ORDERS`] random ones. An order needs both models' dimensions to agree and both embeddings of every gallery
+/// item; the old gallery passes once more for it.
 ///
 /// # Errors
 /// A score that overflows f32.
-pub fn retrieve_kept(
-    probe: &Probe,
-    input_digests: &[Option<[u8; 32]>],
-    old: &Embeddings,
-    new: &Embeddings,
-    similarity: Similarity,
-    keep: impl Fn(usize) -> bool,
-) -> Result<(Protocol, [Evaluation; 2]), ScoreOverflow> {
-    let mut kept = probe.clone();
-    for (index, item) in kept.items.iter_mut().enumerate() {
-        match item.role {
-            Role::Both if !keep(index) => item.role = Role::Query,
-            // Junk is found by no query.
-            Role::Gallery if !keep(index) => {
-                (item.identity, item.labels) = (None, Labels::default())
-            }
-            _ => {}
-        }
-    }
-    let protocol = Protocol::new(&kept, input_digests);
-    let gallery = Gallery {
-        embeddings: old,
-        items: protocol.gallery(),
+pub fn search_new_gallery(
+    retrieval: &mut Retrieval,
+    models: [&Embeddings; 2],
+    options: &SearchOptions,
+    planned: Option<&refresh::Order>,
+) -> Result<Option<Vec<refresh::Curve>>, ScoreOverflow> {
+    let protocol = &retrieval.protocol;
+    let search = Search::new(protocol, models, options);
+    let old_old = retrieval.verifications.get(&Pairing::OLD_OLD);
+    let points = old_old
+        .into_iter()
+        .flat_map(|found| &found.operating_points);
+    let thresholds: Vec<f32> = points.map(|point| point.threshold).collect();
+    let (found, curves) = if let Some(planned) = planned {
+        let n = planned.positions().len();
+        let random = |index| refresh::Order::random(n, options.seed, index);
+        let random = (0..refresh::RANDOM_ORDERS).map(random);
+        let orders: Vec<_> = std::iter::once(planned.clone()).chain(random).collect();
+        let refresh = Refresh::new(
+            protocol,
+            models,
+            options.similarity,
+            retrieval.primary,
+            &orders,
+        );
+        let (curves, found) =
+            refresh.curves(|counters| search.gallery(Side::New, &thresholds, counters))?;
+        (found, Some(curves))
+    } else {
+        (search.gallery(Side::New, &thresholds, Vec::new())?, None)
     };
-    let sets = [old, new].map(|e| RankSet::new(e, protocol.queries(), gallery, similarity));
-    let mut ranked = rank(gallery, similarity, sets.into())?.into_iter();
-    let mut next = || Evaluation {
-        rankings: ranked.next().map(|set| set.rankings).unwrap_or_default(),
-    };
-    let evaluations = [next(), next()];
-    Ok((protocol, evaluations))
-}
-
-/// The refresh curve in the plan's order, then in [`refresh::RANDOM_ORDERS`] random ones.
-///
-/// Both models' dimensions must agree and every gallery item must have both embeddings.
-///
-/// # Errors
-/// A score that overflows f32.
-pub fn refresh(
-    retrieval: &Retrieval,
-    old: &Embeddings,
-    new: &Embeddings,
-    similarity: Similarity,
-    planned: &refresh::Order,
-    seed: u64,
-) -> Result<Vec<refresh::Curve>, ScoreOverflow> {
-    let n = planned.positions().len();
-    let random = (0..refresh::RANDOM_ORDERS).map(|index| refresh::Order::random(n, seed, index));
-    let orders: Vec<_> = std::iter::once(planned.clone()).chain(random).collect();
-    let primary = retrieval.primary;
-    refresh::curves(&retrieval.protocol, old, new, similarity, primary, &orders)
+    retrieval.evaluations.extend(found.evaluations);
+    retrieval.verifications.extend(found.verifications);
+    Ok(curves)
 }
 
 /// Number of distinct values.

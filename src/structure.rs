@@ -18,11 +18,15 @@ use crate::topk::{self, Gallery};
 mod agreement;
 mod consensus;
 mod credibility;
+mod k_means;
+mod nearest;
 mod one_cluster;
+mod softmax;
 mod subclusters;
 
 pub use consensus::{Consensus, consensus};
 pub use credibility::Credibility;
+use nearest::nearest;
 
 /// How the structure is estimated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -255,18 +259,18 @@ fn find_rivals(clusters: &mut [SubCluster], dim: usize) {
     let rows = clusters.iter().flat_map(|cluster| &cluster.centroid);
     let centroids = dense(clusters.len(), dim, rows.copied().collect());
     let identities: Vec<u32> = clusters.iter().map(|c| c.identity).collect();
-    let rivals = map_cosines(&centroids, |own, cosines| {
-        let mut best: Option<(u32, f64)> = None;
-        for (other, &cosine) in cosines.iter().enumerate() {
-            let score = f64::from(cosine);
-            if identities[other] != identities[own] && best.is_none_or(|(_, b)| score > b) {
-                best = Some((other as u32, score));
-            }
-        }
-        best
-    });
+    let all: Vec<usize> = (0..clusters.len()).collect();
+    let gallery = Gallery {
+        embeddings: &centroids,
+        items: &all,
+    };
+    let wanted = vec![1; clusters.len()];
+    let is_own = |own: usize, other: usize| identities[own] == identities[other];
+    let rivals = nearest(&centroids, &all, gallery, &wanted, is_own);
     for (cluster, rival) in clusters.iter_mut().zip(rivals) {
-        cluster.nearest_rival = rival;
+        cluster.nearest_rival = rival
+            .first()
+            .map(|&(i, cosine)| (i as u32, f64::from(cosine)));
     }
 }
 
@@ -348,16 +352,6 @@ fn dense(n: usize, dim: usize, values: Vec<f32>) -> Embeddings {
     Embeddings::dense(rows, false).expect("directions are finite")
 }
 
-/// `f(i, cosines of row i to all rows)` for every row of unit embeddings, in order.
-fn map_cosines<T: Send>(rows: &Embeddings, f: impl Fn(usize, &mut [f32]) -> T + Sync) -> Vec<T> {
-    let items: Vec<usize> = (0..rows.n_items()).collect();
-    let gallery = Gallery {
-        embeddings: rows,
-        items: &items,
-    };
-    cosines(rows, &items, gallery, f)
-}
-
 /// `f(i, cosines of query i to the gallery)` for every query, in order; all rows are unit.
 fn cosines<T: Send>(
     embeddings: &Embeddings,
@@ -367,16 +361,6 @@ fn cosines<T: Send>(
 ) -> Vec<T> {
     topk::map_rows(embeddings, queries, gallery, Similarity::Cosine, f)
         .expect("unit rows do not overflow")
-}
-
-/// ln sum exp of the scores over the temperature, shifted by the largest; -inf without scores.
-fn log_sum_exp(scores: impl Iterator<Item = f64> + Clone, temperature: f64) -> f64 {
-    let largest = scores.clone().fold(f64::NEG_INFINITY, f64::max);
-    if largest == f64::NEG_INFINITY {
-        return f64::NEG_INFINITY;
-    }
-    let sum: f64 = scores.map(|s| ((s - largest) / temperature).exp()).sum();
-    largest / temperature + sum.ln()
 }
 
 /// Probes and draws for the tests of this stage.
@@ -598,14 +582,5 @@ mod tests {
             .map(|c| c.index_in_identity)
             .collect();
         assert_eq!(indices, [0, 1, 0, 1, 0, 1]);
-    }
-
-    #[test]
-    fn the_log_sum_exp_survives_extreme_scores() {
-        let two = log_sum_exp([1000.0, 1000.0].into_iter(), 1.0);
-        assert!((two - (1000.0 + 2.0_f64.ln())).abs() < 1e-9);
-        assert_eq!(log_sum_exp(std::iter::empty(), 0.05), f64::NEG_INFINITY);
-        let one = log_sum_exp([f64::NEG_INFINITY, 0.5].into_iter(), 0.5);
-        assert_eq!(one, 1.0);
     }
 }

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use crate::config::Similarity;
 use crate::domain::Embeddings;
 
-use kernel::PackedBlock;
+use kernel::{FEW, PackedBlock};
 
 pub use kernel::{Kernel, TOGETHER};
 
@@ -308,14 +308,18 @@ impl Panels {
 /// The score of one pair by the definition; the naive twin of the kernels.
 #[inline(always)]
 pub fn score_pair(query: &[f32], gallery: &[f32], similarity: Similarity) -> f32 {
-    let mut sum = 0.0_f32;
-    for (&q, &g) in query.iter().zip(gallery) {
-        sum = match similarity {
-            Similarity::Cosine | Similarity::Ip => q.mul_add(g, sum),
-            Similarity::L2 => (q - g).mul_add(q - g, sum),
-        };
-    }
+    let pairs = query.iter().zip(gallery);
+    let sum = pairs.fold(0.0, |sum, (&q, &g)| step(q, g, sum, similarity));
     finish(sum, similarity)
+}
+
+/// One step of a chain.
+#[inline(always)]
+fn step(q: f32, g: f32, sum: f32, similarity: Similarity) -> f32 {
+    match similarity {
+        Similarity::Cosine | Similarity::Ip => q.mul_add(g, sum),
+        Similarity::L2 => (q - g).mul_add(q - g, sum),
+    }
 }
 
 /// Scores of one query against a few gallery positions, in their order.
@@ -328,12 +332,19 @@ pub fn score_some(
 ) -> Vec<f32> {
     let kernel = Kernel::detect();
     let query = queries.get(query).expect(LISTED);
-    let score = |&position: &u32| {
-        let item = gallery.items[position as usize];
-        let item = gallery.embeddings.get(item).expect(LISTED);
-        kernel.score_pair(&query, &item, similarity)
-    };
-    positions.iter().map(score).collect()
+    let dim = query.len();
+    // Those of the last few that are not asked for stay 0, and their scores are dropped.
+    let mut rows = vec![0.0; FEW * dim];
+    let mut scores = Vec::with_capacity(positions.len().next_multiple_of(FEW));
+    for few in positions.chunks(FEW) {
+        for (row, &position) in rows.chunks_exact_mut(dim).zip(few) {
+            let item = gallery.items[position as usize];
+            assert!(gallery.embeddings.read_into(item, row), "{LISTED}");
+        }
+        scores.extend(kernel.score_few(&query, &rows, similarity));
+    }
+    scores.truncate(positions.len());
+    scores
 }
 
 /// Turns -0 into +0 (so that equal scores have equal bits) and a distance into a score.

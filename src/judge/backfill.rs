@@ -8,6 +8,7 @@
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 
 use crate::config::Policy;
 use crate::domain::{CheckCode, CheckSeverity, Embeddings, Estimate, Pairing, cosine};
@@ -108,12 +109,13 @@ pub fn split(identities: &[u32], seed: u64) -> Vec<bool> {
 /// items that are not credible, the least credible first; then the items farthest from their sub-cluster's centroid.
 /// Sub-clusters with fewer than 5 queries in half A are never put first.
 ///
-/// It needs no new embedding of a gallery item, so it can be followed before any is made. `None` when new->old or
-/// new->new does not exist: then there is nothing to test a plan with.
+/// It needs no new embedding of a gallery item, so it can be followed before any is made. `None` without new->old, or
+/// without a new embedding of every gallery item: then there is nothing to test a plan with.
 pub fn order(
     retrieval: &Retrieval,
     structure: &Structure,
     old: &Embeddings,
+    new: &Embeddings,
     policy: &Policy,
     seed: u64,
 ) -> Option<BackfillOrder> {
@@ -126,7 +128,9 @@ pub fn order(
                 .per_query(retrieval.primary),
         )
     };
-    per_query(Pairing::NEW_NEW)?;
+    if !protocol.gallery().iter().all(|&item| new.has(item)) {
+        return None;
+    }
     let change = difference(&per_query(Pairing::NEW_OLD)?, &per_query(Pairing::OLD_OLD)?);
     let mut fixed_by = split(&protocol.query_identities(), seed);
     let mut sums = vec![(0.0, 0); structure.subclusters.len()];
@@ -167,9 +171,10 @@ pub fn order(
         (loss, credibility, closeness, position)
     };
     let mut keyed: Vec<_> = (0..protocol.gallery().len() as u32)
+        .into_par_iter()
         .map(|position| key(&position))
         .collect();
-    keyed.sort_by(|a, b| {
+    keyed.par_sort_unstable_by(|a, b| {
         a.0.total_cmp(&b.0)
             .then(a.1.total_cmp(&b.1))
             .then(a.2.total_cmp(&b.2))

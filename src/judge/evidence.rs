@@ -2,7 +2,7 @@
 
 use crate::config::Policy;
 use crate::domain::{Estimate, Measure, Pairing, Probe};
-use crate::retrieve::protocol::Protocol;
+use crate::retrieve::kept::Kept;
 use crate::retrieve::refresh::Curve;
 use crate::retrieve::verification::ThresholdTransfer;
 use crate::retrieve::{Evaluation, Retrieval, n_distinct};
@@ -169,9 +169,7 @@ pub struct Stages<'a> {
     /// Stage 4.
     pub retrieval: &'a Retrieval,
     /// old->old and new->old on the gallery without its least credible items.
-    pub credible: Option<&'a (Protocol, [Evaluation; 2])>,
-    /// What a threshold set on old->old does to new queries.
-    pub threshold: Option<ThresholdTransfer>,
+    pub kept: Option<&'a Kept>,
     /// The curve in the plan's order, then those in random orders; with the plan's order.
     pub refreshed: Option<(&'a BackfillOrder, &'a [Curve])>,
 }
@@ -237,15 +235,17 @@ impl Evidence {
             slices: None,
             refresh: None,
             plan: None,
-            threshold: stages.threshold,
+            threshold: retrieval
+                .transfer
+                .as_ref()
+                .map(|pairs| pairs.estimates(intervals.level, &intervals.bootstrap)),
             // Without any query left there is nothing to say.
             change_without_least_credible: stages
-                .credible
-                .filter(|(kept, _)| !kept.queries().is_empty())
-                .map(|(protocol, [old_old, new_old])| {
-                    let change =
-                        difference(&new_old.per_query(primary), &old_old.per_query(primary));
-                    intervals.mean(&change, &protocol.query_identities())
+                .kept
+                .filter(|kept| !kept.query_identities.is_empty())
+                .map(|kept| {
+                    let [old_old, new_old] = &kept.per_query;
+                    intervals.mean(&difference(new_old, old_old), &kept.query_identities)
                 }),
         };
         if let Some(found) = collected {

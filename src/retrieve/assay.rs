@@ -13,18 +13,18 @@ use super::verification::sorted;
 use super::{QuerySet, measures};
 
 /// Pairs of a query and a gallery item that permutations are ranked over, at most; beyond, evenly spread queries are
-/// (but never fewer than [`FEWEST_QUERIES`]). Permuted labels all but ignore the embeddings, so a thousand queries say
+/// (but never fewer than [`FEWEST_QUERIES`]). Permuted labels all but ignore the embeddings, so five hundred queries say
 /// what ten thousand say.
-const PAIRS: usize = 1 << 28;
+const PAIRS: usize = 1 << 27;
 
 /// Queries that are never left out.
-const FEWEST_QUERIES: usize = 1_000;
+const FEWEST_QUERIES: usize = 500;
 
 /// Drawn positions that are held at a time: some 250 MB with their scores and counts.
 const DRAWS: usize = 1 << 23;
 
-/// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 2^28 pairs
-/// and 1,000 queries; one value a permutation of the gallery's labels.
+/// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 2^27 pairs
+/// and 500 queries; one value a permutation of the gallery's labels.
 ///
 /// Permutation p is drawn from the stream (seed, p). A query's junk stays removed; its relevant items are the
 /// non-junk positions that drew one of its labels, or, where relevance is judged, an item that was judged relevant

@@ -1,6 +1,7 @@
 //! Counting one query's scores while they pass.
 
 use std::borrow::Cow;
+use std::hint::select_unpredictable;
 
 use crate::topk::{Kernel, TOGETHER};
 
@@ -34,85 +35,40 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// Thresholds up to which each is compared with many scores at a time; beyond, each score is looked up in a table
+/// Thresholds up to which each is compared with many scores at a time; beyond, each score is searched for among them
 /// (`cargo bench --bench scores`, table "relevant").
 const LINEAR: usize = 64;
 
-/// Counters a threshold.
-fn lanes(n_thresholds: usize) -> usize {
-    if n_thresholds > LINEAR {
-        1
-    } else {
-        TOGETHER / 2
-    }
-}
-
-/// Where a score may stand among the thresholds, by dividing their range into as many equal parts as there are.
+/// For each score, how many of the thresholds, at least one and ascending, it reaches; none is reached by NaN.
 ///
-/// The part of a number never falls when the number rises, rounding included. So all thresholds of lower parts lie below a
-/// score, and all of higher parts above it.
-#[derive(Default)]
-struct Table {
-    lowest: f32,
-    parts_per_score: f32,
-    /// The first threshold of each part; one more at the end. Empty where it is not needed.
-    first: Vec<u32>,
-}
-
-impl Table {
-    fn new(thresholds: &[f32]) -> Self {
-        let n = thresholds.len();
-        let [lowest, .., highest] = *thresholds else {
-            return Self::default();
-        };
-        let range = highest - lowest;
-        let parts_per_score = n as f32 / range;
-        let mut table = Self {
-            lowest,
-            // A range of 0 or beyond f32 is one part.
-            parts_per_score: if parts_per_score.is_finite() {
-                parts_per_score
-            } else {
-                0.0
-            },
-            first: Vec::new(),
-        };
-        if n > LINEAR {
-            let mut first = vec![0; n + 1];
-            for &threshold in thresholds {
-                first[table.part(threshold, n) + 1] += 1;
-            }
-            for part in 0..n {
-                first[part + 1] += first[part];
-            }
-            table.first = first;
+/// All searches take the same steps and none guesses: a guess is wrong half of the time, and waits for memory.
+fn reached_by_each(scores: &[f32; TOGETHER], thresholds: &[f32]) -> [usize; TOGETHER] {
+    let mut first = [0; TOGETHER];
+    let mut left = thresholds.len();
+    while left > 1 {
+        let half = left / 2;
+        for (first, &score) in first.iter_mut().zip(scores) {
+            let reaches = thresholds[*first + half - 1] <= score;
+            *first = select_unpredictable(reaches, *first + half, *first);
         }
-        table
+        left -= half;
     }
-
-    fn part(&self, score: f32, parts: usize) -> usize {
-        // The conversion takes what is no number, or negative, to 0, and what is too large to the largest.
-        (((score - self.lowest) * self.parts_per_score) as usize).min(parts - 1)
-    }
-
-    /// Thresholds before it lie below the score, those after it above.
-    fn among(&self, score: f32) -> std::ops::Range<usize> {
-        let part = self.part(score, self.first.len() - 1);
-        self.first[part] as usize..self.first[part + 1] as usize
-    }
+    std::array::from_fn(|i| first[i] + usize::from(thresholds[first[i]] <= scores[i]))
 }
+
+/// Counters a threshold where each is compared.
+const LANES: usize = TOGETHER / 2;
 
 /// How many scores lie at or above each of some thresholds, and how many equal it. (A gallery position is a u32, so a
 /// count is one.)
 pub struct ThresholdCounts<'a> {
     /// Ascending.
     thresholds: Cow<'a, [f32]>,
-    /// Linear: scores at or above each threshold, in as many lanes as a vector has. By table: scores that reach a
-    /// threshold and not the next, one number each.
+    /// Few thresholds: scores at or above each, in as many lanes as a vector has. Many: scores that reach so many
+    /// thresholds, from none to all.
     reached: Vec<u32>,
-    /// Scores equal to each threshold; by table at the last of equal thresholds only.
+    /// Scores equal to each threshold; with many at the last of equal thresholds only.
     equal: Vec<u32>,
-    table: Table,
     kernel: Kernel,
 }
 
@@ -120,11 +76,12 @@ impl<'a> ThresholdCounts<'a> {
     /// `thresholds` ascend.
     pub fn new(thresholds: impl Into<Cow<'a, [f32]>>) -> Self {
         let thresholds = thresholds.into();
+        let n = thresholds.len();
+        let n_counters = if n > LINEAR { n + 1 } else { n * LANES };
         Self {
-            reached: vec![0; thresholds.len() * lanes(thresholds.len())],
-            equal: vec![0; thresholds.len()],
+            reached: vec![0; n_counters],
+            equal: vec![0; n],
             kernel: Kernel::detect(),
-            table: Table::new(&thresholds),
             thresholds,
         }
     }
@@ -143,17 +100,26 @@ impl<'a> ThresholdCounts<'a> {
     /// Counts the scores that are not NaN.
     #[inline(always)]
     pub fn count(&mut self, row: &[f32]) {
-        for chunk in row.chunks(TOGETHER) {
+        let (whole, rest) = row.as_chunks::<TOGETHER>();
+        for scores in whole {
+            self.count_some(scores);
+        }
+        if !rest.is_empty() {
             let mut scores = [f32::NAN; TOGETHER];
-            scores[..chunk.len()].copy_from_slice(chunk);
-            if self.thresholds.len() > LINEAR {
-                self.look_up(&scores);
-                continue;
-            }
-            let (lanes, _) = self.reached.as_chunks_mut();
-            if self.kernel.compare(&scores, &self.thresholds, lanes) {
-                self.count_ties(&scores);
-            }
+            scores[..rest.len()].copy_from_slice(rest);
+            self.count_some(&scores);
+        }
+    }
+
+    #[inline(always)]
+    fn count_some(&mut self, scores: &[f32; TOGETHER]) {
+        if self.thresholds.len() > LINEAR {
+            self.look_up(scores);
+            return;
+        }
+        let (lanes, _) = self.reached.as_chunks_mut();
+        if self.kernel.compare(scores, &self.thresholds, lanes) {
+            self.count_ties(scores);
         }
     }
 
@@ -165,28 +131,30 @@ impl<'a> ThresholdCounts<'a> {
     }
 
     fn look_up(&mut self, scores: &[f32; TOGETHER]) {
-        let lowest = self.thresholds[0];
-        for &score in scores.iter().filter(|&&score| score >= lowest) {
-            let among = self.table.among(score);
-            let reached = self.thresholds[among.clone()].partition_point(|&t| t <= score);
-            let last = among.start + reached - 1;
-            self.reached[last] += 1;
-            self.equal[last] += u32::from(self.thresholds[last] == score);
+        let reached = reached_by_each(scores, &self.thresholds);
+        for (&score, reached) in scores.iter().zip(reached) {
+            self.reached[reached] += 1;
+            if reached > 0 && self.thresholds[reached - 1] == score {
+                self.equal[reached - 1] += 1;
+            }
         }
     }
 
     /// For each threshold: scores at or above it, and scores above it.
     pub fn totals(mut self) -> (Vec<u32>, Vec<u32>) {
-        let lanes = self.reached.chunks_exact(lanes(self.thresholds.len()));
-        let mut at_or_above: Vec<u32> = lanes.map(|lanes| lanes.iter().sum()).collect();
-        if self.thresholds.len() > LINEAR {
+        let at_or_above = if self.thresholds.len() > LINEAR {
+            let mut at_or_above = self.reached.split_off(1);
             for i in (1..at_or_above.len()).rev() {
                 at_or_above[i - 1] += at_or_above[i];
                 if self.thresholds[i - 1] == self.thresholds[i] {
                     self.equal[i - 1] = self.equal[i];
                 }
             }
-        }
+            at_or_above
+        } else {
+            let lanes = self.reached.chunks_exact(LANES);
+            lanes.map(|lanes| lanes.iter().sum()).collect()
+        };
         let above = at_or_above.iter().zip(&self.equal);
         let above = above.map(|(all, at)| all - at).collect();
         (at_or_above, above)

@@ -11,8 +11,10 @@ use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 use super::counts::{Mask, ThresholdCounts};
 use super::protocol::QueryProtocol;
-use super::verification::pooled::{Bounds, PooledCounts};
+use super::search::Companion;
+use super::verification::pooled::{Bounds, PooledCounts, PooledTotal, StepCounts, Steps};
 use super::verification::sorted;
+use super::verification::tail::Windows;
 
 /// How many hits a ranking keeps; the largest k of the overlap measures.
 pub const TOP: usize = 100;
@@ -145,9 +147,21 @@ pub struct Ranker<'a> {
     relevant: Vec<(u32, f32, u32)>,
     counts: ThresholdCounts<'static>,
     top: TopHits,
-    /// What its non-matching scores are counted against with those of the other queries of its set, and the set.
-    pooled: Option<(&'a Bounds, usize)>,
+    /// Where its non-matching scores are counted with those of the other queries of its set.
+    pooled: Option<Pool<'a>>,
+    /// Counts its own non-matching scores at candidate thresholds, where they are pooled too.
+    steps: Option<StepCounts<'a>>,
+    companion: Option<Companion<'a>>,
     n_candidates: usize,
+}
+
+/// What the non-matching scores of a set of queries are counted against.
+#[derive(Clone, Copy)]
+struct Pool<'a> {
+    bounds: &'a Bounds,
+    windows: &'a Windows,
+    /// Which set.
+    set: usize,
 }
 
 impl<'a> Ranker<'a> {
@@ -156,7 +170,9 @@ impl<'a> Ranker<'a> {
         query: &'a QueryProtocol,
         scores: &[f32],
         n_gallery: usize,
-        pooled: Option<(&'a Bounds, usize)>,
+        pooled: Option<Pool<'a>>,
+        steps: Option<&'a Steps>,
+        companion: Option<Companion<'a>>,
     ) -> Self {
         let mut relevant: Vec<(u32, f32, u32)> = query
             .relevant
@@ -176,12 +192,15 @@ impl<'a> Ranker<'a> {
             relevant,
             top: TopHits::new(),
             pooled,
+            steps: steps.map(StepCounts::new),
+            companion,
             n_candidates: n_gallery - query.junk.len(),
         }
     }
 
-    /// The ranking, once the whole gallery has passed.
-    fn ranking(self) -> Ranking {
+    /// The ranking, once the whole gallery has passed, and the non-matches at or above each candidate threshold.
+    fn finish(self) -> (Ranking, Vec<u32>) {
+        let accepted = self.steps.map_or_else(Vec::new, StepCounts::at_or_above);
         let (at_or_above, above) = self.counts.totals();
         let counted = self
             .relevant
@@ -200,35 +219,43 @@ impl<'a> Ranker<'a> {
                 },
             )
             .collect();
-        Ranking {
+        let ranking = Ranking {
             relevant,
             top: self.top.sorted(),
             n_candidates: self.n_candidates,
-        }
+        };
+        (ranking, accepted)
     }
 }
 
 impl Visitor for Ranker<'_> {
     /// One a set that counts.
-    type Shared = Vec<PooledCounts>;
+    type Shared = Vec<Option<PooledCounts>>;
 
     #[inline(always)]
     fn floor(&self) -> f32 {
         if self.pooled.is_some() {
-            f32::NEG_INFINITY
-        } else {
-            self.counts.lowest().min(self.top.to_beat)
+            return f32::NEG_INFINITY;
         }
+        let companion = self.companion.as_ref();
+        let companion = companion.map_or(f32::INFINITY, |companion| companion.floor());
+        self.counts.lowest().min(self.top.to_beat).min(companion)
     }
 
     #[inline(always)]
-    fn visit(&mut self, shared: &mut Vec<PooledCounts>, first: usize, row: &mut [f32]) {
+    fn visit(&mut self, shared: &mut Self::Shared, first: usize, row: &mut [f32]) {
         self.junk.apply(first, row);
         self.top.offer(first, row);
+        if let Some(companion) = &mut self.companion {
+            companion.visit(&mut (), first, row);
+        }
         self.own.apply(first, row);
         self.counts.count(row);
-        if let Some((bounds, set)) = self.pooled {
-            shared[set].count(bounds, row);
+        if let Some(pool) = self.pooled {
+            if let Some(counts) = &mut shared[pool.set] {
+                counts.count(pool.bounds, self.steps.as_mut(), row);
+            }
+            pool.windows.count(row);
         }
     }
 }
@@ -242,7 +269,11 @@ pub struct RankSet<'a> {
     /// Each query's scores of its relevant items, in the protocol's order.
     relevant: Vec<Vec<f32>>,
     /// What all non-matching scores are counted against, where they are.
-    bounds: Option<Bounds>,
+    pooled: Option<(Bounds, Windows)>,
+    /// Candidate thresholds at which each query's are counted.
+    steps: Option<&'a Steps>,
+    /// They go along with the first queries.
+    companions: Vec<Companion<'a>>,
 }
 
 impl<'a> RankSet<'a> {
@@ -262,14 +293,27 @@ impl<'a> RankSet<'a> {
             items: queries.iter().map(|query| query.item).collect(),
             relevant: relevant.collect(),
             queries,
-            bounds: None,
+            pooled: None,
+            steps: None,
+            companions: Vec::new(),
         }
     }
 
-    /// Counts the non-matching scores too.
-    pub fn pooled(mut self) -> Self {
-        self.bounds = Some(Bounds::new(&self.matches()));
+    /// Counts the non-matching scores of all queries too, in the windows to the last bit.
+    pub fn pooled(mut self, windows: Windows) -> Self {
+        self.pooled = Some((Bounds::new(&self.matches()), windows));
         self
+    }
+
+    /// Counts each query's non-matching scores by candidate thresholds too; only with [`RankSet::pooled`].
+    pub fn stepped(mut self, steps: Option<&'a Steps>) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// Lets each of the first queries' scores be heard by a companion too, junk masked.
+    pub fn accompany(&mut self, companions: Vec<Companion<'a>>) {
+        self.companions = companions;
     }
 
     /// Scores of all matching pairs, ascending.
@@ -283,7 +327,19 @@ pub struct Ranked {
     /// One a query.
     pub rankings: Vec<Ranking>,
     /// Its non-matching scores, where they were to be counted.
-    pub pooled: Option<(Bounds, PooledCounts)>,
+    pub pooled: Option<Pooled>,
+    /// Each query's non-matching scores at or above each candidate threshold.
+    pub accepted: Vec<Vec<u32>>,
+}
+
+/// Non-matching scores of all queries of a set.
+pub struct Pooled {
+    /// What they were counted against.
+    pub bounds: Bounds,
+    /// How many lie where.
+    pub total: PooledTotal,
+    /// Some of them to the last bit.
+    pub windows: Windows,
 }
 
 /// Ranks the queries of every set in one pass over the gallery.
@@ -293,42 +349,62 @@ pub struct Ranked {
 pub fn rank(
     gallery: Gallery<'_>,
     similarity: Similarity,
-    sets: Vec<RankSet<'_>>,
+    mut sets: Vec<RankSet<'_>>,
 ) -> Result<Vec<Ranked>, ScoreOverflow> {
+    let n_gallery = gallery.items.len();
+    let mut companions: Vec<_> = sets
+        .iter_mut()
+        .map(|set| std::mem::take(&mut set.companions))
+        .collect();
     let mut scans = Vec::new();
-    for (index, set) in sets.iter().enumerate() {
-        let pooled = set.bounds.as_ref().map(|bounds| (bounds, index));
+    for (index, (set, companions)) in sets.iter().zip(&mut companions).enumerate() {
+        let mut companions = companions.iter_mut();
+        let pooled = set.pooled.as_ref().map(|(bounds, windows)| Pool {
+            bounds,
+            windows,
+            set: index,
+        });
         let with_scores = set.queries.iter().zip(&set.relevant);
         scans.push(QueryScan {
             embeddings: set.embeddings,
             items: &set.items,
             visitors: with_scores
-                .map(|(query, scores)| Ranker::new(query, scores, gallery.items.len(), pooled))
+                .map(|(query, scores)| {
+                    let companion = companions.next().map(|companion| &mut **companion as _);
+                    Ranker::new(query, scores, n_gallery, pooled, set.steps, companion)
+                })
                 .collect(),
         });
     }
+    let bounds: Vec<Option<&Bounds>> = sets
+        .iter()
+        .map(|set| set.pooled.as_ref().map(|(bounds, _)| bounds))
+        .collect();
     let nothing = || {
-        let bounds = sets.iter().map(|set| set.bounds.as_ref());
         bounds
-            .map(|bounds| bounds.map_or_else(PooledCounts::default, PooledCounts::new))
+            .iter()
+            .map(|bounds| bounds.map(PooledCounts::new))
             .collect()
     };
-    let mut parts: Vec<Vec<PooledCounts>> = scan(gallery, similarity, &mut scans, nothing)?;
-    let rankings: Vec<Vec<Ranking>> = scans
+    let mut parts: Vec<Vec<Option<PooledCounts>>> = scan(gallery, similarity, &mut scans, nothing)?;
+    let found: Vec<(Vec<Ranking>, Vec<Vec<u32>>)> = scans
         .into_iter()
-        .map(|scan| scan.visitors.into_iter().map(Ranker::ranking).collect())
+        .map(|scan| scan.visitors.into_iter().map(Ranker::finish).unzip())
         .collect();
-    let outcomes = rankings.into_iter().zip(sets).enumerate();
+    let outcomes = found.into_iter().zip(sets).enumerate();
     Ok(outcomes
-        .map(|(index, (rankings, set))| {
-            let own = parts
-                .iter_mut()
-                .map(|part| std::mem::take(&mut part[index]));
-            let pooled = set.bounds.map(|bounds| {
-                let total = PooledCounts::total(&bounds, own.collect());
-                (bounds, total)
+        .map(|(index, ((rankings, accepted), set))| {
+            let own = parts.iter_mut().filter_map(|part| part[index].take());
+            let pooled = set.pooled.map(|(bounds, windows)| Pooled {
+                total: PooledCounts::total(&bounds, own.collect()),
+                bounds,
+                windows,
             });
-            Ranked { rankings, pooled }
+            Ranked {
+                rankings,
+                pooled,
+                accepted,
+            }
         })
         .collect())
 }
@@ -409,13 +485,13 @@ mod tests {
     fn ranking(query: &QueryProtocol, row: &[f32]) -> Ranking {
         let scores = query.relevant.iter().map(|&p| row[p as usize]);
         let scores: Vec<f32> = scores.collect();
-        let mut ranker = Ranker::new(query, &scores, row.len(), None);
+        let mut ranker = Ranker::new(query, &scores, row.len(), None, None, None);
         for (i, row) in row.chunks(16).enumerate() {
             if row.iter().any(|&score| score >= ranker.floor()) {
                 ranker.visit(&mut Vec::new(), 16 * i, &mut row.to_vec());
             }
         }
-        let found = ranker.ranking();
+        let (found, _) = ranker.finish();
         assert_eq!(found, Ranking::by_sorting(query, row));
         found
     }

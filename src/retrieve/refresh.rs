@@ -15,6 +15,7 @@ use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 use super::counts::Mask;
 use super::measures;
 use super::protocol::{Protocol, QueryProtocol};
+use super::search::Companion;
 
 /// Steps from beta = 0 to beta = 1: 5 % of the gallery each.
 pub const STEPS: usize = 20;
@@ -89,66 +90,69 @@ impl Order {
 }
 
 /// Bytes of counts that are held at a time; queries beyond wait for another pass over the galleries.
-const COUNT_BYTES: usize = 128 << 20;
+const COUNT_BYTES: usize = 192 << 20;
 
-/// Evaluates every order at every step in one pass over the scores of each gallery.
+/// New queries against a gallery that is re-embedded in several orders.
 ///
-/// Both models' dimensions must agree and every gallery item must have both embeddings. An item counts with its old score
-/// until the step at which it is re-embedded, and with its new score from then on, so the two galleries can pass one
-/// after the other. Memory is 128 MB of counts, and the result.
-///
-/// # Errors
-/// A score that overflows f32.
-pub fn curves(
-    protocol: &Protocol,
-    old: &Embeddings,
-    new: &Embeddings,
+/// An item counts with its old score until the step at which it is re-embedded, and with its new score from then on, so
+/// the two galleries can pass one after the other.
+pub struct Refresh<'a> {
+    protocol: &'a Protocol,
+    /// Old, new.
+    galleries: [Gallery<'a>; 2],
     similarity: Similarity,
     measure: Measure,
-    orders: &[Order],
-) -> Result<Vec<Curve>, ScoreOverflow> {
-    let galleries = [old, new].map(|embeddings| Gallery {
-        embeddings,
-        items: protocol.gallery(),
-    });
-    let first_steps = FirstSteps::new(orders);
-    let mut per_query: Vec<Vec<Vec<Point>>> = Vec::with_capacity(protocol.queries().len());
-    let mut rest = protocol.queries();
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|query| {
-            bytes += orders.len() * (STEPS + 1) * levels(query) * size_of::<i32>();
-            bytes <= COUNT_BYTES
-        });
-        let (together, later) = rest.split_at(fits.count().max(1));
-        rest = later;
-        let items: Vec<usize> = together.iter().map(|query| query.item).collect();
-        let mixed = together.par_iter().map(|query| {
-            let scores = galleries
-                .map(|gallery| score_some(new, query.item, gallery, &query.relevant, similarity));
-            MixedCounts::new(query, scores, &first_steps)
-        });
-        let mut scans = [QueryScan {
-            embeddings: new,
-            items: &items,
-            visitors: mixed.collect(),
-        }];
-        for (gallery, on_new) in galleries.into_iter().zip([false, true]) {
-            let visitors = &mut scans[0].visitors;
-            visitors
-                .par_iter_mut()
-                .for_each(|counts| counts.begin(on_new));
-            scan(gallery, similarity, &mut scans, || ())?;
+    n_orders: usize,
+    first_steps: FirstSteps,
+}
+
+impl<'a> Refresh<'a> {
+    /// Both models' dimensions must agree and every gallery item must have both embeddings.
+    pub fn new(
+        protocol: &'a Protocol,
+        models: [&'a Embeddings; 2],
+        similarity: Similarity,
+        measure: Measure,
+        orders: &[Order],
+    ) -> Self {
+        Self {
+            protocol,
+            galleries: models.map(|embeddings| Gallery {
+                embeddings,
+                items: protocol.gallery(),
+            }),
+            similarity,
+            measure,
+            n_orders: orders.len(),
+            first_steps: FirstSteps::new(orders),
         }
-        let [QueryScan { visitors, .. }] = scans;
-        per_query.par_extend(visitors.into_par_iter().map(|counts| {
-            let walk = |order| counts.walk(order, measure);
-            (0..orders.len()).map(walk).collect::<Vec<_>>()
-        }));
     }
-    Ok((0..orders.len())
-        .map(|order| {
-            let at = |step: usize| per_query.iter().map(move |query| query[order][step]);
+
+    /// One curve an order. `pass_new` makes a pass of its own over the new gallery in which the companions hear the scores
+    /// of the first new queries; what it returns is returned.
+    ///
+    /// Each gallery passes once, and again for the queries whose counts find no room in 192 MB.
+    ///
+    /// # Errors
+    /// A score that overflows f32.
+    pub fn curves<T>(
+        &self,
+        pass_new: impl FnOnce(Vec<Companion<'_>>) -> Result<T, ScoreOverflow>,
+    ) -> Result<(Vec<Curve>, T), ScoreOverflow> {
+        let mut first = self.pass_old(self.protocol.queries())?;
+        let n_first = first.len();
+        let companions = first.iter_mut().map(|counts| counts as Companion<'_>);
+        let passed = pass_new(companions.collect())?;
+        let mut points = self.points(first);
+        let mut rest = &self.protocol.queries()[n_first..];
+        while !rest.is_empty() {
+            let mut counts = self.pass_old(rest)?;
+            rest = &rest[counts.len()..];
+            self.pass(self.galleries[1], &mut counts)?;
+            points.extend(self.points(counts));
+        }
+        let curve = |order: usize| {
+            let at = |step: usize| points.iter().map(move |query| query[order][step]);
             Curve {
                 values: (0..=STEPS)
                     .map(|step| at(step).map(|point| point.value).collect())
@@ -157,8 +161,59 @@ pub fn curves(
                     .map(|step| at(step).map(|point| point.right).collect())
                     .collect(),
             }
-        })
-        .collect())
+        };
+        Ok(((0..self.n_orders).map(curve).collect(), passed))
+    }
+
+    /// Counts for as many of the queries as find room, at least one; the old gallery has passed.
+    fn pass_old<'s>(
+        &'s self,
+        queries: &'s [QueryProtocol],
+    ) -> Result<Vec<MixedCounts<'s>>, ScoreOverflow> {
+        let mut bytes = 0;
+        let fits = queries.iter().take_while(|query| {
+            bytes += self.n_orders * (STEPS + 1) * levels(query) * size_of::<i32>();
+            bytes <= COUNT_BYTES
+        });
+        let together = &queries[..fits.count().clamp(1.min(queries.len()), queries.len())];
+        let new = self.galleries[1].embeddings;
+        let counts = together.par_iter().map(|query| {
+            let scores = self.galleries.map(|gallery| {
+                score_some(new, query.item, gallery, &query.relevant, self.similarity)
+            });
+            MixedCounts::new(query, scores, &self.first_steps)
+        });
+        let mut counts: Vec<MixedCounts<'_>> = counts.collect();
+        self.pass(self.galleries[0], &mut counts)?;
+        counts.par_iter_mut().for_each(MixedCounts::begin_new);
+        Ok(counts)
+    }
+
+    fn pass(
+        &self,
+        gallery: Gallery<'_>,
+        counts: &mut Vec<MixedCounts<'_>>,
+    ) -> Result<(), ScoreOverflow> {
+        let items: Vec<usize> = counts.iter().map(|counts| counts.query.item).collect();
+        let mut scans = [QueryScan {
+            embeddings: self.galleries[1].embeddings,
+            items: &items,
+            visitors: std::mem::take(counts),
+        }];
+        scan(gallery, self.similarity, &mut scans, || ())?;
+        let [QueryScan { visitors, .. }] = scans;
+        *counts = visitors;
+        Ok(())
+    }
+
+    /// Each query's walk through every order.
+    fn points(&self, counts: Vec<MixedCounts<'_>>) -> Vec<Vec<Vec<Point>>> {
+        let walks = |counts: MixedCounts<'_>| {
+            let walk = |order| counts.walk(order, self.measure);
+            (0..self.n_orders).map(walk).collect()
+        };
+        counts.into_par_iter().map(walks).collect()
+    }
 }
 
 /// The step at which each order re-embeds each gallery position, those of one position together.
@@ -250,11 +305,11 @@ impl<'a> MixedCounts<'a> {
         }
     }
 
-    /// The old or the new gallery is about to pass.
-    fn begin(&mut self, on_new: bool) {
+    /// The old gallery has passed; the new one is next.
+    fn begin_new(&mut self) {
         self.junk = Mask::new(&self.query.junk);
         self.own = Mask::new(&self.query.relevant);
-        self.on_new = on_new;
+        self.on_new = true;
     }
 
     /// The query at every step of an order.
@@ -372,7 +427,9 @@ mod tests {
                     .map(|row| query.relevant.iter().map(|&p| row[p as usize]).collect());
                 let mut counts = MixedCounts::new(&query, scores, &first_steps);
                 for (row, on_new) in [(&old, false), (&new, true)] {
-                    counts.begin(on_new);
+                    if on_new {
+                        counts.begin_new();
+                    }
                     for (i, row) in row.chunks(16).enumerate() {
                         counts.visit(&mut (), 16 * i, &mut row.to_vec());
                     }

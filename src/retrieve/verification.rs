@@ -1,14 +1,14 @@
 //! Verification over all non-junk query-gallery pairs: AUROC, EER, TAR at fixed FAR, thresholds.
 //!
 //! Nothing of size pairs is stored: the matching scores are kept (they are few), the non-matching ones are counted
-//! against them and in integer histograms over the order-preserving bits of the f32, high 16 then low 16.
+//! against them, in cells of neighbouring f32, and around the thresholds to the last bit.
 
+mod cells;
+pub mod pilot;
 pub mod pooled;
 mod roc;
-mod tail;
+pub mod tail;
 mod transfer;
-
-use std::marker::PhantomData;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
@@ -16,14 +16,15 @@ use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 
 use super::counts::Mask;
 use super::protocol::{Protocol, QueryProtocol};
-use super::rank::{RankSet, rank};
+use super::rank::{Pooled, RankSet, rank};
 use super::{Evaluation, QuerySet};
 
-use pooled::{Bounds, PooledCounts};
+use cells::cell_of;
 use roc::RocCurve;
-use tail::{Tail, order_key};
+use tail::{NonMatches, Windows};
 
-pub use transfer::{ThresholdTransfer, threshold_transfer_estimates};
+pub use cells::cell_of as cell_of_score;
+pub use transfer::{ThresholdTransfer, TransferPairs};
 
 /// False-accept rates that are reported when there are pairs enough.
 pub const FALSE_ACCEPT_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
@@ -64,70 +65,128 @@ pub struct OperatingPoint {
     pub observed_far: f64,
 }
 
-/// Computes the verification of one pairing from what the ranking pass counted; `thresholds` are those of another
-/// pairing to be transferred. One more pass finds the rejected scores to the last bit.
-///
-/// `None` when there are too few non-matching pairs for the largest FAR.
-///
-/// # Errors
-/// A score that overflows f32.
-pub fn verify(
-    protocol: &Protocol,
-    queries: &QuerySet<'_>,
-    gallery: Gallery<'_>,
-    evaluation: &Evaluation,
-    bounds: &Bounds,
-    counts: &PooledCounts,
-    thresholds: &[f32],
-) -> Result<Option<Verification>, ScoreOverflow> {
-    let matches = sorted_matches(evaluation);
-    let non_matches: u64 = counts.high.iter().sum();
-    let rates: Vec<f64> = FALSE_ACCEPT_RATES
-        .into_iter()
-        .filter(|far| non_matches as f64 >= NEGATIVES_PER_FALSE_ACCEPT / far)
-        .collect();
-    if rates.is_empty() {
-        return Ok(None);
+/// All scores of one pairing as far as verification needs them.
+pub struct Scores {
+    /// Of matches, ascending.
+    matches: Vec<f32>,
+    curve: RocCurve,
+    non_matches: NonMatches,
+}
+
+impl Scores {
+    /// From what the ranking pass has counted.
+    pub fn new(evaluation: &Evaluation, pooled: Pooled) -> Self {
+        let matches = sorted_matches(evaluation);
+        Self {
+            curve: RocCurve::new(&matches, &pooled.bounds, &pooled.total),
+            non_matches: NonMatches::new(pooled.total.cells, pooled.windows),
+            matches,
+        }
     }
-    let tails: Vec<Tail> = rates
-        .iter()
-        .map(|far| Tail::new(&counts.high, (far * non_matches as f64).floor() as u64))
-        .collect();
-    let high_end = HighEnd::count(protocol, queries, gallery, tails, thresholds)?;
-    let operating_points = rates
-        .iter()
-        .zip(&high_end.tails)
-        .map(|(&far, tail)| {
-            let threshold = tail.threshold(&matches);
-            let rejected = matches.partition_point(|&score| score < threshold);
+
+    /// False-accept rates that there are non-matching pairs enough for.
+    fn rates(&self) -> Vec<f64> {
+        let enough = |far: &f64| self.n_non_matches() >= NEGATIVES_PER_FALSE_ACCEPT / far;
+        FALSE_ACCEPT_RATES.into_iter().filter(enough).collect()
+    }
+
+    fn n_non_matches(&self) -> f64 {
+        self.non_matches.n() as f64
+    }
+
+    fn allowed(&self, far: f64) -> u64 {
+        (far * self.n_non_matches()).floor() as u64
+    }
+
+    /// Makes sure that the answers at every reported rate, at `far`, and at the thresholds of another pairing, are known to the
+    /// last bit. Scores the pairs once more where the ranking pass did not look in the right places.
+    ///
+    /// # Errors
+    /// A score that overflows f32.
+    pub fn complete(
+        &mut self,
+        protocol: &Protocol,
+        queries: &QuerySet<'_>,
+        gallery: Gallery<'_>,
+        far: f64,
+        thresholds: &[f32],
+    ) -> Result<(), ScoreOverflow> {
+        if self.non_matches.n() == 0 {
+            return Ok(());
+        }
+        let rates = self.rates().into_iter().chain([far]);
+        let at_rates = rates.flat_map(|far| self.non_matches.cells_at(self.allowed(far)));
+        let at_thresholds = thresholds.iter().map(|&threshold| cell_of(threshold));
+        let unknown = self.non_matches.unknown(at_rates.chain(at_thresholds));
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let windows = Windows::new(unknown);
+        let visitor = |query| WindowCounter {
+            mask: NonMatchMask::new(query),
+            windows: &windows,
+        };
+        let mut scans = [QueryScan {
+            embeddings: queries.embeddings,
+            items: &queries.items,
+            visitors: protocol.queries().iter().map(visitor).collect(),
+        }];
+        scan(gallery, queries.similarity, &mut scans, || ())?;
+        drop(scans);
+        self.non_matches.learn(windows);
+        Ok(())
+    }
+
+    /// The verification; `None` when there are too few non-matching pairs for the largest rate. `thresholds` are those of
+    /// another pairing to be transferred. All of it was asked of [`Scores::complete`].
+    pub fn verification(&self, thresholds: &[f32]) -> Option<Verification> {
+        let rates = self.rates();
+        if rates.is_empty() {
+            return None;
+        }
+        let operating_points = rates.iter().map(|&far| {
+            let (threshold, accepted) = self.threshold(far);
             OperatingPoint {
                 far,
                 threshold,
-                tar: 1.0 - rejected as f64 / matches.len() as f64,
-                observed_far: tail.accepted() as f64 / non_matches as f64,
+                tar: 1.0 - self.rejection_rate(threshold),
+                observed_far: accepted as f64 / self.n_non_matches(),
             }
+        });
+        let at_threshold = |&threshold: &f32| {
+            let far = self.false_accept_rate(threshold);
+            (far, self.rejection_rate(threshold))
+        };
+        Some(Verification {
+            matches: self.matches.len() as u64,
+            non_matches: self.non_matches.n(),
+            auroc: self.curve.auroc(),
+            eer: self.curve.equal_error_rate(),
+            operating_points: operating_points.collect(),
+            at_thresholds: thresholds.iter().map(at_threshold).collect(),
         })
-        .collect();
-    let at_thresholds = thresholds
-        .iter()
-        .zip(&high_end.at_or_above)
-        .map(|(&threshold, &accepted)| {
-            let rejected = matches.partition_point(|&score| score < threshold);
-            (
-                accepted as f64 / non_matches as f64,
-                rejected as f64 / matches.len() as f64,
-            )
-        })
-        .collect();
-    let curve = RocCurve::new(&matches, bounds, counts);
-    Ok(Some(Verification {
-        matches: matches.len() as u64,
-        non_matches,
-        auroc: curve.auroc(),
-        eer: curve.equal_error_rate(),
-        operating_points,
-        at_thresholds,
-    }))
+    }
+
+    /// The smallest observed score with FAR <= `far`; `None` without non-matches.
+    pub fn threshold_at(&self, far: f64) -> Option<f32> {
+        (self.non_matches.n() > 0).then(|| self.threshold(far).0)
+    }
+
+    /// The smallest observed score with FAR <= `far`, and the non-matches that it accepts.
+    fn threshold(&self, far: f64) -> (f32, u64) {
+        self.non_matches.threshold(self.allowed(far), &self.matches)
+    }
+
+    /// Share of the non-matches at or above the threshold.
+    fn false_accept_rate(&self, threshold: f32) -> f64 {
+        self.non_matches.at_or_above(threshold) as f64 / self.n_non_matches()
+    }
+
+    /// Share of the matches below the threshold.
+    fn rejection_rate(&self, threshold: f32) -> f64 {
+        let rejected = self.matches.partition_point(|&score| score < threshold);
+        rejected as f64 / self.matches.len() as f64
+    }
 }
 
 /// AUROC of one pairing, however few its pairs.
@@ -144,12 +203,13 @@ pub fn auroc(
         embeddings: gallery,
         items: protocol.gallery(),
     };
-    let set = RankSet::new(queries, protocol.queries(), gallery, similarity).pooled();
+    let nowhere = Windows::new(Vec::new());
+    let set = RankSet::new(queries, protocol.queries(), gallery, similarity).pooled(nowhere);
     let matches = set.matches();
     let ranked = rank(gallery, similarity, vec![set])?;
     let pooled = ranked.iter().find_map(|set| set.pooled.as_ref());
-    let (bounds, counts) = pooled.expect("the set asked for them");
-    Ok(RocCurve::new(&matches, bounds, counts).auroc())
+    let pooled = pooled.expect("the set asked for them");
+    Ok(RocCurve::new(&matches, &pooled.bounds, &pooled.total).auroc())
 }
 
 /// Scores of all matching pairs, ascending.
@@ -165,99 +225,22 @@ pub fn sorted(scores: impl Iterator<Item = f32>) -> Vec<f32> {
     scores
 }
 
-/// What is counted among the highest non-matching scores.
-struct HighEnd {
-    tails: Vec<Tail>,
-    /// Non-matches at or above each threshold.
-    at_or_above: Vec<u64>,
-}
-
-impl HighEnd {
-    fn count(
-        protocol: &Protocol,
-        queries: &QuerySet<'_>,
-        gallery: Gallery<'_>,
-        tails: Vec<Tail>,
-        thresholds: &[f32],
-    ) -> Result<Self, ScoreOverflow> {
-        let lowest = tails.iter().map(Tail::lowest_score);
-        let floor = lowest
-            .chain(thresholds.iter().copied())
-            .fold(f32::INFINITY, f32::min);
-        let nothing = || HighEnd {
-            tails: tails.clone(),
-            at_or_above: vec![0; thresholds.len()],
-        };
-        let parts = scan_non_matches(protocol, queries, gallery, floor, nothing, |own, score| {
-            let key = order_key(score);
-            own.tails.iter_mut().for_each(|tail| tail.count(key));
-            for (count, &threshold) in own.at_or_above.iter_mut().zip(thresholds) {
-                *count += u64::from(score >= threshold);
-            }
-        })?;
-        let mut total = nothing();
-        for part in &parts {
-            for (mine, theirs) in total.tails.iter_mut().zip(&part.tails) {
-                mine.add(theirs);
-            }
-            for (mine, theirs) in total.at_or_above.iter_mut().zip(&part.at_or_above) {
-                *mine += theirs;
-            }
-        }
-        Ok(total)
-    }
-}
-
-/// Shows every non-matching score from `floor` up to `count`, with what the scores of one thread are counted in; returns
-/// all threads'. The scores come in no particular order.
-fn scan_non_matches<S: Send>(
-    protocol: &Protocol,
-    queries: &QuerySet<'_>,
-    gallery: Gallery<'_>,
-    floor: f32,
-    new_shared: impl Fn() -> S + Sync,
-    count: impl Fn(&mut S, f32) + Sync,
-) -> Result<Vec<S>, ScoreOverflow> {
-    let visitor = |query| NonMatches {
-        mask: NonMatchMask::new(query),
-        floor,
-        count: &count,
-        shared: PhantomData,
-    };
-    let scan_of_queries = QueryScan {
-        embeddings: queries.embeddings,
-        items: &queries.items,
-        visitors: protocol.queries().iter().map(visitor).collect(),
-    };
-    scan(
-        gallery,
-        queries.similarity,
-        &mut [scan_of_queries],
-        new_shared,
-    )
-}
-
-/// See [`scan_non_matches`].
-struct NonMatches<'a, S, F> {
+/// Counts one query's non-matching scores in windows.
+struct WindowCounter<'a> {
     mask: NonMatchMask<'a>,
-    floor: f32,
-    count: &'a F,
-    shared: PhantomData<fn(S)>,
+    windows: &'a Windows,
 }
 
-impl<S: Send, F: Fn(&mut S, f32) + Sync> Visitor for NonMatches<'_, S, F> {
-    type Shared = S;
+impl Visitor for WindowCounter<'_> {
+    type Shared = ();
 
     fn floor(&self) -> f32 {
-        self.floor
+        self.windows.floor()
     }
 
-    fn visit(&mut self, shared: &mut S, first: usize, row: &mut [f32]) {
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
         self.mask.apply(first, row);
-        // NaN reaches no floor.
-        for &score in row.iter().filter(|&&score| score >= self.floor) {
-            (self.count)(shared, score);
-        }
+        self.windows.count(row);
     }
 }
 
@@ -283,30 +266,15 @@ impl<'a> NonMatchMask<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::tail::score_of;
+    use super::pooled::{Bounds, PooledCounts, PooledTotal};
     use super::*;
 
-    #[test]
-    fn order_keys_sort_like_scores_and_come_back() {
-        let scores = [-2.0_f32, -1.0, -1e-30, 0.0, 1e-30, 0.5, 1.0];
-        assert!(
-            scores
-                .windows(2)
-                .all(|pair| order_key(pair[0]) < order_key(pair[1]))
-        );
-        assert!(
-            scores
-                .iter()
-                .all(|&score| score_of(order_key(score)) == score)
-        );
-    }
-
-    fn curve(matches: &[f32], non_matches: &[f32]) -> (RocCurve, PooledCounts) {
+    fn curve(matches: &[f32], non_matches: &[f32]) -> (RocCurve, PooledTotal) {
         let bounds = Bounds::new(matches);
         // As if two threads had counted.
         let parts = non_matches.chunks(2).map(|row| {
             let mut counts = PooledCounts::new(&bounds);
-            counts.count(&bounds, row);
+            counts.count(&bounds, None, row);
             counts
         });
         let counts = PooledCounts::total(&bounds, parts.collect());
@@ -338,19 +306,26 @@ mod tests {
 
     #[test]
     fn threshold_is_the_smallest_observed_score_that_keeps_the_rate() {
-        let non_matches = [0.1_f32, 0.2, 0.3, 0.4];
+        let scores = [0.1_f32, 0.2, 0.3, 0.4];
         let matches = [0.25_f32, 0.35, 0.9];
-        let (_, counts) = curve(&matches, &non_matches);
+        let (_, counts) = curve(&matches, &scores);
         for (allowed, threshold, accepted) in [(0, 0.9, 0), (1, 0.35, 1), (2, 0.25, 2), (3, 0.2, 3)]
         {
-            let mut tail = Tail::new(&counts.high, allowed);
-            non_matches
-                .iter()
-                .for_each(|&score| tail.count(order_key(score)));
-            assert_eq!(
-                (tail.threshold(&matches), tail.accepted()),
-                (threshold, accepted)
+            let cells = counts.cells.clone();
+            let mut non_matches = NonMatches::new(cells, Windows::new(Vec::new()));
+            // Nothing was foreseen, so the cells must be looked into.
+            let unknown = non_matches.unknown(non_matches.cells_at(allowed));
+            assert!(!unknown.is_empty());
+            let windows = Windows::new(unknown);
+            windows.count(&scores);
+            non_matches.learn(windows);
+            assert!(
+                non_matches
+                    .unknown(non_matches.cells_at(allowed))
+                    .is_empty()
             );
+            let found = non_matches.threshold(allowed, &matches);
+            assert_eq!(found, (threshold, accepted));
         }
     }
 }

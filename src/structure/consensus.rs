@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array1, Array2, ArrayView1};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 use rayon::prelude::*;
 
+use super::softmax::{LogSumExp, expectation, log_sum_exp};
 use super::{
-    Structure, StructureOptions, cosines, dense, direction, embedded, log_sum_exp, sample, unit,
-    unit_rows,
+    Structure, StructureOptions, cosines, dense, direction, embedded, sample, unit, unit_rows,
 };
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
-use crate::topk::Gallery;
+use crate::topk::{Gallery, QueryScan, Visitor, scan, score_some};
 
 /// What an old and a new query of one item say of the old gallery.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,13 +72,13 @@ pub fn consensus(
     let mut rows_of_label = vec![Vec::new(); probe.labels.len()];
     for (row, &item) in gallery.iter().enumerate() {
         for &label in &probe.items[item].labels {
-            rows_of_label[label as usize].push(row);
+            rows_of_label[label as usize].push(row as u32);
         }
     }
     let in_sample = sample(queries.len(), options).into_iter();
     let sampled: Vec<usize> = in_sample.map(|q| queries[q]).collect();
     let asked: Vec<usize> = embedded(embedded(sampled, old), new);
-    let prototypes = Prototypes::new(structure, &gallery, old);
+    let prototypes = Prototypes::new(structure, old);
     let clusters: Vec<usize> = (0..structure.subclusters.len()).collect();
     let of_gallery = Gallery {
         embeddings: old,
@@ -88,24 +88,39 @@ pub fn consensus(
         embeddings: &prototypes.directions,
         items: &clusters,
     };
-    let together = (COSINES / (gallery.len() + clusters.len()).max(1)).max(1);
-
-    let mut measured: BTreeMap<usize, Consensus> = BTreeMap::new();
-    for block in asked.chunks(together) {
-        let rows = |embeddings, gallery| {
-            cosines(embeddings, block, gallery, |_, cosines| cosines.to_vec())
-        };
-        let (old_cosines, new_cosines) = (rows(old, of_gallery), rows(new, of_gallery));
-        let (old_prototypes, new_prototypes) = (rows(old, of_prototypes), rows(new, of_prototypes));
-        let one = |(index, &query): (usize, &usize)| {
+    let neighbourhoods: Vec<Neighbourhood> = asked
+        .par_iter()
+        .map(|&query| {
             let labels = probe.items[query].labels.iter();
             let same = labels.flat_map(|&label| rows_of_label[label as usize].iter().copied());
-            let neighbourhood =
-                Neighbourhood::of(query, same.collect(), structure, &gallery, &junk(query));
-            let (old_cosines, new_cosines) = (&old_cosines[index], &new_cosines[index]);
-            let weights = neighbourhood.weights(old_cosines)?;
-            let (mass_old, nccl_old) = neighbourhood.read(old_cosines, &weights, tau);
-            let (mass_new, nccl_new) = neighbourhood.read(new_cosines, &weights, tau);
+            Neighbourhood::of(query, same.collect(), structure, &gallery, &junk(query))
+        })
+        .collect();
+    let totals = log_totals([old, new], &asked, of_gallery, &neighbourhoods, tau);
+    let together = (COSINES / clusters.len().max(1)).max(1);
+
+    let mut measured: BTreeMap<usize, Consensus> = BTreeMap::new();
+    for (number, block) in asked.chunks(together).enumerate() {
+        let rows = |embeddings| {
+            cosines(embeddings, block, of_prototypes, |_, cosines| {
+                cosines.to_vec()
+            })
+        };
+        let (old_prototypes, new_prototypes) = (rows(old), rows(new));
+        let one = |(index, &query): (usize, &usize)| {
+            let of_all = number * together + index;
+            let neighbourhood = &neighbourhoods[of_all];
+            let cosines_of = |embeddings, rows: &[u32]| {
+                score_some(embeddings, query, of_gallery, rows, Similarity::Cosine)
+            };
+            let weights = neighbourhood.weights(&cosines_of(old, &neighbourhood.weighted))?;
+            let read = |side: usize, embeddings| {
+                let relevant = cosines_of(embeddings, &neighbourhood.relevant);
+                let weighted = cosines_of(embeddings, &neighbourhood.weighted);
+                read(&relevant, &weighted, &weights, totals[side][of_all], tau)
+            };
+            let (mass_old, nccl_old) = read(0, old);
+            let (mass_new, nccl_new) = read(1, new);
             let widened = |row: &Vec<f32>| row.iter().copied().map(f64::from).collect();
             let mut old_scores: Vec<f64> = widened(&old_prototypes[index]);
             let mut new_scores: Vec<f64> = widened(&new_prototypes[index]);
@@ -147,34 +162,35 @@ const COSINES: usize = 1 << 25;
 /// The gallery as one query sees it; indices are rows of the gallery.
 struct Neighbourhood {
     /// The query itself and junk, rising.
-    absent: Vec<usize>,
-    /// Items that share a label with the query.
-    relevant: Vec<usize>,
+    absent: Vec<u32>,
+    /// Items that share a label with the query, rising.
+    relevant: Vec<u32>,
     /// The relevant that bear weight.
-    weighted: Vec<usize>,
+    weighted: Vec<u32>,
 }
 
 impl Neighbourhood {
     /// `same` are the rows of the query's labels, `junk` the items that it must not find.
     fn of(
         query: usize,
-        mut same: Vec<usize>,
+        mut same: Vec<u32>,
         structure: &Structure,
         gallery: &[usize],
         junk: &[usize],
     ) -> Self {
         let out = junk.iter().chain([&query]);
-        let mut absent: Vec<usize> = out
+        let mut absent: Vec<u32> = out
             .filter_map(|item| gallery.binary_search(item).ok())
+            .map(|row| row as u32)
             .collect();
         absent.sort_unstable();
         absent.dedup();
-        let is_left = |row: &usize| absent.binary_search(row).is_err();
+        let is_left = |row: &u32| absent.binary_search(row).is_err();
         same.sort_unstable();
         same.dedup();
-        let relevant: Vec<usize> = same.into_iter().filter(is_left).collect();
-        let is_credible = |row: &usize| structure.is_credible(gallery[*row]);
-        let mut weighted: Vec<usize> = relevant.iter().copied().filter(is_credible).collect();
+        let relevant: Vec<u32> = same.into_iter().filter(is_left).collect();
+        let is_credible = |row: &u32| structure.is_credible(gallery[*row as usize]);
+        let mut weighted: Vec<u32> = relevant.iter().copied().filter(is_credible).collect();
         if weighted.is_empty() {
             weighted.clone_from(&relevant);
         }
@@ -185,13 +201,13 @@ impl Neighbourhood {
         }
     }
 
-    /// w_ij of the weighted items; `None` without relevant items.
+    /// w_ij of the weighted items from their old cosines; `None` without relevant items.
     fn weights(&self, old_cosines: &[f32]) -> Option<Vec<f64>> {
         if self.weighted.is_empty() {
             return None;
         }
-        let raw = |&row: &usize| (1.0 + f64::from(old_cosines[row])).max(0.0) / 2.0;
-        let mut weights: Vec<f64> = self.weighted.iter().map(raw).collect();
+        let raw = |&cosine: &f32| (1.0 + f64::from(cosine)).max(0.0) / 2.0;
+        let mut weights: Vec<f64> = old_cosines.iter().map(raw).collect();
         let total: f64 = weights.iter().sum();
         if total > 0.0 {
             weights.iter_mut().for_each(|w| *w /= total);
@@ -201,29 +217,77 @@ impl Neighbourhood {
         }
         Some(weights)
     }
+}
 
-    /// (m_i, L_i) of a query with these cosines.
-    fn read(&self, cosines: &[f32], weights: &[f64], tau: f64) -> (f64, f64) {
-        let mut absent = self.absent.iter().peekable();
-        // What has no cosine of its own has no probability.
-        let present: Vec<f64> = cosines
+/// (m_i, L_i) from the cosines of the relevant and of the weighted items and the logarithm of what all items sum up to.
+fn read(
+    relevant: &[f32],
+    weighted: &[f32],
+    weights: &[f64],
+    log_total: f64,
+    tau: f64,
+) -> (f64, f64) {
+    let relevant: Vec<f64> = relevant.iter().copied().map(f64::from).collect();
+    let mass = (log_sum_exp(&relevant, tau) - log_total).exp().min(1.0);
+    let log_p = |&cosine: &f32| f64::from(cosine) / tau - log_total;
+    let nccl = weighted
+        .iter()
+        .zip(weights)
+        .map(|(cosine, w)| w * log_p(cosine));
+    (mass, nccl.sum())
+}
+
+/// ln of the sum of e^(cosine / tau) over each query's gallery, for each model's queries, in one pass.
+fn log_totals(
+    models: [&Embeddings; 2],
+    queries: &[usize],
+    gallery: Gallery<'_>,
+    neighbourhoods: &[Neighbourhood],
+    tau: f64,
+) -> [Vec<f64>; 2] {
+    let mut scans = models.map(|embeddings| QueryScan {
+        embeddings,
+        items: queries,
+        visitors: neighbourhoods
             .iter()
-            .enumerate()
-            .map(|(row, &cosine)| match absent.next_if_eq(&&row) {
-                Some(_) => f64::NEG_INFINITY,
-                None => f64::from(cosine),
+            .map(|neighbourhood| TotalVisitor {
+                absent: &neighbourhood.absent,
+                total: LogSumExp::new(tau),
             })
-            .collect();
-        let log_total = log_sum_exp(present.iter().copied(), tau);
-        let relevant = self.relevant.iter().map(|&row| f64::from(cosines[row]));
-        let mass = (log_sum_exp(relevant, tau) - log_total).exp().min(1.0);
-        let nccl = self
-            .weighted
+            .collect(),
+    });
+    scan(gallery, Similarity::Cosine, &mut scans, || ()).expect("unit rows do not overflow");
+    scans.map(|scan| {
+        scan.visitors
             .iter()
-            .zip(weights)
-            .map(|(&row, w)| w * (f64::from(cosines[row]) / tau - log_total))
-            .sum();
-        (mass, nccl)
+            .map(|visitor| visitor.total.value())
+            .collect()
+    })
+}
+
+/// Sums up one query's gallery.
+struct TotalVisitor<'a> {
+    /// Rows that have not passed and do not count.
+    absent: &'a [u32],
+    total: LogSumExp,
+}
+
+impl Visitor for TotalVisitor<'_> {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        f32::NEG_INFINITY
+    }
+
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
+        while let Some((&next, rest)) = self.absent.split_first()
+            && (next as usize) < first + row.len()
+        {
+            // What has no cosine of its own has no probability.
+            row[next as usize - first] = f32::NEG_INFINITY;
+            self.absent = rest;
+        }
+        self.total.add(row);
     }
 }
 
@@ -246,14 +310,16 @@ struct Prototypes {
 }
 
 impl Prototypes {
-    fn new(structure: &Structure, gallery: &[usize], old: &Embeddings) -> Self {
+    fn new(structure: &Structure, old: &Embeddings) -> Self {
         let shape = (structure.subclusters.len(), old.dim());
         let mut sums = Array2::<f64>::zeros(shape);
-        for &item in gallery {
-            let cluster = structure.assignment[item].expect("embedded gallery items are clustered");
-            let mut sum = sums.row_mut(cluster as usize);
-            sum += &unit_rows(old, &[item]).row(0);
-        }
+        let of_clusters = sums.rows_mut().into_iter().zip(&structure.subclusters);
+        of_clusters
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .for_each(|(mut sum, cluster)| {
+                sum.assign(&unit_rows(old, &cluster.items).sum_axis(Axis(0)));
+            });
         let rows = sums.rows().into_iter();
         let directions = rows.flat_map(|row| direction(row.to_owned()).mapv(|v| v as f32));
         let directions = dense(shape.0, shape.1, directions.collect());
@@ -277,19 +343,10 @@ impl Prototypes {
 /// KL(p || q) in nats of two softmaxes of scores at one temperature; entries that are -inf in both are
 /// left out.
 fn divergence(p: &[f64], q: &[f64], tau: f64) -> f64 {
-    let (total_p, total_q) = (
-        log_sum_exp(p.iter().copied(), tau),
-        log_sum_exp(q.iter().copied(), tau),
-    );
-    let kl: f64 = p
-        .iter()
-        .zip(q)
-        .filter(|(p, _)| p.is_finite())
-        .map(|(p, q)| {
-            let (log_p, log_q) = (p / tau - total_p, q / tau - total_q);
-            log_p.exp() * (log_p - log_q)
-        })
-        .sum();
+    let apart = |(p, q): (&f64, &f64)| if p.is_finite() { p - q } else { 0.0 };
+    let differences: Vec<f64> = p.iter().zip(q).map(apart).collect();
+    let (total_p, mean) = expectation(p, &differences, tau);
+    let kl = mean / tau - total_p + log_sum_exp(q, tau);
     // Rounding may leave a divergence of 0 slightly negative.
     kl.max(0.0)
 }
@@ -396,7 +453,7 @@ mod tests {
         assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
         // Its prototype is item 1 alone: cosine .6 against 0. New is the same item here.
         assert_eq!(found[0].unwrap().kl, 0.0);
-        let own = Prototypes::new(&structure, &[0, 1, 2, 3], &old);
+        let own = Prototypes::new(&structure, &old);
         let row = unit_rows(&old, &[0]);
         match own.own(0, &structure, row.row(0)) {
             Own::Among(0, rest) => assert!((rest[0] - 0.6).abs() < 1e-6),

@@ -1,9 +1,11 @@
 //! How far an old gallery embedding can be believed (section 5 of `docs/METRICS.md`).
 
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
-use super::{cosines, dense, direction, log_sum_exp, unit_rows};
+use super::nearest::{Near, nearest};
+use super::softmax::{expectation, log_sum_exp};
+use super::{cosines, dense, direction, unit_rows};
 use crate::domain::Embeddings;
 use crate::topk::Gallery;
 
@@ -60,15 +62,10 @@ pub(super) fn assess(
         if prototypes.size[own] < 2 {
             return Credibility::default();
         }
-        let log_total = log_sum_exp(cosines.iter().copied(), tau);
         let classes = cosines.len();
-        let entropy: f64 = cosines
-            .iter()
-            .map(|cosine| {
-                let log_p = cosine / tau - log_total;
-                -log_p.exp() * log_p
-            })
-            .sum();
+        // H(p) = -sum p ln p, and ln p = cosine / tau - ln total.
+        let (log_total, mean) = expectation(cosines, cosines, tau);
+        let entropy = log_total - mean / tau;
         Credibility {
             entropy: (classes > 1).then(|| (1.0 - entropy / (classes as f64).ln()).clamp(0.0, 1.0)),
             posterior: Some((cosines[own] / tau - log_total).exp().min(1.0)),
@@ -76,40 +73,30 @@ pub(super) fn assess(
         }
     });
     let items: Vec<usize> = assessed.iter().map(|&p| gallery.items[p]).collect();
-    let consensus = cosines(gallery.embeddings, &items, gallery, |i, cosines| {
-        let position = assessed[i];
-        let own = prototypes.class[position];
-        let k = neighbours.min(prototypes.size[own] - 1);
-        neighbour_consensus(position, cosines, k, |other| prototypes.class[other] == own)
-    });
-    for (score, consensus) in scores.iter_mut().zip(consensus) {
+    let class = |i: usize| prototypes.class[assessed[i]];
+    let wanted: Vec<usize> = (0..assessed.len())
+        .map(|i| neighbours.min(prototypes.size[class(i)] - 1))
+        .collect();
+    let is_itself = |i: usize, position: usize| assessed[i] == position;
+    let near = nearest(gallery.embeddings, &items, gallery, &wanted, is_itself);
+    for (i, (score, near)) in scores.iter_mut().zip(near).enumerate() {
+        let own = class(i);
+        let consensus = neighbour_consensus(near, |other| prototypes.class[other] == own);
         score.consensus = consensus;
         score.combined = score.posterior.zip(consensus).map(|(p, c)| (p + c) / 2.0);
     }
     (scores, tau)
 }
 
-/// Share of the weight (1 + cosine)/2 of the `k` nearest other items that is on the item's own identity;
-/// `None` for k = 0. Ties go to the lower row.
-fn neighbour_consensus(
-    row: usize,
-    cosines: &[f32],
-    k: usize,
-    is_own: impl Fn(usize) -> bool,
-) -> Option<f64> {
-    if k == 0 {
+/// Share of the weight (1 + cosine)/2 of the nearest other items that is on the item's own identity; `None` without any.
+fn neighbour_consensus(mut nearest: Vec<Near>, is_own: impl Fn(usize) -> bool) -> Option<f64> {
+    if nearest.is_empty() {
         return None;
     }
-    let mut others: Vec<usize> = (0..cosines.len()).filter(|&other| other != row).collect();
-    let nearer = |a: &usize, b: &usize| cosines[*b].total_cmp(&cosines[*a]).then(a.cmp(b));
-    let (nearest, kth, _) = others.select_nth_unstable_by(k - 1, nearer);
-    let mut nearest: Vec<usize> = nearest.to_vec();
-    nearest.push(*kth);
-    // Selection leaves the nearest in no defined order, and sums are in a defined one.
-    nearest.sort_unstable();
+    nearest.sort_unstable_by_key(|&(position, _)| position);
     let (mut own, mut total) = (0.0, 0.0);
-    for other in nearest {
-        let weight = (1.0 + f64::from(cosines[other])).max(0.0) / 2.0;
+    for (other, cosine) in nearest {
+        let weight = (1.0 + f64::from(cosine)).max(0.0) / 2.0;
         total += weight;
         if is_own(other) {
             own += weight;
@@ -134,13 +121,19 @@ impl Prototypes {
     fn new(gallery: Gallery<'_>, members: &[(u32, Vec<usize>)]) -> Self {
         let dim = gallery.embeddings.dim();
         let mut sums = Array2::zeros((members.len(), dim));
-        let mut directions = Vec::with_capacity(members.len() * dim);
+        let of_members = sums.rows_mut().into_iter().zip(members);
+        of_members
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .for_each(|(mut sum, (_, positions))| {
+                let items: Vec<usize> = positions.iter().map(|&p| gallery.items[p]).collect();
+                sum.assign(&unit_rows(gallery.embeddings, &items).sum_axis(Axis(0)));
+            });
+        let rows = sums.rows().into_iter();
+        let directions = rows.flat_map(|row| direction(row.to_owned()).mapv(|v| v as f32));
+        let directions = directions.collect();
         let mut class = vec![0; gallery.items.len()];
         for (index, (_, positions)) in members.iter().enumerate() {
-            let items: Vec<usize> = positions.iter().map(|&p| gallery.items[p]).collect();
-            let sum: Array1<f64> = unit_rows(gallery.embeddings, &items).sum_axis(Axis(0));
-            sums.row_mut(index).assign(&sum);
-            directions.extend(direction(sum).iter().map(|&v| v as f32));
             for &position in positions {
                 class[position] = index;
             }
@@ -203,7 +196,7 @@ impl Prototypes {
             let tau = log_tau.exp();
             let each = chosen.par_iter().zip(&cosines).map(|(&position, cosines)| {
                 let own = cosines[self.class[position]];
-                log_sum_exp(cosines.iter().copied(), tau) - own / tau
+                log_sum_exp(cosines, tau) - own / tau
             });
             // Summed in one order, whatever the threads.
             each.collect::<Vec<f64>>().iter().sum()

@@ -28,7 +28,7 @@ impl OneCluster {
 
     /// `n` unit rows.
     pub(super) fn draw(&self, n: usize, rng: &mut ChaCha8Rng) -> Array2<f64> {
-        let normal = Array2::from_shape_simple_fn((n, self.mean.len()), || gaussian(rng));
+        let normal = gaussians(n, self.mean.len(), rng);
         let mut points = normal.dot(&self.factor) + &self.mean;
         for mut point in points.rows_mut() {
             let length = point.dot(&point).sqrt();
@@ -40,11 +40,20 @@ impl OneCluster {
     }
 }
 
-/// A standard normal draw (Box and Muller 1958).
-pub(super) fn gaussian(rng: &mut ChaCha8Rng) -> f64 {
-    // (0, 1], so that the logarithm is finite.
-    let radius = (-2.0 * (1.0 - rng.r#gen::<f64>()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * rng.r#gen::<f64>()).cos()
+/// Standard normal draws, shape (n, dim); two come of every two uniform ones (Box and Muller 1958).
+pub(super) fn gaussians(n: usize, dim: usize, rng: &mut ChaCha8Rng) -> Array2<f64> {
+    let mut draws = Array2::zeros((n, dim));
+    let mut second = None;
+    for draw in &mut draws {
+        *draw = second.take().unwrap_or_else(|| {
+            // (0, 1], so that the logarithm is finite.
+            let radius = (-2.0 * (1.0 - rng.r#gen::<f64>()).ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * rng.r#gen::<f64>()).sin_cos();
+            second = Some(radius * sin);
+            radius * cos
+        });
+    }
+    draws
 }
 
 /// Lower-triangular L with L L^T = `matrix`, symmetric positive semidefinite. Pivots below 1e-12 of the
@@ -78,7 +87,7 @@ mod tests {
     #[test]
     fn the_null_has_the_groups_mean_and_covariance_before_it_is_put_on_the_sphere() {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let points = Array2::from_shape_simple_fn((20, 3), || gaussian(&mut rng));
+        let points = gaussians(20, 3, &mut rng);
         let null = OneCluster::fitted(&points);
         let mean = points.sum_axis(Axis(0)) / 20.0;
         assert!((&null.mean - &mean).iter().all(|d| d.abs() < 1e-12));

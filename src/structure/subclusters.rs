@@ -6,15 +6,13 @@
 
 use std::ops::RangeInclusive;
 
-use linfa::DatasetBase;
-use linfa::traits::{Fit, Predict};
-use linfa_clustering::KMeans;
 use ndarray::{Array2, Axis};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::agreement::adjusted_rand_index;
 use super::direction;
+use super::k_means::KMeans;
 use super::one_cluster::{OneCluster, cholesky};
 
 /// Smaller groups stay whole: in halves of fewer than four, leaving an item out leaves two or fewer to
@@ -51,8 +49,8 @@ const SUGGESTIVE_DRAWS: usize = 10;
 /// Starts of each k-means.
 const STARTS: usize = 4;
 
-/// Lloyd iterations at most; groups are small and settle in far fewer.
-const MAX_ITERATIONS: u64 = 50;
+/// Rounds of settling at most; groups are small and settle in far fewer.
+const MAX_ITERATIONS: usize = 50;
 
 /// Bootstrap samples of the stability.
 const STABILITY_SAMPLES: usize = 10;
@@ -127,7 +125,7 @@ struct Cut {
 impl Cut {
     /// Cuts by k-means.
     fn new(points: &Array2<f64>, parts: usize, rng: &mut ChaCha8Rng) -> Self {
-        let part = k_means(points, points, parts, rng);
+        let part = KMeans::fit(points, parts, STARTS, rng).label;
         let mut size = vec![0; parts];
         for &p in &part {
             size[p] += 1;
@@ -256,25 +254,6 @@ fn separation(points: &Array2<f64>, part: &[usize], size: &[usize]) -> f64 {
     if separation.is_nan() { 0.0 } else { separation }
 }
 
-/// Fits k-means (linfa) to `sample` and returns the nearest centre of each row of `points`.
-fn k_means(
-    sample: &Array2<f64>,
-    points: &Array2<f64>,
-    k: usize,
-    rng: &mut ChaCha8Rng,
-) -> Vec<usize> {
-    // linfa clones the generator it is given, so each fit gets one of its own.
-    let fit_rng = ChaCha8Rng::seed_from_u64(rng.r#gen());
-    KMeans::params_with_rng(k, fit_rng)
-        .n_runs(STARTS)
-        .max_n_iterations(MAX_ITERATIONS)
-        .tolerance(1e-3)
-        .fit(&DatasetBase::from(sample.view()))
-        .expect("the settings are valid and the points finite")
-        .predict(points)
-        .to_vec()
-}
-
 /// Spherical k-means from the leaves' directions over all points, outliers included, until it settles.
 fn settle(points: &Array2<f64>, leaves: &[Vec<usize>]) -> Vec<usize> {
     let mut members: Vec<Vec<usize>> = leaves.to_vec();
@@ -313,8 +292,8 @@ fn stability(points: &Array2<f64>, label: &[usize], k: usize, rng: &mut ChaCha8R
     let total: f64 = (0..STABILITY_SAMPLES)
         .map(|_| {
             let drawn: Vec<usize> = (0..n).map(|_| rng.gen_range(0..n)).collect();
-            let again = k_means(&points.select(Axis(0), &drawn), points, k, rng);
-            adjusted_rand_index(label, &again)
+            let fit = KMeans::fit(&points.select(Axis(0), &drawn), k, STARTS, rng);
+            adjusted_rand_index(label, &fit.nearest(points))
         })
         .sum();
     total / STABILITY_SAMPLES as f64
@@ -340,12 +319,12 @@ mod tests {
     use ndarray::Array1;
     use rayon::prelude::*;
 
-    use super::super::one_cluster::gaussian;
+    use super::super::one_cluster::gaussians;
     use super::*;
 
     /// A random unit vector.
     fn unit(dim: usize, rng: &mut ChaCha8Rng) -> Array1<f64> {
-        direction(Array1::from_shape_simple_fn(dim, || gaussian(rng)))
+        direction(gaussians(1, dim, rng).row(0).to_owned())
     }
 
     /// Unit rows of `sizes.len()` clusters: centres with pairwise cosine `between`, items with pairwise
@@ -396,7 +375,7 @@ mod tests {
         for mut row in rows.rows_mut() {
             let mut x = &centre + &(unit(dim, rng) * noise);
             for axis in &axes {
-                x += &(axis * (stretch * gaussian(rng)));
+                x += &(axis * (stretch * gaussians(1, 1, rng)[[0, 0]]));
             }
             row.assign(&direction(x));
         }

@@ -3,7 +3,7 @@
 //! This is the only folder with `unsafe`: without the `target_feature` attribute `f32::mul_add` is a library call a
 //! multiplication (measured: `cargo bench --bench scores`, ratio to the naive twin).
 
-use super::{Visitor, finish, score_pair};
+use super::{Visitor, finish, step};
 use crate::config::Similarity;
 
 /// Queries scored together by AVX2 and by the portable path: with 16 items, 12 of AVX2's 16 registers.
@@ -127,17 +127,20 @@ impl Kernel {
         }
     }
 
-    /// The score of one pair by the definition. Only the instruction set differs, and with it whether a fused
-    /// multiply-add is an instruction or a call.
-    pub fn score_pair(self, query: &[f32], gallery: &[f32], similarity: Similarity) -> f32 {
+    /// The scores of a query with a few items, whose embeddings lie one after the other, by the definition. Their chains
+    /// run side by side: a single one waits for each of its steps.
+    pub fn score_few(self, query: &[f32], items: &[f32], similarity: Similarity) -> [f32; FEW] {
         match self {
-            Kernel::Portable => score_pair(query, gallery, similarity),
+            Kernel::Portable => score_few(query, items, similarity),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` lists these variants only when the CPU has AVX2 and FMA.
-            Kernel::Avx2 | Kernel::Avx512 => unsafe { score_pair_fma(query, gallery, similarity) },
+            Kernel::Avx2 | Kernel::Avx512 => unsafe { score_few_fma(query, items, similarity) },
         }
     }
 }
+
+/// Items that [`Kernel::score_few`] takes.
+pub const FEW: usize = 8;
 
 fn compare_portable(
     scores: &[f32; TOGETHER],
@@ -205,8 +208,21 @@ fn compare_avx2(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn score_pair_fma(query: &[f32], gallery: &[f32], similarity: Similarity) -> f32 {
-    score_pair(query, gallery, similarity)
+fn score_few_fma(query: &[f32], items: &[f32], similarity: Similarity) -> [f32; FEW] {
+    score_few(query, items, similarity)
+}
+
+#[inline(always)]
+fn score_few(query: &[f32], items: &[f32], similarity: Similarity) -> [f32; FEW] {
+    let dim = query.len();
+    let rows: [&[f32]; FEW] = std::array::from_fn(|i| &items[i * dim..(i + 1) * dim]);
+    let mut sums = [0.0; FEW];
+    for (d, &q) in query.iter().enumerate() {
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            *sum = step(q, row[d], *sum, similarity);
+        }
+    }
+    sums.map(|sum| finish(sum, similarity))
 }
 
 fn score_portable<V: Visitor>(

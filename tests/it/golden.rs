@@ -8,13 +8,12 @@ mod verification;
 
 use std::collections::BTreeMap;
 
-use compat_audit::config::Similarity;
 use compat_audit::domain::{Embeddings, Measure, Pairing, Probe};
-use compat_audit::retrieve::{Retrieval, retrieve};
+use compat_audit::retrieve::{Retrieval, SearchOptions};
 use ndarray::Array2;
 use serde::Deserialize;
 
-use crate::properties::probe_of;
+use crate::properties::{probe_of, search};
 use crate::run::{Audit, data, root};
 
 #[derive(Deserialize)]
@@ -104,7 +103,7 @@ impl Golden {
     fn retrieve(&self, probe: &Probe) -> Retrieval {
         let digests = vec![None; self.labels.len()];
         let (old, new) = (matrix(&self.old), matrix(&self.new));
-        retrieve(probe, &digests, &old, &new, Similarity::Cosine, None, 0).expect("finite")
+        search(probe, &digests, [&old, &new], &SearchOptions::default())
     }
 }
 

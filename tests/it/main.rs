@@ -12,3 +12,4 @@ mod run;
 mod schema;
 mod simulations;
 mod synthetic;
+mod verification;

@@ -5,7 +5,9 @@ use compat_audit::domain::{
     Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side, Source,
 };
 use compat_audit::retrieve::agreement::linear_cka;
-use compat_audit::retrieve::{Retrieval, measures, retrieve};
+use compat_audit::retrieve::{
+    Retrieval, SearchOptions, measures, search_new_gallery, search_old_gallery,
+};
 use compat_audit::topk::score_pair;
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -100,6 +102,18 @@ fn embeddings(rows: &Array2<f32>) -> Embeddings {
     Embeddings::dense(rows.clone(), true).expect("no row is zero or infinite")
 }
 
+/// Both galleries searched.
+pub fn search(
+    probe: &Probe,
+    digests: &[Option<[u8; 32]>],
+    models: [&Embeddings; 2],
+    options: &SearchOptions,
+) -> Retrieval {
+    let mut found = search_old_gallery(probe, digests, models, options).expect("finite");
+    search_new_gallery(&mut found, models, options, None).expect("finite");
+    found
+}
+
 fn run(space: &Space) -> Retrieval {
     let mut probe = probe_of(&space.labels, |_| "both");
     let n = space.labels.len();
@@ -116,7 +130,11 @@ fn run(space: &Space) -> Retrieval {
     });
     let digests = vec![None; n];
     let (old, new) = (embeddings(&space.old), embeddings(&space.new));
-    retrieve(&probe, &digests, &old, &new, Similarity::Cosine, None, 7).expect("finite")
+    let options = SearchOptions {
+        seed: 7,
+        ..SearchOptions::default()
+    };
+    search(&probe, &digests, [&old, &new], &options)
 }
 
 /// Grades in the order of one query's ranking, by sorting: of equal scores the less relevant first, or last.

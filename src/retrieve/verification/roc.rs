@@ -1,6 +1,6 @@
 //! The ROC curve from counts at the distinct matching scores.
 
-use super::pooled::{Bounds, PooledCounts};
+use super::pooled::{Bounds, PooledTotal};
 
 /// Matches and non-matches at each distinct matching score, ascending.
 pub struct RocCurve {
@@ -12,7 +12,7 @@ pub struct RocCurve {
 }
 
 impl RocCurve {
-    pub fn new(matches: &[f32], bounds: &Bounds, counts: &PooledCounts) -> Self {
+    pub fn new(matches: &[f32], bounds: &Bounds, counts: &PooledTotal) -> Self {
         let at = |bound: &f32| {
             matches.partition_point(|score| score <= bound)
                 - matches.partition_point(|score| score < bound)

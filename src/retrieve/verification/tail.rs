@@ -1,117 +1,204 @@
-//! The non-matching scores around one false-accept rate, exactly, from integer histograms.
+//! The non-matching scores around a false-accept rate, exactly: by cell, and in a few cells to the last bit.
 
-/// The non-matching scores around one false-accept rate: the `allowed` highest are accepted, the next is rejected.
-#[derive(Clone)]
-pub struct Tail {
-    allowed: u64,
-    /// High 16 bits of the rejected score's key.
-    bin: usize,
-    /// Non-matches above the bin.
-    above_bin: u64,
-    /// The next bin above that holds a non-match.
-    next_bin: Option<usize>,
-    /// Low 16 bits: non-matches of the bin, from the second pass.
-    low: Vec<u64>,
-    /// Smallest key of `next_bin`, from the second pass.
-    next_bin_smallest: Option<u32>,
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cells::{SCORES_A_CELL, cell_of, first_key, first_score, order_key, score_of};
+
+/// How often each score of some cells occurs. The threads count together: few scores fall into a window, and a window
+/// is too large for each thread to have its own.
+pub struct Windows {
+    /// Scores below lie in no window.
+    floor: f32,
+    windows: Vec<Window>,
 }
 
-impl Tail {
-    pub fn new(high: &[u64], allowed: u64) -> Self {
-        let mut at_or_above = 0;
-        let bin = (0..high.len())
-            .rev()
-            .find(|&bin| {
-                at_or_above += high[bin];
-                at_or_above > allowed
-            })
-            .expect("a rate below 1 allows fewer false accepts than there are non-matches");
+/// Neighbouring cells.
+struct Window {
+    first_key: u32,
+    /// One a score.
+    counts: Vec<AtomicU64>,
+}
+
+impl Windows {
+    /// Nothing counted yet. The ranges of cells may overlap.
+    pub fn new(mut ranges: Vec<Range<usize>>) -> Self {
+        ranges.sort_unstable_by_key(|range| (range.start, range.end));
+        let mut apart: Vec<Range<usize>> = Vec::new();
+        for range in ranges {
+            match apart.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => apart.push(range),
+            }
+        }
+        let window = |cells: &Range<usize>| Window {
+            first_key: first_key(cells.start),
+            counts: (0..cells.len() * SCORES_A_CELL)
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+        };
+        let first = apart.first();
         Self {
-            allowed,
-            bin,
-            above_bin: at_or_above - high[bin],
-            next_bin: (bin + 1..high.len()).find(|&bin| high[bin] > 0),
-            low: vec![0; 1 << 16],
-            next_bin_smallest: None,
+            floor: first.map_or(f32::INFINITY, |cells| first_score(cells.start)),
+            windows: apart.iter().map(window).collect(),
         }
     }
 
-    pub fn count(&mut self, key: u32) {
-        let bin = (key >> 16) as usize;
-        if bin == self.bin {
-            self.low[(key & 0xffff) as usize] += 1;
-        } else if Some(bin) == self.next_bin {
-            self.next_bin_smallest = Some(self.next_bin_smallest.map_or(key, |k| k.min(key)));
+    /// Scores below it count nowhere.
+    pub fn floor(&self) -> f32 {
+        self.floor
+    }
+
+    /// Counts the scores that are not NaN.
+    #[inline(always)]
+    pub fn count(&self, row: &[f32]) {
+        let mut any = false;
+        for &score in row {
+            any |= score >= self.floor;
+        }
+        if any {
+            self.take(row);
         }
     }
 
-    /// No score below it need be counted.
-    pub fn lowest_score(&self) -> f32 {
-        score_of((self.bin as u32) << 16)
-    }
-
-    /// Adds what another thread counted.
-    pub fn add(&mut self, other: &Tail) {
-        for (mine, theirs) in self.low.iter_mut().zip(&other.low) {
-            *mine += theirs;
+    fn take(&self, row: &[f32]) {
+        for &score in row.iter().filter(|&&score| score >= self.floor) {
+            let key = order_key(score);
+            for window in &self.windows {
+                // A key below the window wraps around to far above it.
+                if let Some(count) = window
+                    .counts
+                    .get(key.wrapping_sub(window.first_key) as usize)
+                {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
-        let smallest = [self.next_bin_smallest, other.next_bin_smallest];
-        self.next_bin_smallest = smallest.into_iter().flatten().min();
     }
 
-    /// Low bits of the rejected score and how many non-matches lie above it.
-    fn rejected(&self) -> (usize, u64) {
-        let mut at_or_above = self.above_bin;
-        let low = (0..self.low.len())
+    /// One count a score of the cell; `None` when it lies in no window.
+    fn of_cell(&self, cell: usize) -> Option<&[AtomicU64]> {
+        let key = first_key(cell);
+        self.windows.iter().find_map(|window| {
+            let at = key.wrapping_sub(window.first_key) as usize;
+            window.counts.get(at..at.checked_add(SCORES_A_CELL)?)
+        })
+    }
+}
+
+/// Non-matching scores of one pairing: their number in every cell, and windows of cells to the last bit.
+pub struct NonMatches {
+    cells: Vec<u64>,
+    n: u64,
+    windows: Vec<Windows>,
+}
+
+impl NonMatches {
+    /// What one pass has counted.
+    pub fn new(cells: Vec<u64>, windows: Windows) -> Self {
+        Self {
+            n: cells.iter().sum(),
+            cells,
+            windows: vec![windows],
+        }
+    }
+
+    /// How many there are.
+    pub fn n(&self) -> u64 {
+        self.n
+    }
+
+    /// Of the cells that hold the answer to a question, those that lie in no window.
+    pub fn unknown(&self, cells: impl IntoIterator<Item = usize>) -> Vec<Range<usize>> {
+        let unknown = |cell: &usize| self.cells[*cell] > 0 && self.of_cell(*cell).is_none();
+        let unknown = cells.into_iter().filter(unknown);
+        unknown.map(|cell| cell..cell + 1).collect()
+    }
+
+    /// Adds what another pass has counted.
+    pub fn learn(&mut self, windows: Windows) {
+        self.windows.push(windows);
+    }
+
+    fn of_cell(&self, cell: usize) -> Option<&[AtomicU64]> {
+        self.windows
+            .iter()
+            .find_map(|windows| windows.of_cell(cell))
+    }
+
+    /// The scores of a cell that occur, ascending, and how often. The cell is empty or lies in a window.
+    fn scores(&self, cell: usize) -> impl DoubleEndedIterator<Item = (f32, u64)> {
+        let counts = self.of_cell(cell).unwrap_or_default().iter().enumerate();
+        counts
+            .map(move |(low, count)| (score_of(first_key(cell) + low as u32), count))
+            .map(|(score, count)| (score, count.load(Ordering::Relaxed)))
+            .filter(|&(_, count)| count > 0)
+    }
+
+    /// Where the score stands that is the first rejected when the `allowed` highest are accepted.
+    fn rejecting(&self, allowed: u64) -> RejectingCell {
+        let mut at_or_above = 0;
+        let reaches = |&cell: &usize| {
+            at_or_above += self.cells[cell];
+            at_or_above > allowed
+        };
+        let cell = (0..self.cells.len())
             .rev()
-            .find(|&low| {
-                at_or_above += self.low[low];
-                at_or_above > self.allowed
-            })
-            .expect("the bin holds the rejected score");
-        (low, at_or_above - self.low[low])
+            .find(reaches)
+            .expect("a rate below 1 allows fewer false accepts than there are non-matches");
+        RejectingCell {
+            cell,
+            above: at_or_above - self.cells[cell],
+            next: (cell + 1..self.cells.len()).find(|&cell| self.cells[cell] > 0),
+        }
     }
 
-    pub fn accepted(&self) -> u64 {
-        self.rejected().1
+    /// The cells that hold the answer of [`NonMatches::threshold`].
+    pub fn cells_at(&self, allowed: u64) -> impl IntoIterator<Item = usize> {
+        let found = self.rejecting(allowed);
+        std::iter::once(found.cell).chain(found.next)
     }
 
-    /// Smallest observed score above the rejected one, of a match or a non-match; just above it when there is none.
-    pub fn threshold(&self, matches: &[f32]) -> f32 {
-        let (low, _) = self.rejected();
-        let key_of = |low: usize| ((self.bin as u32) << 16) | low as u32;
-        let rejected = score_of(key_of(low));
-        let non_match = (low + 1..self.low.len())
-            .find(|&low| self.low[low] > 0)
-            .map(key_of)
-            .or(self.next_bin_smallest)
-            .map(score_of);
+    /// The smallest observed score, of a match or a non-match, that accepts at most `allowed` non-matches, just above the
+    /// highest of all when there is none; and how many it accepts. `matches` ascend.
+    pub fn threshold(&self, allowed: u64, matches: &[f32]) -> (f32, u64) {
+        let found = self.rejecting(allowed);
+        let mut accepted = found.above;
+        let mut rejected = None;
+        let mut next_above = found.next.and_then(|next| self.scores(next).next());
+        for (score, count) in self.scores(found.cell).rev() {
+            if accepted + count > allowed {
+                rejected = Some(score);
+                break;
+            }
+            accepted += count;
+            next_above = Some((score, count));
+        }
+        let rejected = rejected.expect("the cell lies in a window and holds the rejected score");
         let matching = matches
             .get(matches.partition_point(|&score| score <= rejected))
             .copied();
-        match (non_match, matching) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(score), None) | (None, Some(score)) => score,
-            (None, None) => rejected.next_up(),
-        }
+        let observed = next_above
+            .map(|(score, _)| score)
+            .into_iter()
+            .chain(matching);
+        let threshold = observed.min_by(f32::total_cmp);
+        (threshold.unwrap_or(rejected.next_up()), accepted)
+    }
+
+    /// Non-matches at or above a score whose cell lies in a window.
+    pub fn at_or_above(&self, score: f32) -> u64 {
+        let cell = cell_of(score);
+        let own = self.scores(cell).filter(|&(other, _)| other >= score);
+        let above: u64 = self.cells[cell + 1..].iter().sum();
+        above + own.map(|(_, count)| count).sum::<u64>()
     }
 }
 
-/// An f32's bits as an integer of the same order (+0 only: scores have no -0).
-pub fn order_key(score: f32) -> u32 {
-    let bits = score.to_bits();
-    if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    }
-}
-
-/// Inverse of [`order_key`].
-pub fn score_of(key: u32) -> f32 {
-    f32::from_bits(if key >> 31 == 1 {
-        key & !(1 << 31)
-    } else {
-        !key
-    })
+struct RejectingCell {
+    cell: usize,
+    /// Non-matches in higher cells.
+    above: u64,
+    /// The lowest of the higher cells that hold a non-match.
+    next: Option<usize>,
 }

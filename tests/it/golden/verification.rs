@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::{Embeddings, Pairing};
-use compat_audit::retrieve::{retrieve, verification};
+use compat_audit::retrieve::{SearchOptions, verification};
 use compat_audit::stats::Bootstrap;
 use ndarray::Array2;
 use serde::Deserialize;
 
 use super::{golden, matrix, pairing_named, read};
-use crate::properties::probe_of;
+use crate::properties::{probe_of, search};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -58,7 +58,11 @@ fn verification_agrees_with_scikit_learn() {
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (golden.rows(&golden.old), golden.rows(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, None, 0).expect("finite");
+    let options = SearchOptions {
+        similarity: Similarity::Ip,
+        ..SearchOptions::default()
+    };
+    let found = search(&probe, &digests, [&old, &new], &options);
     assert_eq!(golden.expected.len(), 2);
     for (name, theirs) in &golden.expected {
         let ours = &found.verifications[&pairing_named(name)];
@@ -89,24 +93,20 @@ fn threshold_transfer_agrees_with_scikit_learn() {
     let probe = probe_of(&golden.labels, |i| golden.roles[i].as_str());
     let digests = vec![None; golden.labels.len()];
     let (old, new) = (golden.rows(&golden.old), golden.rows(&golden.new));
-    let found = retrieve(&probe, &digests, &old, &new, Similarity::Ip, None, 0).expect("finite");
     let bootstrap = Bootstrap {
         replicates: 500,
         seed: 1,
     };
     let transfer = |far: f64, threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let options = SearchOptions {
+            similarity: Similarity::Ip,
+            threshold_far: far,
+            ..SearchOptions::default()
+        };
         pool.expect("a pool").install(|| {
-            verification::threshold_transfer_estimates(
-                &found,
-                &old,
-                &new,
-                Similarity::Ip,
-                far,
-                0.9,
-                &bootstrap,
-            )
-            .expect("finite")
+            let found = search(&probe, &digests, [&old, &new], &options);
+            found.transfer.map(|pairs| pairs.estimates(0.9, &bootstrap))
         })
     };
     let [old_old, new_old] = ["old->old", "new->old"].map(|name| &golden.expected[name]);
