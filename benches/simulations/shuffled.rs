@@ -5,11 +5,11 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use compat_audit::config::{Policy, Similarity};
+use compat_audit::config::Policy;
 use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Role, Source};
 use compat_audit::judge::evidence::{Evidence, Stages};
 use compat_audit::judge::{Verdict, judge};
-use compat_audit::retrieve::retrieve;
+use compat_audit::retrieve::{SearchOptions, search_new_gallery, search_old_gallery};
 use compat_audit::structure::{self, StructureOptions};
 
 use super::draw::{gaussian, stream};
@@ -70,7 +70,13 @@ fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
     let (old, new) = (embeddings(old), embeddings(new));
     let probe = probe(&mut rng, shuffled_share);
     let digests = vec![None; n];
-    let retrieval = retrieve(&probe, &digests, &old, &new, Similarity::Cosine, None, run)
+    let options = SearchOptions {
+        seed: run,
+        ..SearchOptions::default()
+    };
+    let models = [&old, &new];
+    let mut retrieval = search_old_gallery(&probe, &digests, models, &options).expect("unit");
+    search_new_gallery(&mut retrieval, models, &options, None)
         .expect("unit vectors do not overflow");
     let structure = structure::estimate(&probe, &old, &StructureOptions::default());
     let policy = Policy::default();
@@ -81,8 +87,7 @@ fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
         same_model: false,
         structure: &structure,
         retrieval: &retrieval,
-        credible: None,
-        threshold: None,
+        kept: None,
         refreshed: None,
     };
     let evidence = Evidence::collect(&stages, &policy, run);
