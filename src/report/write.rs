@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::view::View;
 use super::{
     AuditReport, ReportError, Rows, figures, html, json, junit, markdown, prometheus, tables,
@@ -275,17 +277,31 @@ pub fn append(text: &str, path: &Path) -> Result<(), ReportError> {
 
 fn render(report: &AuditReport, thumbnails: &mut Thumbnails) -> Result<Vec<Rendered>, ReportError> {
     let view = View::new(report, thumbnails);
-    let mut files = vec![
-        (HTML.to_owned(), html::to_html(&view)?.into_bytes()),
-        (CARD.to_owned(), figures::card(&view).png(1)?),
-        (JUNIT.to_owned(), junit::to_xml(&view).into_bytes()),
-        (SUMMARY.to_owned(), markdown::summary(&view).into_bytes()),
-        (METRICS.to_owned(), prometheus::metrics(report).into_bytes()),
-    ];
-    for (name, drawing) in figures::all(&view, figures::WIDE) {
-        files.push((format!("{FIGURES}/{name}.svg"), drawing.svg()?.into_bytes()));
-        files.push((format!("{FIGURES}/{name}.png"), drawing.png(2)?));
-    }
+    let drawings = figures::all(&view, figures::WIDE);
+    let (text, pictures) = rayon::join(
+        || {
+            Ok(vec![
+                (HTML.to_owned(), html::to_html(&view)?.into_bytes()),
+                (CARD.to_owned(), figures::card(&view).png(1)?),
+                (JUNIT.to_owned(), junit::to_xml(&view).into_bytes()),
+                (SUMMARY.to_owned(), markdown::summary(&view).into_bytes()),
+                (METRICS.to_owned(), prometheus::metrics(report).into_bytes()),
+            ])
+        },
+        || {
+            let drawn = drawings.par_iter().map(|(name, drawing)| {
+                let svg = drawing.svg()?.into_bytes();
+                let png = drawing.png(2)?;
+                Ok([
+                    (format!("{FIGURES}/{name}.svg"), svg),
+                    (format!("{FIGURES}/{name}.png"), png),
+                ])
+            });
+            drawn.collect::<Result<Vec<_>, ReportError>>()
+        },
+    );
+    let mut files: Vec<Rendered> = text?;
+    files.extend(pictures?.into_iter().flatten());
     Ok(files)
 }
 

@@ -43,12 +43,19 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// The only NUL-terminated string of the form `1.NN.P`; the versions of libraries inside (zlib 1.3.2) have a
 /// one-digit minor.
 fn constant(bytes: &[u8]) -> Option<String> {
+    const LONGEST: usize = "1.999.999".len();
     let mut found: Option<&str> = None;
-    for text in bytes.split(|&byte| byte == 0) {
-        let text = text.strip_prefix(b"VERS_").unwrap_or(text);
-        if !(text.starts_with(b"1.") && text.len() <= "1.999.999".len()) {
+    let places = bytes.windows(2).enumerate();
+    // A library has thirty million bytes and a few thousand such places.
+    for (at, _) in places.filter(|&(_, two)| two == b"1.") {
+        let before = &bytes[..at];
+        let before = before.strip_suffix(b"VERS_").unwrap_or(before);
+        let text = bytes[at..].iter().take(LONGEST + 1);
+        let length = text.take_while(|&&byte| byte != 0).count();
+        if before.last().is_some_and(|&byte| byte != 0) || length > LONGEST {
             continue;
         }
+        let text = &bytes[at..at + length];
         let Some(text) = str::from_utf8(text).ok().filter(|text| is_version(text)) else {
             continue;
         };

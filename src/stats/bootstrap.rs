@@ -1,6 +1,9 @@
 //! The bias-corrected and accelerated bootstrap over identities (Efron 1987, "Better bootstrap
 //! confidence intervals").
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use multiversion::multiversion;
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -51,26 +54,98 @@ impl Bootstrap {
 
     /// Replicate values of sum(a) / sum(b), in replicate order.
     fn replicates_of(&self, a: &[f64], b: &[f64]) -> Vec<f64> {
-        let g = a.len() as u64;
-        // One allocation-free pass a replicate over interleaved pairs: both sums need the same draw.
-        let pairs: Vec<(f64, f64)> = a.iter().copied().zip(b.iter().copied()).collect();
+        self.map_replicates(a.len(), |weights| {
+            let [sum_a, sum_b] = weighted_sums(weights, a, b);
+            sum_a / sum_b
+        })
+    }
+
+    /// `f(how often each of g identities is drawn in g draws)` for every replicate, in their order.
+    pub(super) fn map_replicates<T: Send>(
+        &self,
+        g: usize,
+        f: impl Fn(&[u16]) -> T + Sync + Send,
+    ) -> Vec<T> {
+        if self.replicates * g * size_of::<u16>() <= REMEMBERED_BYTES {
+            let draws = self.remembered(g);
+            return draws.par_chunks_exact(g.max(1)).map(f).collect();
+        }
         (0..self.replicates as u64)
             .into_par_iter()
-            .map(|r| {
-                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                rng.set_stream(r);
-                let (mut sum_a, mut sum_b) = (0.0, 0.0);
-                for _ in 0..g {
-                    // Multiply-shift: uneven by at most g / 2^32, and no draw is ever rejected.
-                    let index = (u64::from(rng.next_u32()) * g) >> 32;
-                    let (a, b) = pairs[index as usize];
-                    sum_a += a;
-                    sum_b += b;
-                }
-                sum_a / sum_b
-            })
+            .map_init(
+                || vec![0; g],
+                |weights, replicate| {
+                    self.draw(replicate, weights);
+                    f(weights)
+                },
+            )
             .collect()
     }
+
+    /// The draws of all replicates, one after the other. An audit asks for dozens of intervals of the same identities, and
+    /// drawing costs more than summing up, so the last draws are kept.
+    fn remembered(&self, g: usize) -> Arc<[u16]> {
+        /// With how they were drawn, and for how many identities.
+        type Drawn = (Bootstrap, usize, Arc<[u16]>);
+        static LAST: Mutex<Vec<Drawn>> = Mutex::new(Vec::new());
+        let lock = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock()
+            .iter()
+            .find(|(bootstrap, n, _)| (bootstrap, *n) == (self, g))
+            .map(|(_, _, draws)| Arc::clone(draws));
+        known.unwrap_or_else(|| {
+            let mut draws = vec![0; self.replicates * g];
+            draws
+                .par_chunks_exact_mut(g.max(1))
+                .enumerate()
+                .for_each(|(replicate, weights)| self.draw(replicate as u64, weights));
+            let draws: Arc<[u16]> = draws.into();
+            let mut last = lock();
+            last.truncate(REMEMBERED - 1);
+            last.insert(0, (*self, g, Arc::clone(&draws)));
+            draws
+        })
+    }
+
+    /// One replicate's draws.
+    fn draw(&self, replicate: u64, weights: &mut [u16]) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(replicate);
+        weights.fill(0);
+        let g = weights.len() as u64;
+        for _ in 0..g {
+            // Multiply-shift: uneven by at most g / 2^32, and no draw is ever rejected.
+            let index = (u64::from(rng.next_u32()) * g) >> 32;
+            let weight = &mut weights[index as usize];
+            *weight = weight.saturating_add(1);
+        }
+    }
+}
+
+/// Bytes of draws that may be remembered for one number of identities.
+const REMEMBERED_BYTES: usize = 32 << 20;
+
+/// Numbers of identities whose draws are remembered.
+const REMEMBERED: usize = 2;
+
+/// Sums of both times the weights, in eight chains each. No step is fused, so all machines agree.
+#[multiversion(targets("x86_64+avx2"))]
+fn weighted_sums(weights: &[u16], a: &[f64], b: &[f64]) -> [f64; 2] {
+    const LANES: usize = 8;
+    let mut sums = [[0.0; LANES]; 2];
+    let (weight_eights, weight_rest) = weights.as_chunks::<LANES>();
+    for (sums, values) in sums.iter_mut().zip([a, b]) {
+        let (eights, rest) = values.as_chunks::<LANES>();
+        for (weights, values) in weight_eights.iter().zip(eights) {
+            for lane in 0..LANES {
+                sums[lane] += f64::from(weights[lane]) * values[lane];
+            }
+        }
+        for (lane, (&weight, value)) in weight_rest.iter().zip(rest).enumerate() {
+            sums[lane] += f64::from(weight) * value;
+        }
+    }
+    sums.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (c + g)) + ((b + f) + (d + h)))
 }
 
 /// A bootstrap distribution with Efron's two corrections.

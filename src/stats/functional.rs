@@ -1,9 +1,5 @@
 //! Bootstrap intervals of statistics that are no ratio of sums: the caller computes a replicate from weights.
 
-use rand::{RngCore, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
-
 use super::bootstrap::Bca;
 use super::{Bootstrap, degrees_of_freedom, stretch, t_quantile};
 use crate::domain::{Estimate, IntervalMethod};
@@ -29,27 +25,14 @@ pub fn functional_estimates<const N: usize>(
     bootstrap: &Bootstrap,
 ) -> [Estimate; N] {
     let identities = influence[0].len();
-    let replicates: Vec<[f64; N]> = (0..bootstrap.replicates as u64)
-        .into_par_iter()
-        .map(|stream| replicate(&draw(identities, bootstrap.seed, stream)))
-        .collect();
+    let replicates = bootstrap.map_replicates(identities, |weights| {
+        let weights: Vec<f64> = weights.iter().copied().map(f64::from).collect();
+        replicate(&weights)
+    });
     std::array::from_fn(|i| {
         let replicates = replicates.iter().map(|replicate| replicate[i]).collect();
         interval(values[i], &influence[i], replicates, level)
     })
-}
-
-/// How often each of `n` identities is drawn in `n` draws.
-fn draw(n: usize, seed: u64, stream: u64) -> Vec<f64> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    let mut weights = vec![0.0; n];
-    for _ in 0..n {
-        // Multiply-shift, as in `Bootstrap`.
-        let index = (u64::from(rng.next_u32()) * n as u64) >> 32;
-        weights[index as usize] += 1.0;
-    }
-    weights
 }
 
 fn interval(value: f64, influence: &[f64], replicates: Vec<f64>, level: f64) -> Estimate {

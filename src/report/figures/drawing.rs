@@ -10,6 +10,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::Color as _;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use rayon::prelude::*;
 
 use super::Color;
 use super::lettering::{FONTS, OVERSAMPLING, RASTER_EM, Type, font};
@@ -310,23 +311,29 @@ fn failed<E: std::error::Error + Send + Sync>(error: &DrawingAreaErrorKind<E>) -
 
 /// Mean over blocks of `step` by `step` pixels; `raster` has shape (height, width, 3).
 fn averaged(raster: &[u8], width: usize, step: usize) -> Vec<u8> {
-    let (columns, rows) = (width / step, raster.len() / 3 / width / step);
-    let mut pixels = Vec::with_capacity(3 * columns * rows);
+    let columns = width / step;
     let n = (step * step) as u32;
-    for row in 0..rows {
-        for column in 0..columns {
-            for channel in 0..3 {
-                let mut sum = 0;
-                for y in row * step..(row + 1) * step {
-                    for x in column * step..(column + 1) * step {
-                        sum += u32::from(raster[3 * (y * width + x) + channel]);
+    // One output row's sums at a time: each raster row is read once, from left to right.
+    let average = |rows: &[u8]| {
+        let mut sums = vec![[0_u32; 3]; columns];
+        for row in rows.chunks_exact(3 * width) {
+            let (pixels, _) = row.as_chunks::<3>();
+            for (sum, pixels) in sums.iter_mut().zip(pixels.chunks_exact(step)) {
+                for pixel in pixels {
+                    for (sum, &value) in sum.iter_mut().zip(pixel) {
+                        *sum += u32::from(value);
                     }
                 }
-                pixels.push(((sum + n / 2) / n) as u8);
             }
         }
-    }
-    pixels
+        sums.into_iter()
+            .flat_map(|sum| sum.map(|sum| ((sum + n / 2) / n) as u8))
+            .collect::<Vec<u8>>()
+    };
+    raster
+        .par_chunks_exact(3 * width * step)
+        .flat_map_iter(average)
+        .collect()
 }
 
 #[cfg(test)]

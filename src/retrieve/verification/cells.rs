@@ -1,8 +1,8 @@
-//! Scores in cells: the f32 in their order, 4,096 neighbouring ones a cell.
+//! Scores in cells: the f32 in their order, 16,384 neighbouring ones a cell.
 
-/// Low bits of a key that tell the scores of a cell apart. A cell is .00003 wide at a score of .1 and .0001 at .4, so
-/// few cells hold a matching score.
-const LOW_BITS: u32 = 12;
+/// Low bits of a key that tell the scores of a cell apart. A cell is .0001 wide at a score of .1 and .0005 at .4: few
+/// enough that those which occur stay in the nearest cache, and most hold no matching score.
+const LOW_BITS: u32 = 14;
 
 /// Cells there are.
 pub const CELLS: usize = 1 << (32 - LOW_BITS);

@@ -28,7 +28,7 @@ const PARTS: usize = 8;
 const STANDARD_ERRORS: f64 = 10.0;
 
 /// Cells that are counted to the last bit around one rate, at most: 16 MiB of counts.
-const MOST_CELLS: usize = 512;
+const MOST_CELLS: usize = 128;
 
 /// Candidate thresholds at most. Between two of them a replicate follows a straight line; a query's counts are few enough
 /// to stay in the cache with those of the queries beside it.
@@ -71,13 +71,15 @@ impl Pilot {
         let size = (pairs / n_queries.max(1)).max(PARTS).min(n_gallery);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
         let chosen = rand::seq::index::sample(&mut rng, n_gallery, size).into_vec();
+        let is_whole = size == n_gallery;
+        let n_parts = if is_whole { 1 } else { PARTS };
         let mut parts: Vec<Vec<u32>> = Vec::new();
-        for part in chosen.chunks(size.div_ceil(PARTS).max(1)) {
+        for part in chosen.chunks(size.div_ceil(n_parts).max(1)) {
             let mut positions = part.to_vec();
             positions.sort_unstable();
             parts.push(count(protocol, queries, gallery, similarity, &positions)?);
         }
-        Ok(Self::from_parts(parts, size == n_gallery))
+        Ok(Self::from_parts(parts, is_whole))
     }
 
     fn from_parts(parts: Vec<Vec<u32>>, is_whole: bool) -> Self {
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_two_per_cent_apart_around_the_rate_and_reach_far() {
+    fn candidates_are_a_few_per_cent_apart_around_the_rate_and_reach_far() {
         let n = 1_000_000;
         let (pilot, scores) = pilot(n, true);
         let candidates = pilot.candidates(0.01, 1_000);
@@ -284,7 +286,7 @@ mod tests {
             .filter(|pair| (5_000..20_000).contains(&pair[1]));
         for pair in steps {
             let ratio = pair[0] as f64 / pair[1] as f64;
-            assert!(ratio < 1.03, "{pair:?}");
+            assert!(ratio < 1.04, "{pair:?}");
         }
     }
 }
