@@ -19,6 +19,7 @@ use crate::probe;
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, BadItemRow, Rows, RunSection};
 use crate::retrieve::kept::retrieve_kept;
+use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{self, SearchOptions};
 use crate::runtime::{Runtime, RuntimeOptions};
 use crate::structure::{self, StructureOptions};
@@ -84,7 +85,19 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         threshold_far: config.policy.threshold_far.unwrap_or(search.threshold_far),
         ..search
     };
-    let mut retrieval = retrieve::search_old_gallery(&probe, digests, [a, b], &search)?;
+    let protocol = Protocol::new(&probe, digests);
+    let mut totals = probe
+        .names_identities()
+        .then(|| structure::LogTotals::new(protocol.queries().len(), &options))
+        .flatten();
+    let companions = totals.as_mut().map(structure::LogTotals::visitors);
+    let mut retrieval = retrieve::search_old_gallery(
+        &probe,
+        protocol,
+        [a, b],
+        &search,
+        companions.unwrap_or_default(),
+    )?;
     let comparable = a.dim() == b.dim();
     let kept = if probe.names_identities() {
         let keep = |item| structure.is_credible(item);
@@ -110,7 +123,16 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             let q = queries.binary_search(&query);
             q.map_or_else(|_| Vec::new(), |q| retrieval.protocol.junk_items(q))
         };
-        structure::consensus(&probe, &structure, a, b, &queries, &junk, &options)
+        let totals = totals.as_ref();
+        structure::consensus(
+            &probe,
+            &structure,
+            [a, b],
+            &queries,
+            &junk,
+            totals,
+            &options,
+        )
     } else {
         Vec::new()
     };

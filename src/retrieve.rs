@@ -22,6 +22,7 @@ use protocol::Protocol;
 use rank::Ranking;
 use refresh::Refresh;
 use search::Search;
+pub use search::{Companion, Companions};
 use verification::{TransferPairs, Verification};
 
 /// Permutations of the gallery's labels for assay sensitivity.
@@ -109,26 +110,26 @@ impl Default for SearchOptions {
 
 /// Ranks every query against the old gallery: old->old, and new->old when both models' dimensions agree.
 ///
-/// `models` are old and new; old->old exists when the old model has an embedding of every gallery item.
-/// `input_digests` are hashes of the decoded inputs, one an item, or none. Every pair is scored once; again only where a
-/// threshold was looked for in the wrong place ([`verification::pilot`]).
+/// `models` are old and new; old->old exists when the old model has an embedding of every gallery item. `companions` hear the
+/// scores of the old and of the new queries. Every pair is scored once; again only where a threshold was looked for in the
+/// wrong place ([`verification::pilot`]).
 ///
 /// # Errors
 /// A score that overflows f32.
 pub fn search_old_gallery(
     probe: &Probe,
-    input_digests: &[Option<[u8; 32]>],
+    protocol: Protocol,
     models: [&Embeddings; 2],
     options: &SearchOptions,
+    companions: [Companions<'_>; 2],
 ) -> Result<Retrieval, ScoreOverflow> {
-    let protocol = Protocol::new(probe, input_digests);
     let primary = options.primary.unwrap_or(if protocol.is_graded() {
         Measure::NdcgAt(10)
     } else {
         Measure::MeanAveragePrecision
     });
     let search = Search::new(&protocol, models, options);
-    let found = search.gallery(Side::Old, &[], Vec::new())?;
+    let found = search.gallery(Side::Old, &[], companions)?;
     let shuffled = assay::shuffled_means(
         probe,
         &protocol,
@@ -181,11 +182,14 @@ pub fn search_new_gallery(
             retrieval.primary,
             &orders,
         );
-        let (curves, found) =
-            refresh.curves(|counters| search.gallery(Side::New, &thresholds, counters))?;
+        let (curves, found) = refresh
+            .curves(|counts| search.gallery(Side::New, &thresholds, [counts, Vec::new()]))?;
         (found, Some(curves))
     } else {
-        (search.gallery(Side::New, &thresholds, Vec::new())?, None)
+        (
+            search.gallery(Side::New, &thresholds, Default::default())?,
+            None,
+        )
     };
     retrieval.evaluations.extend(found.evaluations);
     retrieval.verifications.extend(found.verifications);

@@ -24,7 +24,7 @@ mod one_cluster;
 mod softmax;
 mod subclusters;
 
-pub use consensus::{Consensus, consensus};
+pub use consensus::{Consensus, LogTotals, consensus};
 pub use credibility::Credibility;
 use nearest::nearest;
 
@@ -462,7 +462,17 @@ mod tests {
         // What was not assessed is not held against anyone.
         assert!((0..60).all(|item| some.credibility[item].is_some() || some.is_credible(item)));
         let queries: Vec<usize> = (0..60).collect();
-        let measure = |options| consensus(&probe, &all, &old, &old, &queries, &|_| vec![], options);
+        let measure = |options| {
+            consensus(
+                &probe,
+                &all,
+                [&old, &old],
+                &queries,
+                &|_| vec![],
+                None,
+                options,
+            )
+        };
         let (whole, part) = (measure(&options), measure(&sampled));
         assert_eq!(part.iter().flatten().count(), 20);
         let kept = part.iter().zip(&whole).filter(|(part, _)| part.is_some());

@@ -9,6 +9,7 @@ use compat_audit::config::Policy;
 use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Role, Source};
 use compat_audit::judge::evidence::{Evidence, Stages};
 use compat_audit::judge::{Verdict, judge};
+use compat_audit::retrieve::protocol::Protocol;
 use compat_audit::retrieve::{SearchOptions, search_new_gallery, search_old_gallery};
 use compat_audit::structure::{self, StructureOptions};
 
@@ -75,7 +76,9 @@ fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
         ..SearchOptions::default()
     };
     let models = [&old, &new];
-    let mut retrieval = search_old_gallery(&probe, &digests, models, &options).expect("unit");
+    let protocol = Protocol::new(&probe, &digests);
+    let found = search_old_gallery(&probe, protocol, models, &options, Default::default());
+    let mut retrieval = found.expect("unit vectors do not overflow");
     search_new_gallery(&mut retrieval, models, &options, None)
         .expect("unit vectors do not overflow");
     let structure = structure::estimate(&probe, &old, &StructureOptions::default());

@@ -42,7 +42,7 @@ const LINEAR: usize = 64;
 /// For each score, how many of the thresholds, at least one and ascending, it reaches; none is reached by NaN.
 ///
 /// All searches take the same steps and none guesses: a guess is wrong half of the time, and waits for memory.
-fn reached_by_each(scores: &[f32; TOGETHER], thresholds: &[f32]) -> [usize; TOGETHER] {
+pub fn reached_by_each(scores: &[f32; TOGETHER], thresholds: &[f32]) -> [usize; TOGETHER] {
     let mut first = [0; TOGETHER];
     let mut left = thresholds.len();
     while left > 1 {

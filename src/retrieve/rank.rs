@@ -11,7 +11,7 @@ use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 
 use super::counts::{Mask, ThresholdCounts};
 use super::protocol::QueryProtocol;
-use super::search::Companion;
+use super::search::{Companion, Companions};
 use super::verification::pooled::{Bounds, PooledCounts, PooledTotal, StepCounts, Steps};
 use super::verification::sorted;
 use super::verification::tail::Windows;
@@ -273,7 +273,7 @@ pub struct RankSet<'a> {
     /// Candidate thresholds at which each query's are counted.
     steps: Option<&'a Steps>,
     /// They go along with the first queries.
-    companions: Vec<Companion<'a>>,
+    companions: Companions<'a>,
 }
 
 impl<'a> RankSet<'a> {
@@ -312,7 +312,7 @@ impl<'a> RankSet<'a> {
     }
 
     /// Lets each of the first queries' scores be heard by a companion too, junk masked.
-    pub fn accompany(&mut self, companions: Vec<Companion<'a>>) {
+    pub fn accompany(&mut self, companions: Companions<'a>) {
         self.companions = companions;
     }
 
@@ -370,7 +370,8 @@ pub fn rank(
             items: &set.items,
             visitors: with_scores
                 .map(|(query, scores)| {
-                    let companion = companions.next().map(|companion| &mut **companion as _);
+                    let companion = companions.next().and_then(Option::as_mut);
+                    let companion = companion.map(|companion| &mut **companion as _);
                     Ranker::new(query, scores, n_gallery, pooled, set.steps, companion)
                 })
                 .collect(),

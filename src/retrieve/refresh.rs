@@ -10,12 +10,12 @@ use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure};
-use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan, score_some};
 
-use super::counts::Mask;
+use super::counts::{Mask, reached_by_each};
 use super::measures;
 use super::protocol::{Protocol, QueryProtocol};
-use super::search::Companion;
+use super::search::{Companion, Companions};
 
 /// Steps from beta = 0 to beta = 1: 5 % of the gallery each.
 pub const STEPS: usize = 20;
@@ -137,11 +137,11 @@ impl<'a> Refresh<'a> {
     /// A score that overflows f32.
     pub fn curves<T>(
         &self,
-        pass_new: impl FnOnce(Vec<Companion<'_>>) -> Result<T, ScoreOverflow>,
+        pass_new: impl FnOnce(Companions<'_>) -> Result<T, ScoreOverflow>,
     ) -> Result<(Vec<Curve>, T), ScoreOverflow> {
         let mut first = self.pass_old(self.protocol.queries())?;
         let n_first = first.len();
-        let companions = first.iter_mut().map(|counts| counts as Companion<'_>);
+        let companions = first.iter_mut().map(|counts| Some(counts as Companion<'_>));
         let passed = pass_new(companions.collect())?;
         let mut points = self.points(first);
         let mut rest = &self.protocol.queries()[n_first..];
@@ -172,7 +172,7 @@ impl<'a> Refresh<'a> {
     ) -> Result<Vec<MixedCounts<'s>>, ScoreOverflow> {
         let mut bytes = 0;
         let fits = queries.iter().take_while(|query| {
-            bytes += self.n_orders * (STEPS + 1) * levels(query) * size_of::<i32>();
+            bytes += (1 + self.n_orders * STEPS) * levels(query) * size_of::<i32>();
             bytes <= COUNT_BYTES
         });
         let together = &queries[..fits.count().clamp(1.min(queries.len()), queries.len())];
@@ -258,8 +258,9 @@ struct MixedCounts<'a> {
     relevant: Vec<MixedRelevant>,
     /// The relevant items' scores under both galleries, ascending.
     thresholds: Vec<f32>,
-    /// `[order][step][level]`: by how much the number of non-relevant items that reach exactly so many thresholds rises
-    /// at the step. Level 0 is not counted.
+    /// `[level]`: old scores of non-relevant items that reach exactly so many thresholds. Level 0 is not counted.
+    old: Vec<i32>,
+    /// `[level][order][step - 1]`: by how much that number rises at the step.
     rises: Vec<i32>,
     junk: Mask<'a>,
     own: Mask<'a>,
@@ -295,7 +296,8 @@ impl<'a> MixedCounts<'a> {
         });
         Self {
             relevant: relevant.collect(),
-            rises: vec![0; first_steps.n_orders * (STEPS + 1) * levels(query)],
+            old: vec![0; levels(query)],
+            rises: vec![0; first_steps.n_orders * STEPS * levels(query)],
             thresholds,
             junk: Mask::new(&query.junk),
             own: Mask::new(&query.relevant),
@@ -312,16 +314,32 @@ impl<'a> MixedCounts<'a> {
         self.on_new = true;
     }
 
+    /// Counts a score that reaches so many thresholds.
+    fn count(&mut self, position: usize, level: usize) {
+        let n_orders = self.first_steps.n_orders;
+        let of_level = level * n_orders * STEPS;
+        let rises = &mut self.rises[of_level..of_level + n_orders * STEPS];
+        let rise = if self.on_new { 1 } else { -1 };
+        if !self.on_new {
+            self.old[level] += 1;
+        }
+        let orders = rises.chunks_exact_mut(STEPS);
+        for (rises, &step) in orders.zip(self.first_steps.of(position)) {
+            rises[usize::from(step) - 1] += rise;
+        }
+    }
+
     /// The query at every step of an order.
     fn walk(&self, order: usize, measure: Measure) -> Vec<Point> {
         let levels = levels(self.query);
-        let rises = &self.rises[order * (STEPS + 1) * levels..];
-        let mut rivals_of = vec![0_i64; levels];
+        let n_orders = self.first_steps.n_orders;
+        let mut rivals_of: Vec<i64> = self.old.iter().copied().map(i64::from).collect();
         let mut at_or_above = vec![0_u64; levels];
         (0..=STEPS)
             .map(|step| {
-                for (count, &rise) in rivals_of.iter_mut().zip(&rises[step * levels..]) {
-                    *count += i64::from(rise);
+                for (level, count) in rivals_of.iter_mut().enumerate().filter(|_| step > 0) {
+                    let at = (level * n_orders + order) * STEPS + step - 1;
+                    *count += i64::from(self.rises[at]);
                 }
                 let mut above = 0;
                 for level in (1..levels).rev() {
@@ -366,22 +384,25 @@ impl Visitor for MixedCounts<'_> {
     fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
         self.junk.apply(first, row);
         self.own.apply(first, row);
-        let levels = self.thresholds.len() + 1;
-        let lowest = self.thresholds[0];
-        for (lane, &score) in row.iter().enumerate() {
+        for (number, chunk) in row.chunks(TOGETHER).enumerate() {
+            let mut scores = [f32::NAN; TOGETHER];
+            scores[..chunk.len()].copy_from_slice(chunk);
             // NaN reaches nothing.
-            if score >= lowest {
-                let level = self.thresholds.partition_point(|&t| t <= score);
-                let steps = self.first_steps.of(first + lane);
-                let rises = self.rises.chunks_exact_mut((STEPS + 1) * levels);
-                for (rises, &step) in rises.zip(steps) {
-                    let at_step = usize::from(step) * levels + level;
-                    if self.on_new {
-                        rises[at_step] += 1;
+            let some = scores.iter().filter(|&&score| score >= self.thresholds[0]);
+            let levels = match some.count() {
+                0 => continue,
+                1..=3 => scores.map(|score| {
+                    if score >= self.thresholds[0] {
+                        self.thresholds.partition_point(|&t| t <= score)
                     } else {
-                        rises[level] += 1;
-                        rises[at_step] -= 1;
+                        0
                     }
+                }),
+                _ => reached_by_each(&scores, &self.thresholds),
+            };
+            for (lane, level) in levels.into_iter().enumerate() {
+                if level > 0 {
+                    self.count(first + number * TOGETHER + lane, level);
                 }
             }
         }

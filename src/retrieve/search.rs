@@ -34,8 +34,11 @@ pub struct Found {
     pub transfer: Option<TransferPairs>,
 }
 
-/// What goes along with the ranking of some queries: it hears the same scores, junk masked.
+/// What goes along with the ranking of a query: it hears the same scores, junk masked by NaN.
 pub type Companion<'a> = &'a mut (dyn Visitor<Shared = ()> + 'a);
+
+/// At most one companion for each of the first queries.
+pub type Companions<'a> = Vec<Option<Companion<'a>>>;
 
 /// Where a pass should look, for each of its query sets.
 struct Foresight {
@@ -82,14 +85,14 @@ impl<'a> Search<'a> {
     }
 
     /// Ranks the queries of the gallery's model, and of the other where it is comparable, against one gallery. `thresholds` are
-    /// those of old->old, as soon as they are known; `companions` go along with the first of the gallery model's own queries.
+    /// those of old->old, as soon as they are known; `companions` go along with the gallery model's own queries and with the other's.
     ///
     /// Nothing when an item of the gallery has no embedding.
     pub fn gallery(
         &self,
         side: Side,
         thresholds: &[f32],
-        mut companions: Vec<Companion<'_>>,
+        mut companions: [Companions<'_>; 2],
     ) -> Result<Found, ScoreOverflow> {
         let mut found = Found::default();
         let gallery = self.gallery_of(side);
@@ -126,8 +129,12 @@ impl<'a> Search<'a> {
                 .map(|(set, windows)| set.pooled(windows).stepped(steps))
                 .collect();
         }
-        let heard_by = companions.iter_mut();
-        sets[0].accompany(heard_by.map(|companion| &mut **companion as _).collect());
+        for (set, companions) in sets.iter_mut().zip(&mut companions) {
+            let companions = companions.iter_mut();
+            let borrowed =
+                companions.map(|companion| companion.as_mut().map(|one| &mut **one as _));
+            set.accompany(borrowed.collect());
+        }
         let ranked = rank(gallery, self.similarity, sets)?;
 
         let mut thresholds = thresholds.to_vec();

@@ -35,6 +35,7 @@ pub struct Consensus {
 ///
 /// - P(j | i) is the softmax of the query's cosines over the embedded gallery without i and without
 ///   every item that `junk(query)` names, at `options.temperature`.
+/// - `totals` have heard every query's cosines already; without them the gallery passes once more.
 /// - w_ij = (1 + cosine(old i, old j))/2 over the relevant, credible j, normalised; over all relevant j
 ///   when none is credible. Items that cannot be assessed count as credible.
 /// - p_i is the softmax over the sub-cluster prototypes at the same temperature; a query that is itself a
@@ -49,10 +50,10 @@ pub struct Consensus {
 pub fn consensus(
     probe: &Probe,
     structure: &Structure,
-    old: &Embeddings,
-    new: &Embeddings,
+    [old, new]: [&Embeddings; 2],
     queries: &[usize],
     junk: &(dyn Fn(usize) -> Vec<usize> + Sync),
+    totals: Option<&LogTotals>,
     options: &StructureOptions,
 ) -> Vec<Option<Consensus>> {
     assert_eq!(old.dim(), new.dim(), "new->old needs one dimension");
@@ -75,9 +76,12 @@ pub fn consensus(
             rows_of_label[label as usize].push(row as u32);
         }
     }
-    let in_sample = sample(queries.len(), options).into_iter();
-    let sampled: Vec<usize> = in_sample.map(|q| queries[q]).collect();
-    let asked: Vec<usize> = embedded(embedded(sampled, old), new);
+    let has_both = |&q: &usize| old.has(queries[q]) && new.has(queries[q]);
+    let sampled: Vec<usize> = sample(queries.len(), options)
+        .into_iter()
+        .filter(has_both)
+        .collect();
+    let asked: Vec<usize> = sampled.iter().map(|&q| queries[q]).collect();
     let prototypes = Prototypes::new(structure, old);
     let clusters: Vec<usize> = (0..structure.subclusters.len()).collect();
     let of_gallery = Gallery {
@@ -96,7 +100,10 @@ pub fn consensus(
             Neighbourhood::of(query, same.collect(), structure, &gallery, &junk(query))
         })
         .collect();
-    let totals = log_totals([old, new], &asked, of_gallery, &neighbourhoods, tau);
+    let totals = totals.map_or_else(
+        || log_totals([old, new], &asked, of_gallery, &neighbourhoods, tau),
+        |totals| totals.of(&sampled),
+    );
     let together = (COSINES / clusters.len().max(1)).max(1);
 
     let mut measured: BTreeMap<usize, Consensus> = BTreeMap::new();
@@ -237,6 +244,53 @@ fn read(
     (mass, nccl.sum())
 }
 
+/// What the cosines of old and new queries to the old gallery sum up to, where a pass that ranks them hears it anyway.
+pub struct LogTotals {
+    /// Of the old and of the new model: one a query in the sample, nothing for the others.
+    of_models: [Vec<Option<TotalVisitor<'static>>>; 2],
+}
+
+impl LogTotals {
+    /// Nothing heard yet. `None` where scores are no cosines.
+    pub fn new(n_queries: usize, options: &StructureOptions) -> Option<Self> {
+        if options.similarity != Similarity::Cosine {
+            return None;
+        }
+        let mut of_model: Vec<Option<TotalVisitor<'static>>> = vec![None; n_queries];
+        for q in sample(n_queries, options) {
+            // The pass masks what is absent.
+            of_model[q] = Some(TotalVisitor {
+                absent: &[],
+                total: LogSumExp::new(options.temperature),
+            });
+        }
+        Some(Self {
+            of_models: [of_model.clone(), of_model],
+        })
+    }
+
+    /// Who must hear the cosines of the old and of the new queries to the whole old gallery, junk masked by NaN.
+    pub fn visitors(&mut self) -> [Vec<Option<&mut (dyn Visitor<Shared = ()> + '_)>>; 2] {
+        self.of_models.each_mut().map(|of_model| {
+            let visitors = of_model.iter_mut();
+            visitors
+                .map(|visitor| visitor.as_mut().map(|one| one as _))
+                .collect()
+        })
+    }
+
+    fn of(&self, sampled: &[usize]) -> [Vec<f64>; 2] {
+        let value = |visitor: &Option<TotalVisitor<'_>>| {
+            visitor
+                .as_ref()
+                .map_or(f64::NEG_INFINITY, |one| one.total.value())
+        };
+        self.of_models
+            .each_ref()
+            .map(|of_model| sampled.iter().map(|&q| value(&of_model[q])).collect())
+    }
+}
+
 /// ln of the sum of e^(cosine / tau) over each query's gallery, for each model's queries, in one pass.
 fn log_totals(
     models: [&Embeddings; 2],
@@ -266,6 +320,7 @@ fn log_totals(
 }
 
 /// Sums up one query's gallery.
+#[derive(Clone)]
 struct TotalVisitor<'a> {
     /// Rows that have not passed and do not count.
     absent: &'a [u32],
@@ -399,7 +454,15 @@ mod tests {
         let (probe, old, new) = setting();
         let mut structure = estimate(&probe, &old, &options());
         structure.cutoff = 0.0;
-        let found = consensus(&probe, &structure, &old, &new, &[4], NO_JUNK, &options());
+        let found = consensus(
+            &probe,
+            &structure,
+            [&old, &new],
+            &[4],
+            NO_JUNK,
+            None,
+            &options(),
+        );
         let found = found[0].unwrap();
         // Old query (1, 0): cosines 1, .6, 0, 0; at temperature .5: 2, 1.2, 0, 0.
         let total = (2.0_f64.exp() + 1.2_f64.exp() + 2.0).ln();
@@ -429,10 +492,10 @@ mod tests {
         for found in consensus(
             &probe,
             &structure,
-            &old,
-            &old,
+            [&old, &old],
             &queries,
             NO_JUNK,
+            None,
             &options(),
         ) {
             let found = found.unwrap();
@@ -447,7 +510,15 @@ mod tests {
     fn a_gallery_query_is_no_neighbour_and_no_prototype_of_itself() {
         let (probe, old, new) = setting();
         let structure = estimate(&probe, &old, &options());
-        let found = consensus(&probe, &structure, &old, &new, &[0], NO_JUNK, &options());
+        let found = consensus(
+            &probe,
+            &structure,
+            [&old, &new],
+            &[0],
+            NO_JUNK,
+            None,
+            &options(),
+        );
         // Item 0 without itself: cosines .6, 0, 0.
         let mass = 1.2_f64.exp() / (1.2_f64.exp() + 2.0);
         assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
@@ -466,11 +537,27 @@ mod tests {
         let (probe, old, new) = setting();
         let structure = estimate(&probe, &old, &options());
         let first = |_: usize| vec![0];
-        let found = consensus(&probe, &structure, &old, &new, &[4], &first, &options());
+        let found = consensus(
+            &probe,
+            &structure,
+            [&old, &new],
+            &[4],
+            &first,
+            None,
+            &options(),
+        );
         let mass = 1.2_f64.exp() / (1.2_f64.exp() + 2.0);
         assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
         let own = |_: usize| vec![0, 1];
-        let found = consensus(&probe, &structure, &old, &new, &[4, 2], &own, &options());
+        let found = consensus(
+            &probe,
+            &structure,
+            [&old, &new],
+            &[4, 2],
+            &own,
+            None,
+            &options(),
+        );
         assert_eq!(found[0], None);
         assert!(found[1].is_some(), "the result is parallel to the queries");
     }
@@ -485,10 +572,10 @@ mod tests {
         let found = consensus(
             &probe,
             &structure,
-            &old,
-            &new,
+            [&old, &new],
             &[0, 4, 2],
             NO_JUNK,
+            None,
             &options(),
         );
         assert_eq!(found[0], None);
@@ -507,9 +594,17 @@ mod tests {
             });
         }
         let nccl = |structure: &Structure| {
-            consensus(&probe, structure, &old, &new, &[4], NO_JUNK, &options())[0]
-                .unwrap()
-                .nccl_old
+            consensus(
+                &probe,
+                structure,
+                [&old, &new],
+                &[4],
+                NO_JUNK,
+                None,
+                &options(),
+            )[0]
+            .unwrap()
+            .nccl_old
         };
         let total = (2.0_f64.exp() + 1.2_f64.exp() + 2.0).ln();
         structure.cutoff = 0.5;
@@ -536,6 +631,14 @@ mod tests {
         let (probe, old, _) = setting();
         let structure = estimate(&probe, &old, &options());
         let new = Embeddings::dense(Array2::from_elem((5, 3), 1.0), true).unwrap();
-        consensus(&probe, &structure, &old, &new, &[4], NO_JUNK, &options());
+        consensus(
+            &probe,
+            &structure,
+            [&old, &new],
+            &[4],
+            NO_JUNK,
+            None,
+            &options(),
+        );
     }
 }

@@ -5,6 +5,7 @@ use compat_audit::domain::{
     Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side, Source,
 };
 use compat_audit::retrieve::agreement::linear_cka;
+use compat_audit::retrieve::protocol::Protocol;
 use compat_audit::retrieve::{
     Retrieval, SearchOptions, measures, search_new_gallery, search_old_gallery,
 };
@@ -109,7 +110,10 @@ pub fn search(
     models: [&Embeddings; 2],
     options: &SearchOptions,
 ) -> Retrieval {
-    let mut found = search_old_gallery(probe, digests, models, options).expect("finite");
+    let protocol = Protocol::new(probe, digests);
+    let alone = Default::default();
+    let found = search_old_gallery(probe, protocol, models, options, alone);
+    let mut found = found.expect("finite");
     search_new_gallery(&mut found, models, options, None).expect("finite");
     found
 }
