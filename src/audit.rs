@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use error::AuditError;
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{FindingCode, Modality, Origin, Probe, Side};
+use crate::domain::{FindingCode, Modality, Origin, Pairing, Probe, Side};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
 };
@@ -123,7 +123,9 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             let q = queries.binary_search(&query);
             q.map_or_else(|_| Vec::new(), |q| retrieval.protocol.junk_items(q))
         };
-        let totals = totals.as_ref();
+        // Heard only if the old gallery was searched.
+        let old_old = retrieval.evaluations.get(&Pairing::OLD_OLD);
+        let totals = totals.as_ref().filter(|_| old_old.is_some());
         structure::consensus(
             &probe,
             &structure,

@@ -130,15 +130,19 @@ pub fn search_old_gallery(
     });
     let search = Search::new(&protocol, models, options);
     let found = search.gallery(Side::Old, &[], companions)?;
-    let shuffled = assay::shuffled_means(
-        probe,
-        &protocol,
-        &search.queries(Side::Old),
-        search.gallery_of(Side::Old),
-        primary,
-        PERMUTATIONS,
-        options.seed,
-    )?;
+    let shuffled = if found.evaluations.contains_key(&Pairing::OLD_OLD) {
+        assay::shuffled_means(
+            probe,
+            &protocol,
+            &search.queries(Side::Old),
+            search.gallery_of(Side::Old),
+            primary,
+            PERMUTATIONS,
+            options.seed,
+        )?
+    } else {
+        Vec::new()
+    };
     Ok(Retrieval {
         primary,
         evaluations: found.evaluations,

@@ -365,7 +365,7 @@ fn cosines<T: Send>(
 
 /// Probes and draws for the tests of this stage.
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use ndarray::Array1;
     use rand::Rng;
     use rand_chacha::ChaCha8Rng;
@@ -381,7 +381,7 @@ mod testing {
     }
 
     /// A probe whose item i is query and gallery with identity `identities[i]`.
-    pub(super) fn probe_of(identities: &[u32]) -> Probe {
+    pub(crate) fn probe_of(identities: &[u32]) -> Probe {
         let items = identities.iter().enumerate().map(|(i, &identity)| Item {
             id: format!("{i}").into(),
             labels: vec![identity].into(),

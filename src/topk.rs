@@ -333,7 +333,7 @@ pub fn score_some(
     let kernel = Kernel::detect();
     let query = queries.get(query).expect(LISTED);
     let dim = query.len();
-    // Those of the last few that are not asked for stay 0, and their scores are dropped.
+    // The last few may leave older rows in place; their scores are dropped.
     let mut rows = vec![0.0; FEW * dim];
     let mut scores = Vec::with_capacity(positions.len().next_multiple_of(FEW));
     for few in positions.chunks(FEW) {

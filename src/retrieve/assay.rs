@@ -49,11 +49,9 @@ pub fn shuffled_means(
     let most = (PAIRS / gallery.items.len().max(1))
         .min(DRAWS / draws_a_query.max(1))
         .max(FEWEST_QUERIES);
-    let taken: Vec<&QueryProtocol> = protocol
-        .queries()
-        .iter()
-        .step_by(n_queries.div_ceil(most).max(1))
-        .collect();
+    let n_taken = n_queries.min(most);
+    let evenly = (0..n_taken).map(|i| &protocol.queries()[i * n_queries / n_taken]);
+    let taken: Vec<&QueryProtocol> = evenly.collect();
     let donors = Donors::new(probe, gallery.items);
     let mut per_query: Vec<Vec<Option<f64>>> = Vec::with_capacity(taken.len());
     let mut rest = &taken[..];

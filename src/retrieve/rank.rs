@@ -12,8 +12,9 @@ use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
 use super::counts::{Mask, ThresholdCounts};
 use super::protocol::QueryProtocol;
 use super::search::{Companion, Companions};
-use super::verification::pooled::{Bounds, PooledCounts, PooledTotal, StepCounts, Steps};
+use super::verification::pooled::{Bounds, PooledCounts, PooledTotal};
 use super::verification::sorted;
+use super::verification::steps::{StepCounts, Steps};
 use super::verification::tail::Windows;
 
 /// How many hits a ranking keeps; the largest k of the overlap measures.

@@ -104,6 +104,8 @@ pub struct Refresh<'a> {
     measure: Measure,
     n_orders: usize,
     first_steps: FirstSteps,
+    /// See [`COUNT_BYTES`].
+    count_bytes: usize,
 }
 
 impl<'a> Refresh<'a> {
@@ -125,6 +127,7 @@ impl<'a> Refresh<'a> {
             measure,
             n_orders: orders.len(),
             first_steps: FirstSteps::new(orders),
+            count_bytes: COUNT_BYTES,
         }
     }
 
@@ -173,7 +176,7 @@ impl<'a> Refresh<'a> {
         let mut bytes = 0;
         let fits = queries.iter().take_while(|query| {
             bytes += (1 + self.n_orders * STEPS) * levels(query) * size_of::<i32>();
-            bytes <= COUNT_BYTES
+            bytes <= self.count_bytes
         });
         let together = &queries[..fits.count().clamp(1.min(queries.len()), queries.len())];
         let new = self.galleries[1].embeddings;
@@ -412,9 +415,11 @@ impl Visitor for MixedCounts<'_> {
 #[cfg(test)]
 mod tests {
     use rand::Rng;
+    use rand_chacha::ChaCha8Rng;
 
     use super::super::rank::Ranking;
     use super::*;
+    use crate::structure::testing::probe_of;
 
     fn query(relevant: &[u32], junk: &[u32]) -> QueryProtocol {
         QueryProtocol {
@@ -468,6 +473,50 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// All queries at once or one after the other, as companions or in passes of their own: the curves are the same.
+    #[test]
+    fn curves_do_not_depend_on_the_room_for_counts() {
+        let labels: Vec<u32> = (0..60).map(|i| i % 12).collect();
+        let probe = probe_of(&labels);
+        let protocol = Protocol::new(&probe, &[]);
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let mut model = || {
+            let rows = ndarray::Array2::from_shape_fn((60, 8), |_| rng.gen_range(-1.0..1.0_f32));
+            Embeddings::dense(rows, true).unwrap()
+        };
+        let (old, new) = (model(), model());
+        let orders = [Order::random(60, 1, 0), Order::random(60, 1, 1)];
+        let curves = |count_bytes: usize| {
+            let mut refresh = Refresh::new(
+                &protocol,
+                [&old, &new],
+                Similarity::Cosine,
+                Measure::MeanAveragePrecision,
+                &orders,
+            );
+            refresh.count_bytes = count_bytes;
+            let positions: Vec<u32> = (0..60).collect();
+            let pass = |companions: Companions<'_>| {
+                let n = companions.len();
+                for (companion, query) in companions.into_iter().zip(protocol.queries()) {
+                    let gallery = refresh.galleries[1];
+                    let similarity = Similarity::Cosine;
+                    let mut row = score_some(&new, query.item, gallery, &positions, similarity);
+                    companion.expect("one a query").visit(&mut (), 0, &mut row);
+                }
+                Ok(n)
+            };
+            refresh.curves(pass).unwrap()
+        };
+        let (at_once, n_first) = curves(COUNT_BYTES);
+        assert_eq!(n_first, 60);
+        let (one_by_one, n_first) = curves(1);
+        assert_eq!(n_first, 1);
+        assert_eq!(at_once, one_by_one);
+        assert_ne!(at_once[0], at_once[1]);
+        assert_eq!(at_once[0].values[STEPS], at_once[1].values[STEPS]);
     }
 
     #[test]

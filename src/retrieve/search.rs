@@ -9,10 +9,11 @@ use crate::topk::{Gallery, ScoreOverflow, Visitor};
 use super::protocol::Protocol;
 use super::rank::{RankSet, rank};
 use super::verification::pilot::Pilot;
-use super::verification::pooled::Steps;
+use super::verification::steps::{Steps, candidates};
 use super::verification::tail::Windows;
 use super::verification::{
     FALSE_ACCEPT_RATES, MIN_QUERY_IDENTITIES, Scores, TransferPairs, Verification, cell_of_score,
+    count_steps,
 };
 use super::{Evaluation, QuerySet, SearchOptions, n_distinct};
 
@@ -152,6 +153,7 @@ impl<'a> Search<'a> {
                 let first = counted.first().filter(|_| transfers);
                 let transferred = first.and_then(|(old, _)| old.threshold_at(far));
                 let asked: Vec<f32> = thresholds.iter().copied().chain(transferred).collect();
+                let far = (transfers && query == side).then_some(far);
                 scores.complete(self.protocol, &self.queries(query), gallery, far, &asked)?;
                 let verification = scores.verification(&thresholds);
                 if pairing == Pairing::OLD_OLD {
@@ -166,20 +168,41 @@ impl<'a> Search<'a> {
             }
             found.evaluations.insert(pairing, evaluation);
         }
-        if let ([(old, by_old), (new, by_new)], Some(steps), Some(far), true) =
-            (&counted[..], steps, self.threshold_far, transfers)
+        if let (Ok(counted), Some(steps), Some(far)) =
+            (<[Counted; 2]>::try_from(counted), steps, self.threshold_far)
+            && transfers
         {
-            let evaluations = [Pairing::OLD_OLD, Pairing::NEW_OLD].map(|p| &found.evaluations[&p]);
-            found.transfer = TransferPairs::new(
-                self.protocol,
-                evaluations,
-                [old, new],
-                far,
-                steps.candidates().to_vec(),
-                [by_old, by_new],
-            );
+            found.transfer = self.transfer(gallery, &found.evaluations, counted, steps, far)?;
         }
         Ok(found)
+    }
+
+    /// The pairs around the transferred threshold. Scores them once more where the sample had the candidates in the wrong
+    /// places.
+    fn transfer(
+        &self,
+        gallery: Gallery<'_>,
+        evaluations: &BTreeMap<Pairing, Evaluation>,
+        [(old, mut by_old), (new, mut by_new)]: [Counted; 2],
+        mut steps: Steps,
+        far: f64,
+    ) -> Result<Option<TransferPairs>, ScoreOverflow> {
+        let at_or_above = old.at_or_above_cells();
+        let own = candidates(&at_or_above, far, self.protocol.queries().len());
+        if !steps.suit(&at_or_above, far, &own) {
+            steps = Steps::new(&own);
+            let [old_queries, new_queries] = [Side::Old, Side::New].map(|side| self.queries(side));
+            let sets = [&old_queries, &new_queries];
+            [by_old, by_new] = count_steps(self.protocol, sets, gallery, &steps)?;
+        }
+        Ok(TransferPairs::new(
+            self.protocol,
+            [Pairing::OLD_OLD, Pairing::NEW_OLD].map(|pairing| &evaluations[&pairing]),
+            [&old, &new],
+            far,
+            steps.candidates().to_vec(),
+            [&by_old, &by_new],
+        ))
     }
 
     /// Looks at samples of the pairs. All sets are counted at `thresholds` too; as long as there are none, the first set's are expected

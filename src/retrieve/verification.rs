@@ -7,12 +7,13 @@ mod cells;
 pub mod pilot;
 pub mod pooled;
 mod roc;
+pub mod steps;
 pub mod tail;
 mod transfer;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
-use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan};
 
 use super::counts::Mask;
 use super::protocol::{Protocol, QueryProtocol};
@@ -21,6 +22,7 @@ use super::{Evaluation, QuerySet};
 
 use cells::cell_of;
 use roc::RocCurve;
+use steps::{StepCounts, Steps};
 use tail::{NonMatches, Windows};
 
 pub use cells::cell_of as cell_of_score;
@@ -98,7 +100,7 @@ impl Scores {
         (far * self.n_non_matches()).floor() as u64
     }
 
-    /// Makes sure that the answers at every reported rate, at `far`, and at the thresholds of another pairing, are known to the
+    /// Makes sure that the answers at every reported rate, at `far` too, and at the thresholds of another pairing, are known to the
     /// last bit. Scores the pairs once more where the ranking pass did not look in the right places.
     ///
     /// # Errors
@@ -108,13 +110,13 @@ impl Scores {
         protocol: &Protocol,
         queries: &QuerySet<'_>,
         gallery: Gallery<'_>,
-        far: f64,
+        far: Option<f64>,
         thresholds: &[f32],
     ) -> Result<(), ScoreOverflow> {
         if self.non_matches.n() == 0 {
             return Ok(());
         }
-        let rates = self.rates().into_iter().chain([far]);
+        let rates = self.rates().into_iter().chain(far);
         let at_rates = rates.flat_map(|far| self.non_matches.cells_at(self.allowed(far)));
         let at_thresholds = thresholds.iter().map(|&threshold| cell_of(threshold));
         let unknown = self.non_matches.unknown(at_rates.chain(at_thresholds));
@@ -135,6 +137,11 @@ impl Scores {
         drop(scans);
         self.non_matches.learn(windows);
         Ok(())
+    }
+
+    /// Non-matches in each cell or above it.
+    pub fn at_or_above_cells(&self) -> Vec<u64> {
+        self.non_matches.at_or_above_cells()
     }
 
     /// The verification; `None` when there are too few non-matching pairs for the largest rate. `thresholds` are those of
@@ -223,6 +230,61 @@ pub fn sorted(scores: impl Iterator<Item = f32>) -> Vec<f32> {
     let mut scores: Vec<f32> = scores.collect();
     scores.sort_unstable_by(f32::total_cmp);
     scores
+}
+
+/// Each query's non-matching scores at or above each candidate threshold, of several sets of queries in one pass.
+///
+/// # Errors
+/// A score that overflows f32.
+pub fn count_steps<const N: usize>(
+    protocol: &Protocol,
+    sets: [&QuerySet<'_>; N],
+    gallery: Gallery<'_>,
+    steps: &Steps,
+) -> Result<[Vec<Vec<u32>>; N], ScoreOverflow> {
+    let mut similarity = None;
+    let mut scans = sets.map(|queries| {
+        similarity = Some(queries.similarity);
+        let visitor = |query| StepVisitor {
+            mask: NonMatchMask::new(query),
+            counts: StepCounts::new(steps),
+        };
+        QueryScan {
+            embeddings: queries.embeddings,
+            items: &queries.items,
+            visitors: protocol.queries().iter().map(visitor).collect(),
+        }
+    });
+    if let Some(similarity) = similarity {
+        scan(gallery, similarity, &mut scans, || ())?;
+    }
+    let counts = |visitor: StepVisitor<'_>| visitor.counts.at_or_above();
+    Ok(scans.map(|scan| scan.visitors.into_iter().map(counts).collect()))
+}
+
+/// See [`count_steps`].
+struct StepVisitor<'a> {
+    mask: NonMatchMask<'a>,
+    counts: StepCounts<'a>,
+}
+
+impl Visitor for StepVisitor<'_> {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        self.counts.lowest()
+    }
+
+    fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
+        self.mask.apply(first, row);
+        for chunk in row.chunks(TOGETHER) {
+            let mut cells = [cell_of(f32::NAN) as u32; TOGETHER];
+            for (cell, &score) in cells.iter_mut().zip(chunk) {
+                *cell = cell_of(score) as u32;
+            }
+            self.counts.count(&cells);
+        }
+    }
 }
 
 /// Counts one query's non-matching scores in windows.

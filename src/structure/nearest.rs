@@ -4,6 +4,9 @@ use crate::config::Similarity;
 use crate::domain::Embeddings;
 use crate::topk::{Gallery, QueryScan, Visitor, scan};
 
+/// Queries whose embeddings are held packed; a pass over the gallery for so many costs next to nothing beside their scores.
+const TOGETHER: usize = 1 << 16;
+
 /// A gallery position and its cosine to the query.
 pub(super) type Near = (usize, f32);
 
@@ -17,26 +20,31 @@ pub(super) fn nearest(
     wanted: &[usize],
     is_out: impl Fn(usize, usize) -> bool + Sync,
 ) -> Vec<Vec<Near>> {
-    let visitor = |(query, &wanted)| Nearest {
-        query,
-        wanted,
-        found: Vec::with_capacity(wanted + 1),
-        // Nothing reaches infinity.
-        to_beat: if wanted == 0 {
-            f32::INFINITY
-        } else {
-            f32::NEG_INFINITY
-        },
-        is_out: &is_out,
-    };
-    let mut scans = [QueryScan {
-        embeddings,
-        items: queries,
-        visitors: wanted.iter().enumerate().map(visitor).collect(),
-    }];
-    scan(gallery, Similarity::Cosine, &mut scans, || ()).expect("unit rows do not overflow");
-    let [QueryScan { visitors, .. }] = scans;
-    visitors.into_iter().map(|visitor| visitor.found).collect()
+    let mut found = Vec::with_capacity(queries.len());
+    let chunks = queries.chunks(TOGETHER).zip(wanted.chunks(TOGETHER));
+    for (number, (items, wanted)) in chunks.enumerate() {
+        let visitor = |(i, &wanted)| Nearest {
+            query: number * TOGETHER + i,
+            wanted,
+            found: Vec::with_capacity(wanted + 1),
+            // Nothing reaches infinity.
+            to_beat: if wanted == 0 {
+                f32::INFINITY
+            } else {
+                f32::NEG_INFINITY
+            },
+            is_out: &is_out,
+        };
+        let mut scans = [QueryScan {
+            embeddings,
+            items,
+            visitors: wanted.iter().enumerate().map(visitor).collect(),
+        }];
+        scan(gallery, Similarity::Cosine, &mut scans, || ()).expect("unit rows do not overflow");
+        let [QueryScan { visitors, .. }] = scans;
+        found.extend(visitors.into_iter().map(|visitor| visitor.found));
+    }
+    found
 }
 
 /// See [`nearest`].

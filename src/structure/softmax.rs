@@ -58,7 +58,7 @@ fn add_up(lanes: [f64; LANES]) -> f64 {
 /// ln of a sum of e^(score / temperature) that grows as the scores come; NaN and -inf count nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogSumExp {
-    temperature: f64,
+    per_temperature: f64,
     /// The largest score so far: exponentials are relative to it.
     largest: f64,
     sums: [f64; LANES],
@@ -68,7 +68,7 @@ impl LogSumExp {
     /// No scores yet; `temperature` > 0.
     pub(super) fn new(temperature: f64) -> Self {
         Self {
-            temperature,
+            per_temperature: temperature.recip(),
             largest: f64::NEG_INFINITY,
             sums: [0.0; LANES],
         }
@@ -84,12 +84,12 @@ impl LogSumExp {
         // `max` leaves NaN out.
         let largest = scores.iter().copied().fold(self.largest, f64::max);
         if largest > self.largest {
-            let shrink = exp((self.largest - largest) / self.temperature);
+            let shrink = exp((self.largest - largest) * self.per_temperature);
             self.sums.iter_mut().for_each(|sum| *sum *= shrink);
             self.largest = largest;
         }
         for (sum, score) in self.sums.iter_mut().zip(scores) {
-            *sum += exp((score - self.largest) / self.temperature);
+            *sum += exp((score - self.largest) * self.per_temperature);
         }
     }
 
@@ -98,7 +98,7 @@ impl LogSumExp {
         if self.largest == f64::NEG_INFINITY {
             return f64::NEG_INFINITY;
         }
-        self.largest / self.temperature + add_up(self.sums).ln()
+        self.largest * self.per_temperature + add_up(self.sums).ln()
     }
 }
 
@@ -136,18 +136,19 @@ pub(super) fn expectation(scores: &[f64], values: &[f64], temperature: f64) -> (
 /// Sum of e^((score - largest) / temperature), and the same times the values.
 #[multiversion(targets("x86_64+avx2"))]
 fn weighted_sums(scores: &[f64], values: &[f64], largest: f64, temperature: f64) -> (f64, f64) {
+    let per_temperature = temperature.recip();
     let (mut sums, mut weighted) = ([0.0; LANES], [0.0; LANES]);
     let (score_eights, score_rest) = scores.as_chunks::<LANES>();
     let (value_eights, value_rest) = values.as_chunks::<LANES>();
     for (scores, values) in score_eights.iter().zip(value_eights) {
         for lane in 0..LANES {
-            let weight = exp((scores[lane] - largest) / temperature);
+            let weight = exp((scores[lane] - largest) * per_temperature);
             sums[lane] += weight;
             weighted[lane] += weight * values[lane];
         }
     }
     for (lane, (score, value)) in score_rest.iter().zip(value_rest).enumerate() {
-        let weight = exp((score - largest) / temperature);
+        let weight = exp((score - largest) * per_temperature);
         sums[lane] += weight;
         weighted[lane] += weight * value;
     }

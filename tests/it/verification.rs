@@ -105,6 +105,8 @@ fn agrees(gallery: usize, hubs: usize) {
                 hubs
             );
         }
+        let transferred = if pairing == Pairing::OLD_OLD { 0 } else { 3 };
+        assert_eq!(ours.at_thresholds.len(), transferred, "{pairing}");
         for (&threshold, &ours) in old_thresholds.iter().zip(&ours.at_thresholds) {
             assert_eq!(ours, at(&matches, &non_matches, threshold), "{pairing}");
         }
@@ -124,6 +126,10 @@ fn agrees(gallery: usize, hubs: usize) {
                 assert_eq!(estimates.threshold, old_thresholds[3]);
                 let (far, _) = at(&matches, &non_matches, old_thresholds[3]);
                 assert_eq!(estimates.far.value, far);
+                for estimate in [estimates.far, estimates.frr_rise] {
+                    assert!(estimate.lower <= estimate.value && estimate.value <= estimate.upper);
+                    assert!(estimate.upper - estimate.lower < 0.2, "{estimate:?}");
+                }
             }
             _ => {}
         }

@@ -44,6 +44,14 @@ pub fn score_of(key: u32) -> f32 {
     })
 }
 
+/// A table of known size on the heap, so that an index that is a cell needs no check.
+pub fn zeros<T: Default + Clone, const N: usize>() -> Box<[T; N]> {
+    let table = vec![T::default(); N].into_boxed_slice();
+    table
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("it has N entries"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

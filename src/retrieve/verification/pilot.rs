@@ -1,27 +1,32 @@
 //! Where the non-matching scores lie, nearly, from a sample of the gallery.
 //!
 //! The pass that ranks the queries can count exactly around a threshold only when it knows beforehand where to look. No
-//! result rests on the sample: where it pointed elsewhere, another pass looks again.
+//! count rests on the sample: where it pointed elsewhere, another pass looks again.
 
 use std::ops::Range;
 
 use rand::SeedableRng;
+use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
 use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 
 use super::super::counts::Mask;
-use super::super::protocol::Protocol;
+use super::super::protocol::{Protocol, QueryProtocol};
 use super::cells::{CELLS, cell_of};
+use super::steps::{at_or_above, candidates, cell_exceeding};
 
 /// Pairs of a sample at least; smaller audits are looked at whole.
 const PAIRS: usize = 1 << 22;
 
+/// Of larger audits one pair in so many, for a hundredth of a pass.
+const ONE_IN: usize = 128;
+
 /// Scores above a threshold that a sample should hold.
 const ACCEPTED: f64 = 400.0;
 
-/// Parts of a sample, apart: they say how far a rate in it may be off.
+/// Parts of a sample: they share neither queries nor items, so they say how far a rate in it may be off.
 const PARTS: usize = 8;
 
 /// Standard errors, from so few parts, within which a rate is looked for.
@@ -30,32 +35,18 @@ const STANDARD_ERRORS: f64 = 10.0;
 /// Cells that are counted to the last bit around one rate, at most: 16 MiB of counts.
 const MOST_CELLS: usize = 128;
 
-/// Candidate thresholds at most. Between two of them a replicate follows a straight line; a query's counts are few enough
-/// to stay in the cache with those of the queries beside it.
-const MOST_CANDIDATES: usize = 128;
-
-/// Candidate thresholds at least, however many queries there are.
-const FEWEST_CANDIDATES: usize = 32;
-
-/// Candidates x queries: the counts of both models are 64 MB.
-const COUNTS: usize = 1 << 23;
-
-/// The lowest candidate accepts this many times what is allowed. A replicate needs it only when the identities it drew
-/// hold less than a 64th of their share of false accepts.
-const WIDEST: f64 = 64.0;
-
-/// Non-matching scores of all queries and a sample of the gallery, by cell.
+/// Non-matching scores of samples of the queries and of the gallery, by cell.
 pub struct Pilot {
     /// One a part of the sample.
     parts: Vec<Vec<u32>>,
     /// Of all parts: scores in the cell or above it.
     at_or_above: Vec<u64>,
-    /// Whether the sample is the whole gallery.
+    /// Whether the sample is all there is.
     is_whole: bool,
 }
 
 impl Pilot {
-    /// Scores the queries of a model against a sample of the gallery, large enough for false-accept rates down to `least_far`.
+    /// Scores samples of a model's queries against samples of the gallery, large enough for false-accept rates down to `least_far`.
     ///
     /// # Errors
     /// A score that overflows f32.
@@ -67,30 +58,62 @@ impl Pilot {
         least_far: f64,
     ) -> Result<Self, ScoreOverflow> {
         let (n_queries, n_gallery) = (protocol.queries().len(), gallery.items.len());
-        let pairs = PAIRS.max((ACCEPTED / least_far).min(f64::from(u32::MAX)) as usize);
-        let size = (pairs / n_queries.max(1)).max(PARTS).min(n_gallery);
+        let all = n_queries.saturating_mul(n_gallery);
+        let for_rate = (ACCEPTED / least_far).min(f64::from(u32::MAX)) as usize;
+        let pairs = PAIRS.max(for_rate).max(all / ONE_IN);
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
-        let chosen = rand::seq::index::sample(&mut rng, n_gallery, size).into_vec();
-        let is_whole = size == n_gallery;
-        let n_parts = if is_whole { 1 } else { PARTS };
+        let mut parts_of = |n: usize, size: usize, parts: usize| -> Vec<Vec<usize>> {
+            let chosen = rand::seq::index::sample(&mut rng, n, size).into_vec();
+            let mut parts: Vec<Vec<usize>> = chosen
+                .chunks(size.div_ceil(parts).max(1))
+                .map(<[usize]>::to_vec)
+                .collect();
+            parts.iter_mut().for_each(|part| part.sort_unstable());
+            parts
+        };
+        let is_whole = all <= pairs;
+        let (query_parts, gallery_parts) = if is_whole {
+            (
+                parts_of(n_queries, n_queries, 1),
+                parts_of(n_gallery, n_gallery, 1),
+            )
+        } else {
+            // As many queries as items, where there are; a part has an eighth of both.
+            let in_all = PARTS * pairs;
+            let some_queries = n_queries.min(in_all.isqrt().max(in_all / n_gallery));
+            let some_items = n_gallery.min(in_all / some_queries);
+            (
+                parts_of(n_queries, some_queries, PARTS),
+                parts_of(n_gallery, some_items, PARTS),
+            )
+        };
         let mut parts: Vec<Vec<u32>> = Vec::new();
-        for part in chosen.chunks(size.div_ceil(n_parts).max(1)) {
-            let mut positions = part.to_vec();
-            positions.sort_unstable();
-            parts.push(count(protocol, queries, gallery, similarity, &positions)?);
+        for (some_queries, positions) in query_parts.iter().zip(&gallery_parts) {
+            let some_queries: Vec<_> = some_queries
+                .iter()
+                .map(|&q| &protocol.queries()[q])
+                .collect();
+            parts.push(count(
+                &some_queries,
+                queries,
+                gallery,
+                similarity,
+                positions,
+            )?);
         }
         Ok(Self::from_parts(parts, is_whole))
     }
 
     fn from_parts(parts: Vec<Vec<u32>>, is_whole: bool) -> Self {
-        let mut at_or_above = vec![0; CELLS + 1];
-        for cell in (0..CELLS).rev() {
-            let own: u64 = parts.iter().map(|part| u64::from(part[cell])).sum();
-            at_or_above[cell] = at_or_above[cell + 1] + own;
-        }
+        let total = |cell| {
+            parts
+                .iter()
+                .map(|part: &Vec<u32>| u64::from(part[cell]))
+                .sum()
+        };
         Self {
+            at_or_above: at_or_above((0..CELLS).map(total)),
             parts,
-            at_or_above,
             is_whole,
         }
     }
@@ -100,18 +123,17 @@ impl Pilot {
         self.at_or_above[0] as f64
     }
 
-    /// The highest cell such that more than `count` scores, or all of them, lie in it or above.
+    /// See [`cell_exceeding`].
     fn cell_exceeding(&self, count: f64) -> usize {
-        let count = count.min(self.n() - 1.0);
-        let exceeding = self
-            .at_or_above
-            .partition_point(|&above| above as f64 > count);
-        exceeding.saturating_sub(1)
+        cell_exceeding(&self.at_or_above, count)
     }
 
     /// Cells in which the threshold of a false-accept rate, and the next score above it, very likely lie; none where
     /// they would be too many.
     pub fn cells_around(&self, far: f64) -> Option<Range<usize>> {
+        if self.n() == 0.0 {
+            return None;
+        }
         let wanted = far * self.n();
         let cell = self.cell_exceeding(wanted);
         let error = if self.is_whole {
@@ -132,24 +154,9 @@ impl Pilot {
         (cells.len() <= MOST_CELLS).then_some(cells)
     }
 
-    /// Cells whose least scores are candidate thresholds, rising: half of them evenly in the logarithm of the false-accept
-    /// rate between half and twice the rate, as far as cells are fine enough, the others thinning out to the largest score
-    /// and to 64 times the rate.
+    /// Candidate thresholds around a rate; see [`candidates`].
     pub fn candidates(&self, far: f64, n_queries: usize) -> Vec<usize> {
-        let n = (COUNTS / n_queries.max(1)).clamp(FEWEST_CANDIDATES, MOST_CANDIDATES);
-        let total = self.n();
-        let allowed = (far * total).max(2.0);
-        let widest = (WIDEST * allowed).min(total / 2.0).max(2.0 * allowed);
-        let wanted = geometric(1.0, allowed / 2.0, n / 4)
-            .chain(geometric(allowed / 2.0, 2.0 * allowed, n / 2))
-            .chain(geometric(2.0 * allowed, widest, n / 4))
-            .chain([widest]);
-        let mut candidates: Vec<usize> = wanted.map(|count| self.cell_exceeding(count)).collect();
-        // Above every score of the sample.
-        candidates.push(self.cell_exceeding(0.0) + 1);
-        candidates.sort_unstable();
-        candidates.dedup();
-        candidates
+        candidates(&self.at_or_above, far, n_queries)
     }
 
     /// Windows around rates in which a pass may count to the last bit.
@@ -161,14 +168,9 @@ impl Pilot {
     }
 }
 
-/// `n` values from `low` towards `high`, each the same multiple of the last.
-fn geometric(low: f64, high: f64, n: usize) -> impl Iterator<Item = f64> {
-    (0..n).map(move |i| low * (high / low).powf(i as f64 / n as f64))
-}
-
-/// Non-matches of all queries and some gallery positions, rising, by cell.
+/// Non-matches of some queries and some gallery positions, rising, by cell.
 fn count(
-    protocol: &Protocol,
+    of_protocol: &[&QueryProtocol],
     queries: &Embeddings,
     gallery: Gallery<'_>,
     similarity: Similarity,
@@ -179,9 +181,8 @@ fn count(
         .map(|&position| gallery.items[position])
         .collect();
     // Where among the chosen positions a query has a match or junk.
-    let absent: Vec<Vec<u32>> = protocol
-        .queries()
-        .iter()
+    let absent: Vec<Vec<u32>> = of_protocol
+        .par_iter()
         .map(|query| {
             let left_out = query.relevant.iter().chain(&query.junk);
             let mut absent: Vec<u32> = left_out
@@ -192,7 +193,7 @@ fn count(
             absent
         })
         .collect();
-    let query_items = protocol.query_items();
+    let query_items: Vec<usize> = of_protocol.iter().map(|query| query.item).collect();
     let visitor = |absent| CellCounter {
         absent: Mask::new(absent),
     };
@@ -238,7 +239,6 @@ impl Visitor for CellCounter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cells::first_score;
     use super::*;
 
     /// A sample in parts, of scores that are the standard normal distribution's quantiles.
@@ -248,11 +248,19 @@ mod tests {
         let score = |i: usize| normal.inverse_cdf((i as f64 + 0.5) / n as f64) as f32;
         let scores: Vec<f32> = (0..n).map(score).collect();
         let mut parts = vec![vec![0_u32; CELLS]; PARTS];
+        // Three neighbours in a part, so that the parts disagree a little.
         for (i, &score) in scores.iter().enumerate() {
-            parts[i % PARTS][cell_of(score)] += 1;
+            parts[i / 3 % PARTS][cell_of(score)] += 1;
         }
         let pilot = Pilot::from_parts(parts, is_whole);
         (pilot, scores)
+    }
+
+    #[test]
+    fn without_scores_there_is_nowhere_to_look() {
+        let pilot = Pilot::from_parts(vec![vec![0; CELLS]], true);
+        assert!(pilot.windows(&[0.01, 0.5]).is_empty());
+        assert!(pilot.candidates(0.01, 100).is_empty());
     }
 
     #[test]
@@ -267,26 +275,6 @@ mod tests {
                     assert!(cells.contains(&cell_of(score)), "{far} {is_whole}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn candidates_are_a_few_per_cent_apart_around_the_rate_and_reach_far() {
-        let n = 1_000_000;
-        let (pilot, scores) = pilot(n, true);
-        let candidates = pilot.candidates(0.01, 1_000);
-        assert!(candidates.windows(2).all(|pair| pair[0] < pair[1]));
-        assert!(candidates.len() <= MOST_CANDIDATES + 2);
-        let above = |&cell: &usize| n - scores.partition_point(|&s| s < first_score(cell));
-        let counts: Vec<usize> = candidates.iter().map(above).collect();
-        assert_eq!(counts[counts.len() - 1], 0);
-        assert!(counts[0] >= n / 2, "{}", counts[0]);
-        let steps = counts
-            .windows(2)
-            .filter(|pair| (5_000..20_000).contains(&pair[1]));
-        for pair in steps {
-            let ratio = pair[0] as f64 / pair[1] as f64;
-            assert!(ratio < 1.04, "{pair:?}");
         }
     }
 }

@@ -2,15 +2,8 @@
 
 use crate::topk::TOGETHER;
 
-use super::cells::{CELLS, cell_of, first_score};
-
-/// A table of known size on the heap, so that an index that is a cell needs no check.
-fn zeros<T: Default + Clone, const N: usize>() -> Box<[T; N]> {
-    let table = vec![T::default(); N].into_boxed_slice();
-    table
-        .try_into()
-        .unwrap_or_else(|_| unreachable!("it has N entries"))
-}
+use super::cells::{CELLS, cell_of, zeros};
+use super::steps::StepCounts;
 
 /// The matching scores of all queries, between which the non-matching ones are counted.
 pub struct Bounds {
@@ -47,70 +40,6 @@ impl Bounds {
     #[inline(always)]
     fn holds(&self, cell: usize) -> bool {
         self.holds[cell / 64] >> (cell % 64) & 1 == 1
-    }
-}
-
-/// Candidate thresholds, each the least score of a cell.
-pub struct Steps {
-    candidates: Vec<f32>,
-    /// For each cell, how many candidates its scores reach.
-    reached: Box<[u16; CELLS]>,
-}
-
-impl Steps {
-    /// `cells` rise; at most 65,535.
-    pub fn new(cells: &[usize]) -> Self {
-        let mut reached = zeros();
-        for pair in cells.windows(2).enumerate() {
-            let (i, &[cell, next]) = pair else { continue };
-            reached[cell..next].fill(i as u16 + 1);
-        }
-        if let Some(&last) = cells.last() {
-            reached[last..].fill(cells.len() as u16);
-        }
-        // Where NaN falls.
-        reached[cell_of(f32::NAN)] = 0;
-        Self {
-            candidates: cells.iter().map(|&cell| first_score(cell)).collect(),
-            reached,
-        }
-    }
-
-    /// The candidates, ascending.
-    pub fn candidates(&self) -> &[f32] {
-        &self.candidates
-    }
-}
-
-/// One query's non-matching scores by how many candidates they reach.
-pub struct StepCounts<'a> {
-    steps: &'a Steps,
-    counts: Vec<u32>,
-}
-
-impl<'a> StepCounts<'a> {
-    /// Nothing counted yet.
-    pub fn new(steps: &'a Steps) -> Self {
-        Self {
-            steps,
-            counts: vec![0; steps.candidates.len() + 1],
-        }
-    }
-
-    #[inline(always)]
-    fn count(&mut self, cells: &[u32; TOGETHER]) {
-        let (reached, counts) = (&self.steps.reached, &mut self.counts[..]);
-        for &cell in cells {
-            counts[usize::from(reached[cell as usize % CELLS])] += 1;
-        }
-    }
-
-    /// Scores at or above each candidate.
-    pub fn at_or_above(mut self) -> Vec<u32> {
-        for i in (1..self.counts.len()).rev() {
-            self.counts[i - 1] += self.counts[i];
-        }
-        self.counts.split_off(1)
     }
 }
 

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cells::{SCORES_A_CELL, cell_of, first_key, first_score, order_key, score_of};
+use super::steps::at_or_above;
 
-/// How often each score of some cells occurs. The threads count together: few scores fall into a window, and a window
-/// is too large for each thread to have its own.
+/// How often each score of some cells occurs. The threads count together: few different scores fall into a window, and a
+/// window is too large for each thread to have its own.
 pub struct Windows {
     /// Scores below lie in no window.
     floor: f32,
@@ -38,8 +39,14 @@ impl Windows {
                 .collect(),
         };
         let first = apart.first();
+        let floor = first.map_or(f32::INFINITY, |cells| first_score(cells.start));
         Self {
-            floor: first.map_or(f32::INFINITY, |cells| first_score(cells.start)),
+            // The cell below the least number is no number.
+            floor: if floor.is_nan() {
+                f32::NEG_INFINITY
+            } else {
+                floor
+            },
             windows: apart.iter().map(window).collect(),
         }
     }
@@ -62,16 +69,21 @@ impl Windows {
     }
 
     fn take(&self, row: &[f32]) {
-        for &score in row.iter().filter(|&&score| score >= self.floor) {
-            let key = order_key(score);
-            for window in &self.windows {
-                // A key below the window wraps around to far above it.
-                if let Some(count) = window
-                    .counts
-                    .get(key.wrapping_sub(window.first_key) as usize)
-                {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
+        // Equal scores in a row, as of a collapsed model, are added at once: all threads want the same count.
+        for run in row.chunk_by(|a, b| a == b) {
+            // NaN reaches no floor.
+            if run[0] >= self.floor {
+                self.add(order_key(run[0]), run.len() as u64);
+            }
+        }
+    }
+
+    fn add(&self, key: u32, n: u64) {
+        for window in &self.windows {
+            // A key below the window wraps around to far above it.
+            let at = key.wrapping_sub(window.first_key) as usize;
+            if let Some(count) = window.counts.get(at) {
+                count.fetch_add(n, Ordering::Relaxed);
             }
         }
     }
@@ -106,6 +118,11 @@ impl NonMatches {
     /// How many there are.
     pub fn n(&self) -> u64 {
         self.n
+    }
+
+    /// Non-matches in each cell or above it.
+    pub fn at_or_above_cells(&self) -> Vec<u64> {
+        at_or_above(self.cells.iter().copied())
     }
 
     /// Of the cells that hold the answer to a question, those that lie in no window.

@@ -78,7 +78,7 @@ impl TransferPairs {
     /// The threshold is an estimate too, so every bootstrap replicate sets it anew: identities of the queries are resampled, the threshold
     /// goes where the resampled FAR(old->old) is the rate, and both errors of new->old are read there. The gallery is fixed.
     ///
-    /// The point estimates are exact. In a replicate both errors are read between two of at most 128 candidates, on a straight line
+    /// The point estimates are exact. In a replicate both errors are read between two of about 130 candidates (fewer beyond 65,536 queries, down to 34), on a straight line
     /// in FAR(old->old), and shifted by what that line misses on the whole sample. Half of the candidates lie between about
     /// half and twice the rate, 2 % apart; the others thin out to the largest score above and to about 64 times the rate below. A
     /// replicate whose FAR falls below a 64th of the sample's takes the lowest candidate.
