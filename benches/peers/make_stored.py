@@ -1,7 +1,8 @@
-"""Writes a probe to audit: stored embeddings of two models, or a folder of images.
+"""Writes a probe to audit: stored embeddings of two models, a folder of images, or texts.
 
     make_stored.py --queries 10000 --gallery 1000000 --dim 384 --per-identity 16 --out target/stored
     make_stored.py --kind images --n 5000 --out target/images
+    make_stored.py --kind texts --n 10000 --out target/texts
 
 `embeddings` (the data of clusters.py): old.npy and new.npy with their .ids.txt, and manifest.csv (id, identity, role);
 queries first. They are written block by block through a memory map, so only the identities' centres stay in memory.
@@ -10,9 +11,13 @@ The new model is better in the same frame. Audit with `compat-audit OUT/old.npy 
 `images`: query/IDENTITY/*.jpg and gallery/IDENTITY/*.jpg, 10 pictures an identity, 2 of them queries, 200 x 150 to
 400 x 300: an identity is a few coloured shapes, each picture a moved, turned, noisy view of them. audit.toml is that of
 fixtures/data/emoji, whose models are to be used.
+
+`texts`: labels.jsonl, the items of fixtures/data/tiny_text over and over, each with 4 to 60 words drawn from all their
+texts. To be embedded with that folder's models.
 """
 
 import argparse
+import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 EMOJI = Path(__file__).parents[2] / "fixtures/data/emoji"
+TINY_TEXT = Path(__file__).parents[2] / "fixtures/data/tiny_text"
 QUERIES_PER_IDENTITY = 2
 PICTURES, QUERY_PICTURES = 10, 2
 
@@ -95,20 +101,31 @@ def make_images(args: argparse.Namespace) -> None:
     shutil.copyfile(EMOJI / "audit.toml", args.out / "audit.toml")
 
 
+def make_texts(args: argparse.Namespace) -> None:
+    rows = [json.loads(line) for line in (TINY_TEXT / "labels.jsonl").open()]
+    words = [word for row in rows for word in row["text"].split()]
+    rng = np.random.default_rng(args.seed)
+    with (args.out / "labels.jsonl").open("w") as out:
+        for i in range(args.n):
+            drawn = rng.choice(words, size=rng.integers(4, 61))
+            row = rows[i % len(rows)] | {"id": f"text{i}", "text": " ".join(drawn)}
+            out.write(json.dumps(row) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=("embeddings", "images"), default="embeddings")
+    parser.add_argument("--kind", choices=("embeddings", "images", "texts"), default="embeddings")
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--gallery", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--per-identity", type=int, default=16, help="gallery items an identity")
-    parser.add_argument("--n", type=int, default=5_000, help="images")
+    parser.add_argument("--n", type=int, default=5_000, help="images or texts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    make_images(args) if args.kind == "images" else make_embeddings(args)
+    {"embeddings": make_embeddings, "images": make_images, "texts": make_texts}[args.kind](args)
     print(f"{args.out}: {time.perf_counter() - start:.1f} s")
 
 

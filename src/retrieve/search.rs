@@ -8,12 +8,12 @@ use crate::topk::{Gallery, ScoreOverflow, Visitor};
 
 use super::protocol::Protocol;
 use super::rank::{RankSet, rank};
+use super::verification::cells::cell_of;
 use super::verification::pilot::Pilot;
 use super::verification::steps::{Steps, candidates};
 use super::verification::tail::Windows;
 use super::verification::{
-    FALSE_ACCEPT_RATES, MIN_QUERY_IDENTITIES, Scores, TransferPairs, Verification, cell_of_score,
-    count_steps,
+    FALSE_ACCEPT_RATES, MIN_QUERY_IDENTITIES, Scores, TransferPairs, Verification, count_steps,
 };
 use super::{Evaluation, QuerySet, SearchOptions, n_distinct};
 
@@ -223,7 +223,7 @@ impl<'a> Search<'a> {
         let pilots: Vec<Pilot> = queries.iter().map(pilot).collect::<Result<_, _>>()?;
         let mut shared: Vec<_> = thresholds
             .iter()
-            .map(|&threshold| cell_of_score(threshold))
+            .map(|&threshold| cell_of(threshold))
             .map(|cell| cell..cell + 1)
             .collect();
         if shared.is_empty() {

@@ -3,7 +3,7 @@
 //! Nothing of size pairs is stored: the matching scores are kept (they are few), the non-matching ones are counted
 //! against them, in cells of neighbouring f32, and around the thresholds to the last bit.
 
-mod cells;
+pub mod cells;
 pub mod pilot;
 pub mod pooled;
 mod roc;
@@ -25,7 +25,6 @@ use roc::RocCurve;
 use steps::{StepCounts, Steps};
 use tail::{NonMatches, Windows};
 
-pub use cells::cell_of as cell_of_score;
 pub use transfer::{ThresholdTransfer, TransferPairs};
 
 /// False-accept rates that are reported when there are pairs enough.
