@@ -35,6 +35,29 @@ impl<'a> Mask<'a> {
     }
 }
 
+/// Leaves a query's non-matching scores in a row.
+pub struct NonMatchMask<'a> {
+    junk: Mask<'a>,
+    relevant: Mask<'a>,
+}
+
+impl<'a> NonMatchMask<'a> {
+    /// Both are sorted.
+    pub fn new(junk: &'a [u32], relevant: &'a [u32]) -> Self {
+        Self {
+            junk: Mask::new(junk),
+            relevant: Mask::new(relevant),
+        }
+    }
+
+    /// See [`Mask::apply`].
+    #[inline(always)]
+    pub fn apply(&mut self, first: usize, row: &mut [f32]) {
+        self.junk.apply(first, row);
+        self.relevant.apply(first, row);
+    }
+}
+
 /// Thresholds up to which each is compared with many scores at a time; beyond, each score is searched for among them
 /// (`cargo bench --bench scores`, table "relevant").
 const LINEAR: usize = 64;

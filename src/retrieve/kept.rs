@@ -9,7 +9,7 @@ use crate::config::Similarity;
 use crate::domain::{Embeddings, Pairing};
 use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan};
 
-use super::counts::{Mask, ThresholdCounts};
+use super::counts::{NonMatchMask, ThresholdCounts};
 use super::rank::Ranking;
 use super::{Retrieval, measures};
 
@@ -98,8 +98,7 @@ struct DroppedCounter<'a> {
     ranking: &'a Ranking,
     /// Which of the ranking's relevant items are left.
     left: Vec<usize>,
-    junk: Mask<'a>,
-    relevant: Mask<'a>,
+    mask: NonMatchMask<'a>,
     counts: ThresholdCounts<'static>,
 }
 
@@ -117,8 +116,7 @@ impl<'a> DroppedCounter<'a> {
             counts: ThresholdCounts::new(thresholds.collect::<Vec<f32>>()),
             ranking,
             left,
-            junk: Mask::new(&absent[0]),
-            relevant: Mask::new(&absent[1]),
+            mask: NonMatchMask::new(&absent[0], &absent[1]),
         }
     }
 
@@ -144,8 +142,7 @@ impl Visitor for DroppedCounter<'_> {
     }
 
     fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
-        self.junk.apply(first, row);
-        self.relevant.apply(first, row);
+        self.mask.apply(first, row);
         self.counts.count(row);
     }
 }

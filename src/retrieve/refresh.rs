@@ -12,7 +12,7 @@ use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure};
 use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan, score_some};
 
-use super::counts::{Mask, reached_by_each};
+use super::counts::{NonMatchMask, reached_by_each};
 use super::measures;
 use super::protocol::{Protocol, QueryProtocol};
 use super::search::{Companion, Companions};
@@ -265,8 +265,7 @@ struct MixedCounts<'a> {
     old: Vec<i32>,
     /// `[level][order][step - 1]`: by how much that number rises at the step.
     rises: Vec<i32>,
-    junk: Mask<'a>,
-    own: Mask<'a>,
+    mask: NonMatchMask<'a>,
     /// Which gallery passes.
     on_new: bool,
 }
@@ -302,8 +301,7 @@ impl<'a> MixedCounts<'a> {
             old: vec![0; levels(query)],
             rises: vec![0; first_steps.n_orders * STEPS * levels(query)],
             thresholds,
-            junk: Mask::new(&query.junk),
-            own: Mask::new(&query.relevant),
+            mask: NonMatchMask::new(&query.junk, &query.relevant),
             on_new: false,
             query,
             first_steps,
@@ -312,8 +310,7 @@ impl<'a> MixedCounts<'a> {
 
     /// The old gallery has passed; the new one is next.
     fn begin_new(&mut self) {
-        self.junk = Mask::new(&self.query.junk);
-        self.own = Mask::new(&self.query.relevant);
+        self.mask = NonMatchMask::new(&self.query.junk, &self.query.relevant);
         self.on_new = true;
     }
 
@@ -385,8 +382,7 @@ impl Visitor for MixedCounts<'_> {
     }
 
     fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
-        self.junk.apply(first, row);
-        self.own.apply(first, row);
+        self.mask.apply(first, row);
         for (number, chunk) in row.chunks(TOGETHER).enumerate() {
             let mut scores = [f32::NAN; TOGETHER];
             scores[..chunk.len()].copy_from_slice(chunk);

@@ -15,8 +15,8 @@ use crate::config::Similarity;
 use crate::domain::Embeddings;
 use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan};
 
-use super::counts::Mask;
-use super::protocol::{Protocol, QueryProtocol};
+use super::counts::NonMatchMask;
+use super::protocol::Protocol;
 use super::rank::{Pooled, RankSet, rank};
 use super::{Evaluation, QuerySet};
 
@@ -123,14 +123,14 @@ impl Scores {
             return Ok(());
         }
         let windows = Windows::new(unknown);
-        let visitor = |query| WindowCounter {
-            mask: NonMatchMask::new(query),
+        let visitor = |mask| WindowCounter {
+            mask,
             windows: &windows,
         };
         let mut scans = [QueryScan {
             embeddings: queries.embeddings,
             items: &queries.items,
-            visitors: protocol.queries().iter().map(visitor).collect(),
+            visitors: masks(protocol).map(visitor).collect(),
         }];
         scan(gallery, queries.similarity, &mut scans, || ())?;
         drop(scans);
@@ -244,14 +244,14 @@ pub fn count_steps<const N: usize>(
     let mut similarity = None;
     let mut scans = sets.map(|queries| {
         similarity = Some(queries.similarity);
-        let visitor = |query| StepVisitor {
-            mask: NonMatchMask::new(query),
+        let visitor = |mask| StepVisitor {
+            mask,
             counts: StepCounts::new(steps),
         };
         QueryScan {
             embeddings: queries.embeddings,
             items: &queries.items,
-            visitors: protocol.queries().iter().map(visitor).collect(),
+            visitors: masks(protocol).map(visitor).collect(),
         }
     });
     if let Some(similarity) = similarity {
@@ -259,6 +259,12 @@ pub fn count_steps<const N: usize>(
     }
     let counts = |visitor: StepVisitor<'_>| visitor.counts.at_or_above();
     Ok(scans.map(|scan| scan.visitors.into_iter().map(counts).collect()))
+}
+
+/// One mask a query.
+fn masks(protocol: &Protocol) -> impl Iterator<Item = NonMatchMask<'_>> {
+    let queries = protocol.queries().iter();
+    queries.map(|query| NonMatchMask::new(&query.junk, &query.relevant))
 }
 
 /// See [`count_steps`].
@@ -302,26 +308,6 @@ impl Visitor for WindowCounter<'_> {
     fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
         self.mask.apply(first, row);
         self.windows.count(row);
-    }
-}
-
-/// Leaves a query's non-matching scores in a row.
-struct NonMatchMask<'a> {
-    junk: Mask<'a>,
-    relevant: Mask<'a>,
-}
-
-impl<'a> NonMatchMask<'a> {
-    fn new(query: &'a QueryProtocol) -> Self {
-        Self {
-            junk: Mask::new(&query.junk),
-            relevant: Mask::new(&query.relevant),
-        }
-    }
-
-    fn apply(&mut self, first: usize, row: &mut [f32]) {
-        self.junk.apply(first, row);
-        self.relevant.apply(first, row);
     }
 }
 
