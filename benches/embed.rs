@@ -1,7 +1,9 @@
 //! The embed stage's parts side by side in one run: kernels by the fastest of 41 calls, whole runs by the median
 //! of 5.
 //!
-//! `cargo bench --bench embed`; the Python peer is `benches/peers/embed.py`.
+//! `cargo bench --bench embed`; the Python peer is `benches/peers/embed.py`. With `-- session MODEL BATCH THREADS CALLS
+//! LIBRARY` it prints the median milliseconds of a call alone, for `benches/peers/session.py`; with `-- model MODEL` how
+//! long an image takes in that model and until it gets there.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -101,18 +103,107 @@ fn plain(image: &RgbImage, height: u32, width: u32) -> Vec<u8> {
     out
 }
 
-fn main() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/data");
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+fn runtime(threads: usize, onnxruntime: Option<PathBuf>) -> Runtime {
     let options = RuntimeOptions {
-        onnxruntime: None,
+        onnxruntime,
         offline: false,
         device: Device::Cpu,
         threads,
         cache_dir: default_cache_dir(),
         verbose: false,
     };
-    let runtime = Runtime::init(&options, &|_| ()).expect("a runtime");
+    Runtime::init(&options, &|_| ()).expect("a runtime")
+}
+
+/// Median milliseconds of a call on a batch of images.
+fn session_call(runtime: &Runtime, model: &Path, batch: usize, calls: usize) -> f64 {
+    let mut model = OnnxModel::open(runtime, model).expect("a model");
+    let mut shape = vec![batch];
+    shape.extend(
+        model.inputs[0].shape[1..]
+            .iter()
+            .map(|&d| usize::try_from(d).expect("a fixed size")),
+    );
+    let values = (0..shape.iter().product::<usize>())
+        .map(|i| (i % 251) as f32 / 251.0)
+        .collect();
+    let inputs = [BatchInput {
+        name: model.inputs[0].name.clone(),
+        shape,
+        values: Values::F32(values),
+    }];
+    let output = model.outputs[0].name.clone();
+    let mut milliseconds: Vec<f64> = (0..calls)
+        .map(|_| {
+            let start = Instant::now();
+            let sum = model.run(&inputs, &output, |_, values| values.iter().sum::<f32>());
+            black_box(sum.expect("it runs"));
+            start.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect();
+    milliseconds.sort_by(f64::total_cmp);
+    milliseconds[calls / 2]
+}
+
+/// How long the model takes for an image, in batches of 32 on all threads, and how long decoding and resizing to its
+/// input take on one.
+fn against_a_model(runtime: &Runtime, path: &Path) {
+    let shape = OnnxModel::open(runtime, path).expect("a model").inputs[0]
+        .shape
+        .clone();
+    let [height, width] = [shape[2], shape[3]].map(|d| u32::try_from(d).expect("a fixed size"));
+    let call = session_call(runtime, path, 32, 21) / 32.0;
+    println!("\n{}: {call:.3} ms an image", path.display());
+    for (wide, high) in [(400, 500), (640, 480), (1920, 1080)] {
+        let image = picture(wide, high);
+        let jpeg = image::RgbImage::from_raw(wide, high, image.pixels.clone()).expect("its size");
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        jpeg.write_to(&mut bytes, image::ImageFormat::Jpeg)
+            .expect("written");
+        let [decoded, resized] = fastest([
+            &mut || {
+                black_box(decode_bytes(black_box(bytes.get_ref()), path, false).expect("an image"));
+            },
+            &mut || {
+                black_box(resize(
+                    black_box(&image),
+                    height,
+                    width,
+                    ResizeFilter::Bilinear,
+                ));
+            },
+        ]);
+        println!(
+            "{wide:>6} x {high:<4} jpeg ({} KB): decoding {decoded:.3} ms, resizing to {width} x {height} {resized:.3} ms",
+            bytes.get_ref().len() / 1000
+        );
+    }
+}
+
+fn main() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/data");
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    // Cargo adds `--bench`.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["session", model, batch, threads, calls, library] => {
+            let [batch, threads, calls] =
+                [batch, threads, calls].map(|n| n.parse().expect("a number"));
+            let runtime = runtime(threads, Some(library.into()));
+            println!(
+                "{:.4}",
+                session_call(&runtime, Path::new(model), batch, calls)
+            );
+            return;
+        }
+        ["model", model] => return against_a_model(&runtime(threads, None), Path::new(model)),
+        [] => {}
+        _ => panic!("nothing, `session MODEL BATCH THREADS CALLS LIBRARY` or `model MODEL`"),
+    }
+    let runtime = runtime(threads, None);
     println!("{threads} threads");
 
     println!("\nresize, one thread      source   target   ms  plain ms  ratio");
@@ -142,32 +233,7 @@ fn main() {
         );
     }
 
-    let model = fixtures.join("emoji/old.onnx");
-    let mut opened = OnnxModel::open(&runtime, &model).expect("a model");
-    let n = 32;
-    let inputs = [BatchInput {
-        name: opened.inputs[0].name.clone(),
-        shape: vec![n, 3, 32, 32],
-        values: Values::F32(
-            (0..n * 3 * 32 * 32)
-                .map(|i| (i % 251) as f32 / 251.0)
-                .collect(),
-        ),
-    }];
-    let output = opened.outputs[0].name.clone();
-    let [call] = fastest([&mut || {
-        let sum = opened.run(&inputs, &output, |_, values| values.iter().sum::<f32>());
-        black_box(sum.expect("it runs"));
-    }]);
-    let image = picture(400, 500);
-    let [resized] = fastest([&mut || {
-        black_box(resize(black_box(&image), 32, 32, ResizeFilter::Bilinear));
-    }]);
-    println!(
-        "\nemoji/old.onnx: a call of 32 images {call:.3} ms, an image {:.3} ms",
-        call / 32.0
-    );
-    println!("resize of 400 x 500 to its 32 x 32: {resized:.3} ms");
+    against_a_model(&runtime, &fixtures.join("emoji/old.onnx"));
 
     let folder = tempfile::tempdir().expect("a folder");
     for i in 0..256_u32 {
@@ -180,16 +246,6 @@ fn main() {
         jpeg.save(identity.join(format!("{i}.jpg")))
             .expect("written");
     }
-    let first = folder.path().join("id0/0.jpg");
-    let bytes = std::fs::read(&first).expect("there");
-    let [decoded] = fastest([&mut || {
-        black_box(decode_bytes(black_box(&bytes), &first, false).expect("an image"));
-    }]);
-    println!(
-        "decoding that jpeg ({} bytes): {decoded:.3} ms",
-        bytes.len()
-    );
-
     println!("\ntwo models                         items  both ms  one after the other ms  ratio");
     let models =
         ["old", "new_l2_compatible"].map(|name| fixtures.join(format!("emoji/{name}.onnx")));

@@ -1,0 +1,117 @@
+"""What one call of a session costs in the tool and in onnxruntime itself, in turns, on the same library.
+
+    python session.py MODEL.onnx [--batch 32] [--threads 2] [-k 5]
+    python session.py --make-mobilenet MODEL.onnx
+
+Each turn is a process of its own, which reports the median of its calls: `cargo bench --bench embed -- session MODEL`
+for the tool (values lent to the session, output read where it lies), `InferenceSession.run` on a numpy array here. Both
+sessions take the tool's options: no spinning between calls. --make-mobilenet writes a model of MobileNetV2's shape
+(Sandler et al., 2018, table 2; 224 x 224, 300 million multiply-adds) with random weights.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+# Expansion, channels, blocks, stride: table 2 of the paper.
+BOTTLENECKS = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
+
+
+def make_mobilenet(path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes, weights = [], []
+
+    def convolution(source: str, inputs: int, outputs: int, kernel: int, stride: int, group: int, relu: bool) -> str:
+        at = len(nodes)
+        scale = np.sqrt(2 / (inputs // group * kernel * kernel))
+        weight = rng.normal(0, scale, (outputs, inputs // group, kernel, kernel)).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{at}"))
+        weights.append(numpy_helper.from_array(np.zeros(outputs, np.float32), f"b{at}"))
+        pads = [kernel // 2] * 4
+        nodes.append(
+            helper.make_node("Conv", [source, f"w{at}", f"b{at}"], [f"c{at}"], strides=[stride] * 2, pads=pads, group=group)
+        )
+        if not relu:
+            return f"c{at}"
+        nodes.append(helper.make_node("Clip", [f"c{at}", "zero", "six"], [f"r{at}"]))
+        return f"r{at}"
+
+    weights += [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("six", 6))]
+    channels, last = 32, convolution("image", 3, 32, 3, 2, 1, True)
+    for expansion, outputs, blocks, first_stride in BOTTLENECKS:
+        for block in range(blocks):
+            stride, before, wide = (first_stride if block == 0 else 1), last, channels * expansion
+            if expansion > 1:
+                last = convolution(last, channels, wide, 1, 1, 1, True)
+            last = convolution(last, wide, wide, 3, stride, wide, True)
+            last = convolution(last, wide, outputs, 1, 1, 1, False)
+            if stride == 1 and channels == outputs:
+                nodes.append(helper.make_node("Add", [before, last], [f"sum{len(nodes)}"]))
+                last = nodes[-1].output[0]
+            channels = outputs
+    last = convolution(last, channels, 1280, 1, 1, 1, True)
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["embedding"]))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 224, 224])
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 1280])
+    graph = helper.make_graph(nodes, "mobilenet", [image], [embedding], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def here(model: Path, batch: int, threads: int, calls: int) -> float:
+    """Median milliseconds of a call."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    shape = [batch, *entry.shape[1:]]
+    values = (np.arange(np.prod(shape)) % 251 / 251).astype(np.float32).reshape(shape)
+    milliseconds = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        (out,) = session.run([session.get_outputs()[0].name], {entry.name: values})
+        out.sum()
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return statistics.median(milliseconds)
+
+
+def tool(model: Path, batch: int, threads: int, calls: int) -> float:
+    words = ["session", model.resolve(), batch, threads, calls, LIBRARY]
+    command = ["cargo", "bench", "--quiet", "--bench", "embed", "--", *map(str, words)]
+    return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--make-mobilenet", action="store_true")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--calls", type=int, default=50, help="calls a turn")
+    parser.add_argument("-k", type=int, default=5, help="turns of each")
+    args = parser.parse_args()
+    if args.make_mobilenet:
+        return make_mobilenet(args.model)
+    words = (args.model, args.batch, args.threads, args.calls)
+    tool(*words)
+    turns = [(tool(*words), here(*words)) for _ in range(args.k)]
+    ours, theirs = (statistics.median(of) for of in zip(*turns, strict=True))
+    print(f"{args.model.name} x {args.batch}: tool {ours:.3f} ms, onnxruntime {theirs:.3f} ms, ratio {ours / theirs:.3f}")
+
+
+if __name__ == "__main__":
+    main()
