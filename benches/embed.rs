@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use compat_audit::config::{ModelConfig, ProbeConfig, ResizeFilter, Similarity};
-use compat_audit::domain::{Origin, Probe, Side};
+use compat_audit::domain::{NoProgress, Origin, Probe, Side};
 use compat_audit::embed::preprocess::{RgbImage, decode_bytes, resize};
 use compat_audit::embed::session::{BatchInput, OnnxModel, Values};
-use compat_audit::embed::{EmbedOptions, ModelSource, NoProgress, embed, embed_both};
+use compat_audit::embed::{EmbedOptions, ModelSource, embed, embed_both};
 use compat_audit::probe;
 use compat_audit::runtime::{Device, Runtime, RuntimeOptions, default_cache_dir};
 

@@ -10,9 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use error::AuditError;
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{FindingCode, Modality, Origin, Pairing, Probe, Side};
+use crate::domain::{FindingCode, Modality, Origin, Pairing, Probe, Progress, Side};
 use crate::embed::{
-    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Progress, Questions,
+    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Questions,
 };
 use crate::judge::{self, evidence::Evidence};
 use crate::probe;
@@ -52,27 +52,29 @@ pub struct Outcome {
 /// Bad input, a runtime that cannot be had, a model that cannot be run.
 pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, AuditError> {
     let started = SystemTime::now();
-    let mut clock = Clock::default();
+    let mut clock = Clock::new(around.progress);
+    clock.stage("probe");
     let mut probe = probe::load(&config.data, &config.probe)?;
     check_slice_columns(&probe, config)?;
     applicable::check(&probe, config)?;
-    clock.lap("probe");
 
+    clock.stage("embed");
     let runtime = runtime_if_needed(config, around)?;
     refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
     let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
     let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
-    clock.lap("embed");
 
+    clock.stage("structure");
     let options = StructureOptions {
         seed: config.seed,
         similarity: config.similarity,
         sample: config.sample.map(NonZeroUsize::get),
         ..StructureOptions::default()
     };
+    notify_of_hours(&probe, &old, &options, around);
     let structure = structure::estimate(&probe, &old.embeddings, &options);
-    clock.lap("structure");
 
+    clock.stage("retrieve");
     let (a, b) = (&old.embeddings, &new.embeddings);
     let digests = input_digests(&old, &new);
     let search = SearchOptions {
@@ -105,8 +107,8 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     } else {
         None
     };
-    clock.lap("retrieve");
 
+    clock.stage("refresh");
     let queries = retrieval.protocol.query_items();
     if queries.is_empty() {
         return Err(AuditError::NothingToEvaluate {
@@ -140,10 +142,10 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     };
     let same_model = old.model.hash == new.model.hash
         && old.model.preprocessing_key == new.model.preprocessing_key;
-    clock.lap("refresh");
+    clock.stage("what-if");
     let what_if =
         retrieve::what_if::what_if(&probe, &retrieval, a, b, config.similarity, config.seed)?;
-    clock.lap("what-if");
+    clock.stage("judge");
     let old_file = config.old_embeddings.as_ref().unwrap_or(&config.old);
     for (side, embedded, file) in [(Side::Old, &old, old_file), (Side::New, &new, &config.new)] {
         embed::refuse_changed(embedded, file).map_err(|source| embed_failed(side, source))?;
@@ -163,8 +165,8 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         config.seed,
     );
     let judgement = judge::judge(&evidence, &config.policy, config.today);
-    clock.lap("judge");
 
+    clock.stage("report");
     let run = RunSection {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         started_unix: started
@@ -344,6 +346,31 @@ fn refuse_assumed_preprocessing(
     Ok(())
 }
 
+/// Multiply-adds of the structure from which on its cost is named: some minutes on two cores.
+const HOURS: u64 = 1 << 44;
+
+/// A sample is no choice to make for the user, but hours are nothing to be silent about.
+fn notify_of_hours(
+    probe: &Probe,
+    old: &Embedded,
+    options: &StructureOptions,
+    around: &Surroundings<'_>,
+) {
+    let gallery = probe.gallery().len() as u64;
+    let assessed = options.sample.map_or(gallery, |n| gallery.min(n as u64));
+    let products = assessed * gallery * old.embeddings.dim() as u64;
+    if probe.names_identities() && products >= HOURS {
+        // Two operations a multiply-add, 50 GFLOP/s a core (docs/performance.md: 76 to 88 with AVX2).
+        let cores = around.runtime.threads as u64;
+        let minutes = products / (cores * 25_000_000_000 * 60);
+        (around.notify)(&format!(
+            "note: the credibility of {assessed} old embeddings compares each with {gallery}: some {} minutes; \
+             `--sample N` assesses N of them",
+            minutes.max(1)
+        ));
+    }
+}
+
 /// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different
 /// pixels, so theirs are not mixed.
 fn input_digests<'a>(old: &'a Embedded, new: &'a Embedded) -> &'a [Option<[u8; 32]>] {
@@ -378,25 +405,28 @@ fn drop_bad_items(probe: &mut Probe, old: &mut Embedded, new: &mut Embedded) -> 
     rows
 }
 
-/// Wall seconds a stage.
-struct Clock {
-    last: Instant,
+/// Wall seconds of each finished stage.
+struct Clock<'a> {
+    progress: &'a dyn Progress,
+    running: Option<(&'static str, Instant)>,
     laps: Vec<(String, f64)>,
 }
 
-impl Default for Clock {
-    fn default() -> Self {
+impl<'a> Clock<'a> {
+    fn new(progress: &'a dyn Progress) -> Self {
         Self {
-            last: Instant::now(),
+            progress,
+            running: None,
             laps: Vec::new(),
         }
     }
-}
 
-impl Clock {
-    fn lap(&mut self, stage: &str) {
-        self.laps
-            .push((stage.to_owned(), self.last.elapsed().as_secs_f64()));
-        self.last = Instant::now();
+    /// The next stage begins, and with it the last one ends.
+    fn stage(&mut self, name: &'static str) {
+        if let Some((last, began)) = self.running.replace((name, Instant::now())) {
+            self.laps
+                .push((last.to_owned(), began.elapsed().as_secs_f64()));
+        }
+        self.progress.stage(name);
     }
 }

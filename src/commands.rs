@@ -7,6 +7,7 @@ mod paths;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::CommandFactory;
 
@@ -14,11 +15,12 @@ use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
 use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, RuntimeCommand};
 use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
+use crate::domain::NoProgress;
 use crate::embed::Questions;
 use crate::interrupt;
 use crate::judge::Verdict;
 use crate::probe::ProbeSummary;
-use crate::report::{self, BaselineSection, ReportError};
+use crate::report::{self, AuditReport, BaselineSection, ReportError};
 use crate::runtime::{self, Runtime, RuntimeError};
 use crate::topk;
 
@@ -119,6 +121,20 @@ pub fn run(cli: &Cli) -> Result<Done, Failure> {
     }
 }
 
+/// Audits and writes the report.
+fn audit_into(
+    out: &Path,
+    config: &AuditConfig,
+    around: &Surroundings<'_>,
+    baseline: Option<(&Path, AuditReport)>,
+) -> Result<AuditReport, Failure> {
+    let audit::Outcome { mut report, rows } = audit::run(config, around)?;
+    report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, &report, path));
+    report.run.directory = report::directory_seen_from(out);
+    report::write(&report, &rows, out)?;
+    Ok(report)
+}
+
 /// Writes to stdout. A reader that has gone (`| head`) has all it wanted: the verdict's exit code stays.
 fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
@@ -147,16 +163,17 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .as_deref()
         .map(|path| Ok::<_, ReportError>((path, report::read(path)?)))
         .transpose()?;
-    let bars = Bars::new(args.quiet);
+    let bars = Arc::new(Bars::new(args.quiet));
+    topk::tell(bars.clone());
     let notify = |line: &str| {
         if !args.quiet {
-            notice(line);
+            bars.above(|| notice(line));
         }
     };
     let around = Surroundings {
         runtime: args.runtime.options(args.verbose),
         embedding_cache: (!args.no_cache).then(|| args.runtime.cache_dir()),
-        progress: &bars,
+        progress: &*bars,
         notify: &notify,
         // For the reader's eyes, so an argument that is no UTF-8 may be shown approximately.
         command: std::env::args_os()
@@ -176,11 +193,9 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .clone()
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
-    let mut outcome = audit::run(&config, &around)?;
-    let report = &mut outcome.report;
-    report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, report, path));
-    report.run.directory = report::directory_seen_from(&out);
-    report::write(report, &outcome.rows, &out)?;
+    let audited = audit_into(&out, &config, &around, baseline);
+    bars.clear();
+    let report = &audited?;
     ci::CiSystem::new(|name| std::env::var_os(name))
         .tell(report, args.quiet)
         .iter()
@@ -304,11 +319,10 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
         ..Overrides::default()
     };
     let config = AuditConfig::resolve(paths, file, flags)?;
-    let bars = Bars::new(true);
     let around = Surroundings {
         runtime: args.runtime.options(false),
         embedding_cache: None,
-        progress: &bars,
+        progress: &NoProgress,
         notify: &notice,
         command: Vec::new(),
     };

@@ -9,6 +9,7 @@ mod embeddings;
 mod finding;
 mod item;
 mod name_index;
+mod progress;
 mod qrels;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, 
 pub use finding::{Finding, FindingCode, Severity};
 pub use item::{Beside, Item, Labels, Source};
 pub use name_index::NameIndex;
+pub use progress::{NoProgress, Progress};
 pub use qrels::{Judgement, Qrels};
 
 /// What an item is used for in retrieval.

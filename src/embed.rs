@@ -27,8 +27,8 @@ use serde::Serialize;
 
 use crate::config::{ModelConfig, Similarity};
 use crate::domain::{
-    Embeddings, EmbeddingsError, Finding, FindingCode, Modality, Origin, Probe, Rows, Setting,
-    Severity, Side, Source,
+    Embeddings, EmbeddingsError, Finding, FindingCode, Modality, Origin, Probe, Progress, Rows,
+    Setting, Severity, Side, Source,
 };
 use crate::runtime::Runtime;
 
@@ -219,25 +219,6 @@ pub enum Questions {
     Refused,
     /// It is listed under [`ModelDescription::open`].
     Open,
-}
-
-/// Hears how far embedding is.
-pub trait Progress: Sync {
-    /// `total` items are about to be embedded.
-    fn start(&self, label: &str, total: u64);
-    /// `n` more are done.
-    fn advance(&self, n: u64);
-    /// All are done.
-    fn finish(&self);
-}
-
-/// Nobody hears.
-pub struct NoProgress;
-
-impl Progress for NoProgress {
-    fn start(&self, _label: &str, _total: u64) {}
-    fn advance(&self, _n: u64) {}
-    fn finish(&self) {}
 }
 
 /// Embeds every item that has an identity; a gallery item without input has no new embedding.

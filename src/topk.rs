@@ -10,6 +10,7 @@
 //! one pass over the gallery, and beside the embeddings a pass holds the packed queries and one block.
 
 mod kernel;
+mod progress;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +22,10 @@ use crate::config::Similarity;
 use crate::domain::Embeddings;
 
 use kernel::{FEW, PackedBlock};
+use progress::Pass;
 
 pub use kernel::{Kernel, TOGETHER};
+pub use progress::tell;
 
 /// A pair's score is infinite, so it ties with others that are not its equals. (NaN cannot arise: a fused
 /// multiply-add of finite factors never adds infinities of different signs.)
@@ -152,6 +155,7 @@ fn scan_with<V: Visitor>(
     let block_items = (blocking.block_bytes / panel_bytes).max(1) * tile_items;
     let idle = Mutex::new(Vec::new());
     let mut panels = Panels::default();
+    let pass = Pass::begin(n_queries as u64 * gallery.items.len() as u64, dim);
     for (index, items) in gallery.items.chunks(block_items).enumerate() {
         panels.pack(gallery.embeddings, items, tile_items);
         let first = index * block_items;
@@ -189,6 +193,7 @@ fn scan_with<V: Visitor>(
         if let Some((query, gallery)) = overflow {
             return Err(ScoreOverflow { query, gallery });
         }
+        pass.advance(n_queries as u64 * items.len() as u64);
     }
     Ok(idle
         .into_inner()

@@ -15,8 +15,8 @@ use super::items::{self, Plan, Row};
 use super::one::Run;
 use super::resolve::Inputs;
 use super::token_store::TokenStore;
-use super::{EmbedError, EmbedOptions, Embedded, Opened, Progress, open};
-use crate::domain::Probe;
+use super::{EmbedError, EmbedOptions, Embedded, Opened, open};
+use crate::domain::{Probe, Progress};
 use crate::runtime::Runtime;
 
 /// Items that are embedded alone and in a batch to see whether it matters.

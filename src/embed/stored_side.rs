@@ -5,11 +5,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::{
-    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, Progress, checked, run,
-    stored,
+    EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, checked, run, stored,
 };
 use crate::domain::{
-    Embeddings, Finding, FindingCode, Item, Origin, Probe, Setting, Severity, Side, Source, cosine,
+    Embeddings, Finding, FindingCode, Item, Origin, Probe, Progress, Setting, Severity, Side,
+    Source, cosine,
 };
 use crate::runtime::Runtime;
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::config::{BatchSize, Pooling, ProbeConfig, ResizeMode, Size};
-use crate::domain::{Item, Modality, Origin, Role};
+use crate::domain::{Item, Modality, NoProgress, Origin, Progress, Role};
 use crate::probe;
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 

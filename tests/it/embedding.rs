@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use compat_audit::config::{ModelConfig, ProbeConfig, Similarity};
-use compat_audit::domain::{Finding, FindingCode, Origin, Probe, Side};
-use compat_audit::embed::{EmbedError, EmbedOptions, Embedded, ModelSource, NoProgress, embed};
+use compat_audit::domain::{Finding, FindingCode, NoProgress, Origin, Probe, Side};
+use compat_audit::embed::{EmbedError, EmbedOptions, Embedded, ModelSource, embed};
 use compat_audit::probe;
 use compat_audit::runtime::{Device, Runtime, RuntimeOptions, default_cache_dir};
 
