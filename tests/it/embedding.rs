@@ -37,7 +37,7 @@ fn runtime() -> MutexGuard<'static, Runtime> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-fn read_probe(path: &Path) -> Probe {
+pub fn read_probe(path: &Path) -> Probe {
     probe::load(path, &ProbeConfig::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -56,7 +56,7 @@ fn try_embed(probe: &Probe, model: &Path, config: &ModelConfig) -> Result<Embedd
     embed(probe, &source, &options, Some(&runtime()), &NoProgress)
 }
 
-fn embed_raw(probe: &Probe, model: &Path, config: &ModelConfig) -> Embedded {
+pub fn embed_raw(probe: &Probe, model: &Path, config: &ModelConfig) -> Embedded {
     try_embed(probe, model, config).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -1,6 +1,7 @@
 //! Element-wise comparison with respected tools; `fixtures/generate/` makes the files.
 
 mod agreement;
+mod credibility;
 mod graded;
 mod reid;
 mod tools;
