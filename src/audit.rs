@@ -68,6 +68,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     let options = StructureOptions {
         seed: config.seed,
         similarity: config.similarity,
+        cut: config.credibility,
         sample: config.sample.map(NonZeroUsize::get),
         ..StructureOptions::default()
     };

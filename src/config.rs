@@ -80,6 +80,19 @@ pub enum Similarity {
     L2,
 }
 
+/// Which score says that an old embedding is not credible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum CredibilityCut {
+    /// Posterior and neighbours together give the own identity less than a quarter.
+    #[default]
+    Combined,
+    /// The cut of NCCL's paper (Wu et al., AAAI 2022): the entropy over the identity prototypes exceeds half of its
+    /// greatest value, H(p) > ln K / 2. It passes what is confidently wrong.
+    Paper,
+}
+
 /// What a backfill costs in production, for the plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CostInputs {
@@ -176,6 +189,8 @@ pub struct AuditConfig {
     pub today: Date,
     /// How embeddings are compared.
     pub similarity: Similarity,
+    /// Which old embeddings are called not credible.
+    pub credibility: CredibilityCut,
     /// Seed of every random draw.
     pub seed: u64,
     /// Unreadable items that are tolerated.
@@ -211,6 +226,13 @@ impl AuditConfig {
             flags.similarity,
             audit.similarity,
             Similarity::Cosine,
+        );
+        let credibility = pick(
+            &mut settings,
+            "audit.credibility",
+            None,
+            audit.credibility,
+            CredibilityCut::default(),
         );
         let seed = pick(&mut settings, "audit.seed", flags.seed, audit.seed, 0);
         let max_bad_items = pick(
@@ -292,6 +314,7 @@ impl AuditConfig {
             cost,
             today: Date::today(),
             similarity,
+            credibility,
             seed,
             max_bad_items,
             memory: flags.memory.or(audit.memory).unwrap_or_default(),

@@ -11,7 +11,7 @@ use ndarray::{Array1, Array2, ArrayView1, Axis};
 use rand::SeedableRng;
 use rayon::prelude::*;
 
-use crate::config::Similarity;
+use crate::config::{CredibilityCut, Similarity};
 use crate::domain::{Embeddings, Probe};
 use crate::topk::{self, Gallery};
 
@@ -39,6 +39,8 @@ pub struct StructureOptions {
     pub neighbours: usize,
     /// How the audit scores a pair; for cosine the embeddings are unit vectors already.
     pub similarity: Similarity,
+    /// Which gallery items are called not credible.
+    pub cut: CredibilityCut,
     /// Gallery items whose credibility is assessed, and queries whose consensus is measured, at most; all without it.
     pub sample: Option<usize>,
 }
@@ -51,6 +53,7 @@ impl Default for StructureOptions {
             seed: 0,
             neighbours: 10,
             similarity: Similarity::Cosine,
+            cut: CredibilityCut::Combined,
             sample: None,
         }
     }
@@ -69,8 +72,6 @@ pub struct SubCluster {
     pub centroid: Vec<f32>,
     /// Mean of 1 - cosine(item, centroid), in [0, 2].
     pub radius: f64,
-    /// The sub-cluster of another identity with the highest centroid cosine, and that cosine.
-    pub nearest_rival: Option<(u32, f64)>,
 }
 
 /// What the old space looks like.
@@ -86,7 +87,9 @@ pub struct Structure {
     pub credibility: Vec<Option<Credibility>>,
     /// Temperature of the credibility posterior.
     pub tau: f64,
-    /// Items whose combined credibility is below it are called not credible.
+    /// Which score the cut is made on.
+    pub cut: CredibilityCut,
+    /// Items whose score is below it are called not credible.
     pub cutoff: f64,
     /// Bootstrap adjusted Rand index, the mean over the identities with more than one sub-cluster.
     pub stability: Option<f64>,
@@ -118,6 +121,28 @@ impl Structure {
             .collect()
     }
 
+    /// For each of the chosen sub-clusters the one of another identity with the highest centroid cosine, of equal ones the
+    /// first, and that cosine. Costs chosen x sub-clusters x dim.
+    pub fn nearest_rivals(&self, chosen: &[usize]) -> Vec<Option<(u32, f64)>> {
+        let Some(first) = self.subclusters.first() else {
+            return vec![None; chosen.len()];
+        };
+        let rows = self.subclusters.iter().flat_map(|s| &s.centroid).copied();
+        let centroids = dense(self.subclusters.len(), first.centroid.len(), rows.collect());
+        let all: Vec<usize> = (0..self.subclusters.len()).collect();
+        let gallery = Gallery {
+            embeddings: &centroids,
+            items: &all,
+        };
+        let identity = |index: usize| self.subclusters[index].identity;
+        let is_own = |i: usize, other: usize| identity(chosen[i]) == identity(other);
+        let wanted = vec![1; chosen.len()];
+        nearest(&centroids, chosen, gallery, &wanted, is_own)
+            .iter()
+            .map(|rivals| rivals.first().map(|&(i, c)| (i as u32, f64::from(c))))
+            .collect()
+    }
+
     /// The structure of a probe without identities.
     fn none(n_items: usize) -> Self {
         Self {
@@ -126,16 +151,25 @@ impl Structure {
             credibility: vec![None; n_items],
             // As where nothing can be fitted.
             tau: 1.0,
+            cut: CredibilityCut::Combined,
             cutoff: credibility::CUTOFF,
             stability: None,
         }
     }
 
+    /// The score that the cut is made on, in [0, 1]; `None` for an item that was not, or cannot be, assessed.
+    pub fn cut_score(&self, item: usize) -> Option<f64> {
+        let scores = self.credibility[item].as_ref()?;
+        match self.cut {
+            CredibilityCut::Combined => scores.combined,
+            CredibilityCut::Paper => scores.entropy,
+        }
+    }
+
     /// Whether the item is credible or was not assessed.
     pub fn is_credible(&self, item: usize) -> bool {
-        self.credibility[item]
-            .and_then(|credibility| credibility.combined)
-            .is_none_or(|combined| combined >= self.cutoff)
+        self.cut_score(item)
+            .is_none_or(|score| score >= self.cutoff)
     }
 }
 
@@ -178,14 +212,13 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
         .collect();
     let stability = (!stabilities.is_empty())
         .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
-    let mut clusters: Vec<SubCluster> = split.into_iter().flat_map(|(_, found)| found).collect();
+    let clusters: Vec<SubCluster> = split.into_iter().flat_map(|(_, found)| found).collect();
     let mut assignment = vec![None; probe.items.len()];
     for (index, cluster) in clusters.iter().enumerate() {
         for &item in &cluster.items {
             assignment[item] = Some(index as u32);
         }
     }
-    find_rivals(&mut clusters, old.dim());
     assign_queries(probe, old, &clusters, &mut assignment);
 
     let assessed = sample(gallery.len(), options);
@@ -203,7 +236,11 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
         assignment,
         credibility,
         tau,
-        cutoff: credibility::CUTOFF,
+        cut: options.cut,
+        cutoff: match options.cut {
+            CredibilityCut::Combined => credibility::CUTOFF,
+            CredibilityCut::Paper => credibility::PAPER_CUTOFF,
+        },
         stability,
     }
 }
@@ -231,7 +268,6 @@ fn split_identity(
             items: in_cluster.iter().map(|&row| items[row]).collect(),
             centroid: centroid.iter().map(|&v| v as f32).collect(),
             radius: (distance / in_cluster.len() as f64).max(0.0),
-            nearest_rival: None,
         }
     });
     (partition.stability, clusters.collect())
@@ -251,26 +287,6 @@ fn sample(n: usize, options: &StructureOptions) -> Vec<usize> {
             chosen
         }
         _ => (0..n).collect(),
-    }
-}
-
-/// Fills in each sub-cluster's nearest sub-cluster of another identity; ties go to the lower index.
-fn find_rivals(clusters: &mut [SubCluster], dim: usize) {
-    let rows = clusters.iter().flat_map(|cluster| &cluster.centroid);
-    let centroids = dense(clusters.len(), dim, rows.copied().collect());
-    let identities: Vec<u32> = clusters.iter().map(|c| c.identity).collect();
-    let all: Vec<usize> = (0..clusters.len()).collect();
-    let gallery = Gallery {
-        embeddings: &centroids,
-        items: &all,
-    };
-    let wanted = vec![1; clusters.len()];
-    let is_own = |own: usize, other: usize| identities[own] == identities[other];
-    let rivals = nearest(&centroids, &all, gallery, &wanted, is_own);
-    for (cluster, rival) in clusters.iter_mut().zip(rivals) {
-        cluster.nearest_rival = rival
-            .first()
-            .map(|&(i, cosine)| (i as u32, f64::from(cosine)));
     }
 }
 
@@ -510,7 +526,9 @@ mod tests {
         assert!(a.radius.abs() < 1e-12);
         // (1, 0) and (.6, .8) halve an angle of cosine .6: cosine sqrt(.8) to the centroid.
         assert!((b.radius - (1.0 - 0.8_f64.sqrt())).abs() < 1e-6);
-        let (rival, cosine) = a.nearest_rival.unwrap();
+        let rivals = found.nearest_rivals(&[1, 0]);
+        assert_eq!(rivals[0].unwrap().0, 0);
+        let (rival, cosine) = rivals[1].unwrap();
         assert_eq!(rival, 1);
         assert!((cosine - 0.2_f64.sqrt()).abs() < 1e-6);
         let expected = [Some(1), Some(0), Some(1), Some(0), Some(1)];
@@ -534,7 +552,7 @@ mod tests {
         assert_eq!(found.credibility[1], None);
         assert_eq!(found.credibility[0], Some(Credibility::default()));
         assert!(found.is_credible(0), "not assessed counts as credible");
-        assert_eq!(found.subclusters[0].nearest_rival, None);
+        assert_eq!(found.nearest_rivals(&[0]), [None]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ const HEAD: &str = "\
 /// A key, its default or an example as TOML, and what it means.
 type Line = (&'static str, &'static str, &'static str);
 
-const AUDIT: [Line; 9] = [
+const AUDIT: [Line; 10] = [
     (
         "similarity",
         "\"cosine\"",
@@ -47,6 +47,11 @@ const AUDIT: [Line; 9] = [
         "old_embeddings",
         "\"gallery.parquet\"",
         "unset: OLD embeds the gallery itself",
+    ),
+    (
+        "credibility",
+        "\"combined\"",
+        "paper: the entropy cut of NCCL's paper, which passes what is confidently wrong",
     ),
     (
         "sample",

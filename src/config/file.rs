@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ByteSize, ColumnNames, FailOn, Inconclusive, ModelConfig, Profile, Similarity};
+use super::{
+    ByteSize, ColumnNames, CredibilityCut, FailOn, Inconclusive, ModelConfig, Profile, Similarity,
+};
 use crate::domain::{CheckSeverity, Measure, UnknownName, nearest};
 
 /// audit.toml as written, every key optional.
@@ -33,6 +35,8 @@ pub struct ConfigFile {
 pub struct AuditTable {
     /// How embeddings are compared.
     pub similarity: Option<Similarity>,
+    /// Which old embeddings are called not credible.
+    pub credibility: Option<CredibilityCut>,
     /// Seed of every random draw.
     pub seed: Option<u64>,
     /// Unreadable items that are tolerated.

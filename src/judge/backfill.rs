@@ -158,9 +158,9 @@ pub fn order(
         let loss = subcluster
             .filter(|&own| fails(own))
             .map_or(f64::INFINITY, |own| mean[own as usize]);
-        let credibility = structure.credibility[item]
-            .and_then(|credibility| credibility.combined)
-            .filter(|&combined| combined < structure.cutoff)
+        let credibility = structure
+            .cut_score(item)
+            .filter(|&score| score < structure.cutoff)
             .unwrap_or(f64::INFINITY);
         let closeness = subcluster
             .and_then(|own| {

@@ -168,6 +168,8 @@ mod tests {
         for row in &mut report.structure.subclusters {
             row.name = evil();
             row.nearest_rival = Some((evil(), 0.5));
+            let consensus = row.consensus.as_mut().unwrap();
+            consensus.confused_with = Some((evil(), 1));
         }
         for flip in &mut report.worst_flips {
             flip.query.id = evil();

@@ -5,6 +5,7 @@ mod gate;
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::CredibilityCut;
 use crate::config::Policy;
 use crate::domain::{
     Estimate, Finding, FindingCode, IntervalMethod, Measure, Origin, Role, Setting, Severity,
@@ -138,6 +139,14 @@ fn structure() -> StructureSection {
             queries: 1 + index % 3,
             old_old: Some(0.6),
             new_old: Some(0.6 + change),
+            consensus: Some(SubClusterConsensus {
+                queries: 1 + index % 3,
+                mass_old: 0.31,
+                mass_new: 0.31 + change / 4.0,
+                kl: 0.02 + 0.03 * (index % 4) as f64,
+                argmax_kept: if index < 4 { 0.0 } else { 1.0 },
+                confused_with: (index < 4).then(|| (format!("1f{:x}", 0x444 + 3 * index), 1)),
+            }),
         })
         .collect();
     let least = [
@@ -165,11 +174,24 @@ fn structure() -> StructureSection {
             assessable: 732,
             not_assessable: 6,
             temperature: 0.0731,
+            cut: CredibilityCut::Combined,
             cutoff: 0.25,
             below_cutoff: 61,
             histogram: vec![18, 27, 33, 41, 52, 68, 97, 131, 158, 107],
             change_without_least_credible: Some(estimate(0.0224, 0.0118, 0.0331)),
             flips_on_least_credible: Some(0.4),
+            lost_hits: [
+                (0.01, 8, 0.1),
+                (0.05, 37, 0.2),
+                (0.1, 74, 0.4),
+                (0.2, 147, 0.4),
+            ]
+            .map(|(least_credible, items, lost_hits)| LostHitsRow {
+                least_credible,
+                items,
+                lost_hits,
+            })
+            .to_vec(),
             least_credible: least
                 .iter()
                 .enumerate()

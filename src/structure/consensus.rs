@@ -26,7 +26,11 @@ pub struct Consensus {
     pub nccl_new: f64,
     /// KL(p_oo || p_no) over the old sub-cluster prototypes, nats, at least 0.
     pub kl: f64,
-    /// Whether the old and the new query's nearest prototypes are of one identity.
+    /// Sub-cluster of the prototype nearest to the old query.
+    pub nearest_old: u32,
+    /// The same of the new query.
+    pub nearest_new: u32,
+    /// Whether those two are of one identity.
     pub argmax_kept: bool,
 }
 
@@ -144,14 +148,18 @@ pub fn consensus(
                     new_scores[cluster] = rest.dot(&unit_rows(new, &[query]).row(0));
                 }
             }
-            let identity_of = |best: usize| structure.subclusters[best].identity;
+            let nearest = [&old_scores, &new_scores].map(|scores| arg_max(scores));
+            let [old_identity, new_identity] =
+                nearest.map(|best| structure.subclusters[best].identity);
             let found = Consensus {
                 mass_old,
                 mass_new,
                 nccl_old,
                 nccl_new,
                 kl: divergence(&old_scores, &new_scores, tau),
-                argmax_kept: identity_of(arg_max(&old_scores)) == identity_of(arg_max(&new_scores)),
+                nearest_old: nearest[0] as u32,
+                nearest_new: nearest[1] as u32,
+                argmax_kept: old_identity == new_identity,
             };
             Some((query, found))
         };

@@ -15,6 +15,9 @@ use crate::topk::Gallery;
 /// does not, many true items lie below it too, because the model places them with another identity.
 pub(super) const CUTOFF: f64 = 0.25;
 
+/// The paper's cut: H(p) <= ln K / 2 is credible, and the entropy score is 1 - H(p)/ln K.
+pub(super) const PAPER_CUTOFF: f64 = 0.5;
+
 /// The range the temperature is searched in, for cosines: below it a softmax is an arg-max in f64, above
 /// it all but uniform.
 const TAU_RANGE: (f64, f64) = (0.005, 1.0);
@@ -229,6 +232,7 @@ mod tests {
     use super::super::testing::{auroc, gaussian_unit, probe_of};
     use super::super::{StructureOptions, estimate};
     use super::*;
+    use crate::config::CredibilityCut;
     use ndarray::array;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -387,6 +391,35 @@ mod tests {
             caught >= 0.95 && lost <= 0.02,
             "caught {caught}, lost {lost}"
         );
+    }
+
+    #[test]
+    fn the_papers_cut_passes_what_is_confidently_wrong_and_with_one_prototype_everything() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let (rows, mut class) = gallery(1, &mut rng);
+        let planted = swap(&mut class, &mut rng);
+        let old = Embeddings::dense(rows, true).unwrap();
+        let options = StructureOptions {
+            cut: CredibilityCut::Paper,
+            ..StructureOptions::default()
+        };
+        let found = estimate(&probe_of(&class), &old, &options);
+        let rejected = |which: bool| {
+            let items: Vec<usize> = (0..class.len()).filter(|&i| planted[i] == which).collect();
+            let rejected = items.iter().filter(|&&i| !found.is_credible(i)).count();
+            rejected as f64 / items.len() as f64
+        };
+        assert!(rejected(true) < 0.05, "swaps rejected: {}", rejected(true));
+        // H(p) <= ln K / 2, read off the score.
+        let by_hand = |i: usize| {
+            let entropy = found.credibility[i].unwrap().entropy.unwrap();
+            let k = 100_f64;
+            (1.0 - entropy) * k.ln() <= k.ln() / 2.0
+        };
+        assert!((0..class.len()).all(|i| found.is_credible(i) == by_hand(i)));
+
+        let one = estimate(&probe_of(&vec![0; class.len()]), &old, &options);
+        assert!((0..class.len()).all(|i| one.is_credible(i)));
     }
 
     #[test]

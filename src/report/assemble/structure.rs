@@ -1,9 +1,14 @@
 //! Sub-clusters, consensus and credibility.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 /// Sub-clusters shown.
 const SUBCLUSTERS: usize = 50;
+
+/// Shares of the least credible items whose part in the damage is told.
+const LEAST_CREDIBLE: [f64; 4] = [0.01, 0.05, 0.1, 0.2];
 
 /// Bins of the credibility histogram over [0, 1].
 const BINS: usize = 10;
@@ -23,18 +28,24 @@ impl Tables<'_> {
                     .per_query(self.stages.evidence.primary),
             )
         });
-        let mut rows: Vec<SubClusterRow> = queries
+        let mut rows: Vec<(usize, SubClusterRow)> = queries
             .iter()
             .enumerate()
-            .map(|(index, queries)| self.subcluster(index, queries, &values))
+            .map(|(index, queries)| (index, self.subcluster(index, queries, &values)))
             .collect();
-        rows.retain(|row| row.queries > 0);
+        rows.retain(|(_, row)| row.queries > 0);
         let change = |row: &SubClusterRow| match (row.new_old, row.old_old) {
             (Some(new), Some(old)) => new - old,
             _ => 0.0,
         };
-        rows.sort_by(|a, b| change(a).total_cmp(&change(b)).then(a.name.cmp(&b.name)));
+        rows.sort_by(|(_, a), (_, b)| change(a).total_cmp(&change(b)).then(a.name.cmp(&b.name)));
         rows.truncate(SUBCLUSTERS);
+        let (shown, mut rows): (Vec<usize>, Vec<SubClusterRow>) = rows.into_iter().unzip();
+        let rivals = structure.nearest_rivals(&shown);
+        for ((row, &index), rival) in rows.iter_mut().zip(&shown).zip(rivals) {
+            row.nearest_rival = rival.map(|(rival, cosine)| (self.subcluster_name(rival), cosine));
+            row.consensus = self.subcluster_consensus(index, &queries[index]);
+        }
         StructureSection {
             n_subclusters: structure.subclusters.len(),
             n_split_identities: structure
@@ -72,78 +83,131 @@ impl Tables<'_> {
             name: self.subcluster_name(index as u32),
             size: subcluster.items.len(),
             radius: subcluster.radius,
-            nearest_rival: subcluster
-                .nearest_rival
-                .map(|(rival, cosine)| (self.subcluster_name(rival), cosine)),
+            nearest_rival: None,
             queries: queries.len(),
             old_old,
             new_old,
+            consensus: None,
         }
+    }
+
+    /// Consensus over the sub-cluster's queries.
+    fn subcluster_consensus(&self, index: usize, queries: &[usize]) -> Option<SubClusterConsensus> {
+        let measured = queries.iter().map(|&q| self.stages.consensus.get(q));
+        let measured: Vec<&Consensus> = measured.flatten().flatten().collect();
+        if measured.is_empty() {
+            return None;
+        }
+        let structure = self.stages.structure;
+        let identity = |subcluster: u32| structure.subclusters[subcluster as usize].identity;
+        let mut confused = BTreeMap::new();
+        for found in &measured {
+            if identity(found.nearest_new) != identity(index as u32) {
+                *confused.entry(found.nearest_new).or_insert(0) += 1;
+            }
+        }
+        // The most frequent, of equal ones the first.
+        let confused_with = confused
+            .into_iter()
+            .max_by_key(|&(subcluster, n)| (n, std::cmp::Reverse(subcluster)));
+        let mean = |value: fn(&Consensus) -> f64| mean_of(&measured, value);
+        Some(SubClusterConsensus {
+            queries: measured.len(),
+            mass_old: mean(|c| c.mass_old),
+            mass_new: mean(|c| c.mass_new),
+            kl: mean(|c| c.kl),
+            argmax_kept: mean(|c| f64::from(c.argmax_kept)),
+            confused_with: confused_with.map(|(other, n)| (self.subcluster_name(other), n)),
+        })
     }
 
     fn credibility(&self) -> CredibilitySection {
         let structure = self.stages.structure;
         let mut scored: Vec<(usize, f64)> = Vec::new();
         let mut not_assessable = 0;
-        for (item, credibility) in structure.credibility.iter().enumerate() {
-            match credibility.map(|scores| scores.combined) {
-                Some(Some(combined)) => scored.push((item, combined)),
-                Some(None) => not_assessable += 1,
-                None => {}
+        let assessed = structure.credibility.iter().enumerate();
+        for (item, _) in assessed.filter(|(_, credibility)| credibility.is_some()) {
+            match structure.cut_score(item) {
+                Some(score) => scored.push((item, score)),
+                None => not_assessable += 1,
             }
         }
         let mut histogram = vec![0; BINS];
-        for &(_, combined) in &scored {
-            histogram[((combined * BINS as f64) as usize).min(BINS - 1)] += 1;
+        for &(_, score) in &scored {
+            histogram[((score * BINS as f64) as usize).min(BINS - 1)] += 1;
         }
         scored.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
         let below: Vec<usize> = scored
             .iter()
-            .take_while(|(_, combined)| *combined < structure.cutoff)
+            .take_while(|(_, score)| *score < structure.cutoff)
             .map(|&(item, _)| item)
             .collect();
+        let lost = self.lost_hits();
+        let share_on = |items: &[usize]| {
+            let on = lost.iter().filter(|item| items.contains(item)).count();
+            on as f64 / lost.len() as f64
+        };
+        let least_credible = |share: f64| {
+            let n = (share * scored.len() as f64).ceil() as usize;
+            let items: Vec<usize> = scored[..n].iter().map(|&(item, _)| item).collect();
+            LostHitsRow {
+                least_credible: share,
+                items: n,
+                lost_hits: share_on(&items),
+            }
+        };
+        let has_both = !lost.is_empty() && !scored.is_empty();
         CredibilitySection {
             assessable: scored.len(),
             not_assessable,
             temperature: structure.tau,
+            cut: structure.cut,
             cutoff: structure.cutoff,
             below_cutoff: below.len(),
             histogram,
             change_without_least_credible: self.stages.evidence.change_without_least_credible,
-            flips_on_least_credible: self.flips_on(&below),
+            flips_on_least_credible: (!lost.is_empty()).then(|| share_on(&below)),
+            lost_hits: if has_both {
+                LEAST_CREDIBLE.map(least_credible).to_vec()
+            } else {
+                Vec::new()
+            },
             least_credible: scored
                 .iter()
                 .take(EXAMPLES)
-                .filter_map(|&(item, combined)| {
+                .filter_map(|&(item, _)| {
                     let scores = structure.credibility[item].as_ref()?;
                     Some(CredibilityRow {
                         item: self.view(item),
                         entropy: scores.entropy,
                         posterior: scores.posterior,
                         consensus: scores.consensus,
-                        combined,
+                        combined: scores.combined?,
                     })
                 })
                 .collect(),
         }
     }
 
-    /// Share of negative flips whose lost hit (the first of old->old) is one of the items.
-    fn flips_on(&self, items: &[usize]) -> Option<f64> {
-        let flips = self.stages.evidence.flips.as_ref()?;
-        let old_old = self.evaluation(Pairing::OLD_OLD)?;
+    /// Of each negative flip the item that it lost: the first of old->old.
+    fn lost_hits(&self) -> Vec<usize> {
+        let flips = self.stages.evidence.flips.as_ref();
+        let (Some(flips), Some(old_old)) = (flips, self.evaluation(Pairing::OLD_OLD)) else {
+            return Vec::new();
+        };
         let gallery = self.stages.retrieval.protocol.gallery();
-        let lost: Vec<usize> = flips
+        flips
             .per_query
             .iter()
             .zip(&old_old.rankings)
             .filter(|(flip, _)| flip.is_negative())
             .map(|(_, ranking)| gallery[ranking.relevant[0].position as usize])
-            .collect();
-        (!lost.is_empty()).then(|| {
-            lost.iter().filter(|item| items.contains(item)).count() as f64 / lost.len() as f64
-        })
+            .collect()
     }
+}
+
+fn mean_of(measured: &[&Consensus], value: fn(&Consensus) -> f64) -> f64 {
+    measured.iter().map(|c| value(c)).sum::<f64>() / measured.len() as f64
 }
 
 fn consensus_section(queries: &[Option<Consensus>], temperature: f64) -> Option<ConsensusSection> {
@@ -151,9 +215,7 @@ fn consensus_section(queries: &[Option<Consensus>], temperature: f64) -> Option<
     if known.is_empty() {
         return None;
     }
-    let mean = |value: fn(&Consensus) -> f64| {
-        known.iter().map(|c| value(c)).sum::<f64>() / known.len() as f64
-    };
+    let mean = |value: fn(&Consensus) -> f64| mean_of(&known, value);
     Some(ConsensusSection {
         mass_old: mean(|c| c.mass_old),
         mass_new: mean(|c| c.mass_new),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::CredibilityCut;
 use crate::domain::Estimate;
 
 /// Sub-clusters, consensus and credibility.
@@ -40,6 +41,27 @@ pub struct SubClusterRow {
     pub old_old: Option<f64>,
     /// Mean primary measure, new->old.
     pub new_old: Option<f64>,
+    /// Consensus over its queries; `None` where it was measured for none of them.
+    pub consensus: Option<SubClusterConsensus>,
+}
+
+/// Means over the queries of one sub-cluster, and where those of the new model go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SubClusterConsensus {
+    /// Queries measured.
+    pub queries: usize,
+    /// Neighbourhood probability mass on the own identity, old queries.
+    pub mass_old: f64,
+    /// The same, new queries.
+    pub mass_new: f64,
+    /// KL(p_oo || p_no) over sub-cluster prototypes, nats.
+    pub kl: f64,
+    /// Share of queries whose arg-max identity is kept.
+    pub argmax_kept: f64,
+    /// The sub-cluster of another identity whose prototype is now nearest to most of its new queries, and to how many;
+    /// `None` when every one of them stays with its own identity.
+    pub confused_with: Option<(String, usize)>,
 }
 
 /// Means over queries of the consensus in both spaces.
@@ -72,18 +94,34 @@ pub struct CredibilitySection {
     pub not_assessable: usize,
     /// Temperature of the posterior (minimises the leave-one-out negative log-likelihood).
     pub temperature: f64,
+    /// Which score the cut is made on.
+    pub cut: CredibilityCut,
     /// Items below it are called not credible.
     pub cutoff: f64,
     /// Items below the cut-off.
     pub below_cutoff: usize,
-    /// Histogram of the combined score, ten bins over [0, 1].
+    /// Histogram of the score that the cut is made on, ten bins over [0, 1].
     pub histogram: Vec<usize>,
     /// The primary D without the gallery items below the cut-off; `None` when not tested.
     pub change_without_least_credible: Option<Estimate>,
     /// Share of negative flips whose lost hit is below the cut-off.
     pub flips_on_least_credible: Option<f64>,
+    /// How many of the negative flips lost a hit that is among the least credible items; empty without flips.
+    pub lost_hits: Vec<LostHitsRow>,
     /// The least credible items, least first, at most 24.
     pub least_credible: Vec<CredibilityRow>,
+}
+
+/// Damage on the least credible gallery items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LostHitsRow {
+    /// Share of the assessed gallery items, least credible first; damage spread evenly would have this share too.
+    pub least_credible: f64,
+    /// So many items.
+    pub items: usize,
+    /// Share of the negative flips whose lost hit is one of them.
+    pub lost_hits: f64,
 }
 
 /// One gallery item's credibility, each score in [0, 1], high is credible.

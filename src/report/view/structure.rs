@@ -3,6 +3,7 @@
 use super::evidence::item_card;
 use super::format::{change, count, count_of, counted, interval, measure, percent};
 use super::{Bar, Cell, Credibility, CredibilityCard, Table};
+use crate::config::CredibilityCut;
 use crate::report::thumbnails::Thumbnails;
 use crate::report::{AuditReport, SubClusterRow};
 
@@ -40,6 +41,8 @@ pub fn subclusters(report: &AuditReport) -> Table {
         "gallery items",
         "radius",
         "nearest rival (cosine)",
+        "change of own mass",
+        "confused with (queries)",
     ]);
     let optional = |value: Option<f64>, number: fn(f64) -> String| {
         Cell::number(value.map_or_else(|| "-".into(), number))
@@ -56,6 +59,17 @@ pub fn subclusters(report: &AuditReport) -> Table {
             Cell::text(row.nearest_rival.as_ref().map_or_else(
                 || "-".to_owned(),
                 |(name, cosine)| format!("{name} ({cosine:.3})"),
+            )),
+            optional(
+                row.consensus.as_ref().map(|c| c.mass_new - c.mass_old),
+                change,
+            ),
+            Cell::text(row.consensus.as_ref().map_or_else(
+                || "-".to_owned(),
+                |consensus| match &consensus.confused_with {
+                    Some((name, n)) => format!("{name} ({n} of {})", consensus.queries),
+                    None => "none".to_owned(),
+                },
             )),
         ]);
     }
@@ -133,10 +147,15 @@ pub fn consensus(report: &AuditReport) -> Option<Table> {
 pub fn credibility(report: &AuditReport, thumbnails: &mut Thumbnails) -> Credibility {
     let section = &report.structure.credibility;
     let mut notes = vec![format!(
-        "{} of {} assessable gallery items lie below the cut-off {:.2}; {} not assessable (an identity's only item).",
+        "{} of {} assessable gallery items lie below the cut-off {:.2}{}; {} not assessable (an identity's only item).",
         count_of(section.below_cutoff, section.assessable),
         count(section.assessable),
         section.cutoff,
+        if section.cut == CredibilityCut::Paper {
+            " of the entropy score (the paper's cut)"
+        } else {
+            ""
+        },
         counted(section.not_assessable, "item is", "items are"),
     )];
     if let Some(without) = &section.change_without_least_credible {
@@ -157,6 +176,20 @@ pub fn credibility(report: &AuditReport, thumbnails: &mut Thumbnails) -> Credibi
         notes.push(format!(
             "{} of the negative flips lost a hit that lies below the cut-off.",
             percent(share)
+        ));
+    }
+    if !section.lost_hits.is_empty() {
+        let rows = section.lost_hits.iter().map(|row| {
+            format!(
+                "{} on the {} least credible",
+                percent(row.lost_hits),
+                percent(row.least_credible)
+            )
+        });
+        let rows: Vec<String> = rows.collect();
+        notes.push(format!(
+            "Of the hits that negative flips lost, {}; damage spread evenly would sit there in the same shares.",
+            rows.join(", ")
         ));
     }
     let score = |name: &str, value: Option<f64>| {
