@@ -184,8 +184,9 @@ fn main() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/data");
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     // Cargo adds `--bench`.
-    let words: Vec<String> = std::env::args()
+    let words: Vec<String> = std::env::args_os()
         .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
         .filter(|word| word != "--bench")
         .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {

@@ -72,7 +72,14 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         sample: config.sample.map(NonZeroUsize::get),
         ..StructureOptions::default()
     };
-    notify_of_hours(&probe, &old, &options, around);
+    if probe.names_identities() {
+        let gallery = probe.gallery().len();
+        let assessed = options.sample.map_or(gallery, |n| n.min(gallery));
+        let (dim, threads) = (old.embeddings.dim(), around.runtime.threads);
+        if let Some(said) = announcement(gallery as u64, assessed as u64, dim, threads) {
+            (around.notify)(&said);
+        }
+    }
     let structure = structure::estimate(&probe, &old.embeddings, &options);
 
     clock.stage("retrieve");
@@ -350,26 +357,19 @@ fn refuse_assumed_preprocessing(
 /// Multiply-adds of the structure from which on its cost is named: some minutes on two cores.
 const HOURS: u64 = 1 << 44;
 
-/// A sample is no choice to make for the user, but hours are nothing to be silent about.
-fn notify_of_hours(
-    probe: &Probe,
-    old: &Embedded,
-    options: &StructureOptions,
-    around: &Surroundings<'_>,
-) {
-    let gallery = probe.gallery().len() as u64;
-    let assessed = options.sample.map_or(gallery, |n| gallery.min(n as u64));
-    let products = assessed * gallery * old.embeddings.dim() as u64;
-    if probe.names_identities() && products >= HOURS {
-        // Two operations a multiply-add, 50 GFLOP/s a core (docs/performance.md: 76 to 88 with AVX2).
-        let cores = around.runtime.threads as u64;
-        let minutes = products / (cores * 25_000_000_000 * 60);
-        (around.notify)(&format!(
+/// A sample is no choice to make for the user, but hours are nothing to be silent about: what is said before the credibility
+/// of `assessed` old embeddings, of a gallery of so many, is measured.
+fn announcement(gallery: u64, assessed: u64, dim: usize, threads: usize) -> Option<String> {
+    let products = assessed.saturating_mul(gallery).saturating_mul(dim as u64);
+    // Two operations a multiply-add, 50 GFLOP/s a core (docs/performance.md: 76 to 88 with AVX2).
+    let minutes = products / (threads as u64 * 25_000_000_000 * 60);
+    (products >= HOURS).then(|| {
+        format!(
             "note: the credibility of {assessed} old embeddings compares each with {gallery}: some {} minutes; \
              `--sample N` assesses N of them",
             minutes.max(1)
-        ));
-    }
+        )
+    })
 }
 
 /// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different
@@ -429,5 +429,19 @@ impl<'a> Clock<'a> {
                 .push((last.to_owned(), began.elapsed().as_secs_f64()));
         }
         self.progress.stage(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_are_announced_and_minutes_are_not() {
+        assert_eq!(announcement(200_000, 200_000, 384, 2), None);
+        assert_eq!(announcement(1_000_000, 2_000, 384, 2), None);
+        let said = announcement(1_000_000, 1_000_000, 384, 2).unwrap();
+        assert!(said.contains("some 128 minutes; `--sample N`"), "{said}");
+        assert!(announcement(u64::MAX, u64::MAX, 384, 2).is_some());
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+use ndarray::{Array1, Array2, ArrayView1};
 use rand::SeedableRng;
 use rayon::prelude::*;
 
@@ -24,9 +24,11 @@ mod one_cluster;
 mod softmax;
 mod subclusters;
 
+pub use agreement::adjusted_rand_index;
 pub use consensus::{Consensus, LogTotals, consensus};
 pub use credibility::Credibility;
 use nearest::nearest;
+pub use subclusters::{Partition, partition};
 
 /// How the structure is estimated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -199,20 +201,39 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
     }
     let members: Vec<(u32, Vec<usize>)> = members.into_iter().collect();
 
-    let split: Vec<(Option<f64>, Vec<SubCluster>)> = members
+    // Partitions first, and nothing kept of the many that are one cluster: what is kept would lie between the large
+    // buffers that come and go, and the holes that these leave could not be used again.
+    let partitions: Vec<Option<Partition>> = members
         .par_iter()
         .map(|(identity, positions)| {
             let items: Vec<usize> = positions.iter().map(|&p| gallery[p]).collect();
-            split_identity(*identity, &items, &unit_rows(old, &items), options.seed)
+            let found = partition(&unit_rows(old, &items), options.seed, *identity);
+            (found.k > 1).then_some(found)
         })
         .collect();
-    let stabilities: Vec<f64> = split
-        .iter()
-        .filter_map(|(stability, _)| *stability)
-        .collect();
+    let stabilities = partitions.iter().flatten().filter_map(|p| p.stability);
+    let stabilities: Vec<f64> = stabilities.collect();
     let stability = (!stabilities.is_empty())
         .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
-    let clusters: Vec<SubCluster> = split.into_iter().flat_map(|(_, found)| found).collect();
+    let clusters: Vec<SubCluster> = members
+        .par_iter()
+        .zip(&partitions)
+        .map_init(
+            || Centring::new(old),
+            |centring, ((identity, positions), partition)| {
+                let k = partition.as_ref().map_or(1, |partition| partition.k);
+                let parts = (0..k).map(|index| {
+                    let is_in =
+                        |row: usize| partition.as_ref().is_none_or(|p| p.label[row] == index);
+                    let rows = (0..positions.len()).filter(|&row| is_in(row));
+                    let items = rows.map(|row| gallery[positions[row]]).collect();
+                    centring.subcluster(*identity, index as u32, items)
+                });
+                parts.collect::<Vec<_>>()
+            },
+        )
+        .flatten_iter()
+        .collect();
     let mut assignment = vec![None; probe.items.len()];
     for (index, cluster) in clusters.iter().enumerate() {
         for &item in &cluster.items {
@@ -245,32 +266,52 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
     }
 }
 
-/// The sub-clusters of one identity's items, and how stable the split is; `rows` are unit, one an item.
-fn split_identity(
-    identity: u32,
-    items: &[usize],
-    rows: &Array2<f64>,
-    seed: u64,
-) -> (Option<f64>, Vec<SubCluster>) {
-    let partition = subclusters::partition(rows, seed, identity);
-    let clusters = (0..partition.k).map(|index| {
-        let in_cluster: Vec<usize> = (0..items.len())
-            .filter(|&row| partition.label[row] == index)
-            .collect();
-        let centroid = direction(rows.select(Axis(0), &in_cluster).sum_axis(Axis(0)));
-        let distance: f64 = in_cluster
-            .iter()
-            .map(|&row| 1.0 - rows.row(row).dot(&centroid))
-            .sum();
+/// Centroids and radii, with buffers that are used again.
+struct Centring<'a> {
+    old: &'a Embeddings,
+    read: Vec<f32>,
+    row: Array1<f64>,
+}
+
+impl<'a> Centring<'a> {
+    fn new(old: &'a Embeddings) -> Self {
+        Self {
+            old,
+            read: vec![0.0; old.dim()],
+            row: Array1::zeros(old.dim()),
+        }
+    }
+
+    /// Reads an item's unit row.
+    fn load(&mut self, item: usize) {
+        let is_there = self.old.read_into(item, &mut self.read);
+        assert!(is_there, "only embedded items are asked");
+        for (value, &read) in self.row.iter_mut().zip(&self.read) {
+            *value = f64::from(read);
+        }
+        normalise(&mut self.row);
+    }
+
+    fn subcluster(&mut self, identity: u32, index: u32, items: Vec<usize>) -> SubCluster {
+        let mut centroid = Array1::zeros(self.old.dim());
+        for &item in &items {
+            self.load(item);
+            centroid += &self.row;
+        }
+        normalise(&mut centroid);
+        let mut distance = 0.0;
+        for &item in &items {
+            self.load(item);
+            distance += 1.0 - self.row.dot(&centroid);
+        }
         SubCluster {
             identity,
-            index_in_identity: index as u32,
-            items: in_cluster.iter().map(|&row| items[row]).collect(),
+            index_in_identity: index,
+            radius: (distance / items.len() as f64).max(0.0),
+            items,
             centroid: centroid.iter().map(|&v| v as f32).collect(),
-            radius: (distance / in_cluster.len() as f64).max(0.0),
         }
-    });
-    (partition.stability, clusters.collect())
+    }
 }
 
 /// Stream of the sample; the clustering's streams are below.
@@ -344,11 +385,16 @@ fn unit_rows(embeddings: &Embeddings, items: &[usize]) -> Array2<f64> {
 
 /// The vector over its length; a zero vector (no direction, possible with `ip` and `l2`) stays zero.
 fn direction(mut x: Array1<f64>) -> Array1<f64> {
-    let length = x.dot(&x).sqrt();
-    if length > 0.0 {
-        x /= length;
-    }
+    normalise(&mut x);
     x
+}
+
+/// See [`direction`].
+fn normalise(x: &mut Array1<f64>) {
+    let length = x.dot(x).sqrt();
+    if length > 0.0 {
+        *x /= length;
+    }
 }
 
 /// The embeddings with unit rows; a zero vector stays zero.
@@ -553,6 +599,103 @@ mod tests {
         assert_eq!(found.credibility[0], Some(Credibility::default()));
         assert!(found.is_credible(0), "not assessed counts as credible");
         assert_eq!(found.nearest_rivals(&[0]), [None]);
+    }
+
+    #[test]
+    fn a_collapsed_space_is_one_cluster_an_identity_and_nothing_is_nan() {
+        let identities: Vec<u32> = (0..200).map(|i| i / 20).collect();
+        let probe = probe_of(&identities);
+        let old = Embeddings::dense(
+            Array2::from_shape_fn((200, 8), |(_, d)| f32::from(u8::from(d == 0))),
+            true,
+        )
+        .unwrap();
+        let options = StructureOptions::default();
+        let found = estimate(&probe, &old, &options);
+        assert_eq!((found.subclusters.len(), found.stability), (10, None));
+        assert!(found.subclusters.iter().all(|s| s.radius < 1e-6));
+        assert_eq!(
+            found.nearest_rivals(&[0, 3]),
+            [Some((1, 1.0)), Some((0, 1.0))]
+        );
+        // Every identity is as near as every other: nothing can be believed.
+        assert!((0..200).all(|item| found.cut_score(item).unwrap() < 0.6));
+        let queries: Vec<usize> = (0..200).collect();
+        let said = consensus(
+            &probe,
+            &found,
+            [&old, &old],
+            &queries,
+            &|_| vec![],
+            None,
+            &options,
+        );
+        for found in said.iter().map(|found| found.unwrap()) {
+            // 19 others of the own identity among 199.
+            assert!((found.mass_old - 19.0 / 199.0).abs() < 1e-9);
+            assert!(found.kl < 1e-9 && found.mass_new == found.mass_old);
+        }
+    }
+
+    #[test]
+    fn duplicates_count_for_each_other() {
+        // Identity 0 is one picture ten times over; its copy under 1's label is not believed, and takes none with it.
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let (same, others) = (gaussian_unit(32, &mut rng), gaussian_unit(32, &mut rng));
+        let mut rows = Array2::<f32>::zeros((20, 32));
+        for (i, mut row) in rows.rows_mut().into_iter().enumerate() {
+            let x = match i {
+                0..=10 => same.clone(),
+                _ => direction(&others + &(gaussian_unit(32, &mut rng) * 0.3)),
+            };
+            row.assign(&x.mapv(|v| v as f32));
+        }
+        let identities: Vec<u32> = (0..20).map(|i| u32::from(i >= 10)).collect();
+        let old = Embeddings::dense(rows, true).unwrap();
+        let found = estimate(&probe_of(&identities), &old, &StructureOptions::default());
+        assert!(found.subclusters[0].radius < 1e-6);
+        let credible: Vec<bool> = (0..20).map(|item| found.is_credible(item)).collect();
+        assert_eq!(
+            credible,
+            [
+                [true; 10],
+                [false, true, true, true, true, true, true, true, true, true]
+            ]
+            .concat()
+        );
+    }
+
+    #[test]
+    fn thousands_of_small_identities_are_all_accounted_for() {
+        // 3,000 identities of one item or two.
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let mut identities = Vec::new();
+        let mut rows = Vec::new();
+        for identity in 0..3_000_u32 {
+            let centre = gaussian_unit(16, &mut rng);
+            for _ in 0..1 + identity % 2 {
+                let x = direction(&centre + &(gaussian_unit(16, &mut rng) * 0.2));
+                rows.extend(x.iter().map(|&v| v as f32));
+                identities.push(identity);
+            }
+        }
+        let n = identities.len();
+        let found = estimate(
+            &probe_of(&identities),
+            &dense(n, 16, rows),
+            &StructureOptions::default(),
+        );
+        assert_eq!(found.subclusters.len(), 3_000);
+        let listed: usize = found.subclusters.iter().map(|s| s.items.len()).sum();
+        let assessable = (0..n)
+            .filter(|&item| found.cut_score(item).is_some())
+            .count();
+        assert_eq!((listed, found.credibility.iter().flatten().count()), (n, n));
+        assert_eq!(
+            assessable, 3_000,
+            "the only items of 1,500 identities are not"
+        );
+        assert!((0..n).all(|item| found.assignment[item] == Some(identities[item])));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the statistics do, counted: markdown tables, seeded, in parallel. About a quarter of an hour on two cores for all.
+//! What the statistics do, counted: markdown tables, seeded, in parallel. Some 25 minutes on two cores for all.
 //!
 //! `cargo bench --bench simulations`, or one table: `cargo bench --bench simulations -- coverage`
 
@@ -8,9 +8,11 @@ mod coverage;
 mod draw;
 mod gate;
 mod generators;
+mod mixtures;
 mod plan;
 mod shuffled;
 mod slices;
+mod subclusters;
 mod tally;
 
 /// One-sided error of every bound, the default policy's.
@@ -28,7 +30,7 @@ const REPLICATES: usize = 2_000;
 
 type Table = (&'static str, &'static str, fn());
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 8] = [
     (
         "coverage",
         "Coverage of the mean's interval",
@@ -39,6 +41,12 @@ const TABLES: [Table; 6] = [
     ("shuffled", "Shuffled labels", shuffled::print),
     ("slices", "Slices", slices::print),
     ("plan", "False claims of beta*", plan::print),
+    (
+        "planted",
+        "Planted sub-clusters",
+        subclusters::print_planted,
+    ),
+    ("whole", "One cluster", subclusters::print_whole),
 ];
 
 fn main() -> ExitCode {

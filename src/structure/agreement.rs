@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Adjusted Rand index of two labellings (Hubert and Arabie 1985): 1 for equal partitions, about 0 for
 /// independent ones. 1 when both are trivial in the same way, where the index is 0/0.
-pub(super) fn adjusted_rand_index(a: &[usize], b: &[usize]) -> f64 {
+pub fn adjusted_rand_index(a: &[usize], b: &[usize]) -> f64 {
     let pairs = |n: usize| (n * n.saturating_sub(1)) as f64 / 2.0;
     let (mut both, mut of_a, mut of_b) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (&x, &y) in a.iter().zip(b) {

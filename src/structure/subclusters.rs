@@ -57,7 +57,7 @@ const STABILITY_SAMPLES: usize = 10;
 
 /// An identity's items in sub-clusters.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Partition {
+pub struct Partition {
     /// Sub-cluster of each item, 0..k in order of first appearance.
     pub label: Vec<usize>,
     /// Number of sub-clusters, at least 1.
@@ -67,7 +67,7 @@ pub(super) struct Partition {
 }
 
 /// Partitions unit rows, shape (items, dim), of one identity; `stream` keeps identities' draws apart.
-pub(super) fn partition(rows: &Array2<f64>, seed: u64, stream: u32) -> Partition {
+pub fn partition(rows: &Array2<f64>, seed: u64, stream: u32) -> Partition {
     let n = rows.nrows();
     if n < MIN_GROUP {
         return Partition {
@@ -315,72 +315,15 @@ fn in_order_of_appearance(label: &[usize]) -> Vec<usize> {
 }
 
 #[cfg(test)]
+#[path = "../../benches/simulations/mixtures.rs"]
+mod mixtures;
+
+#[cfg(test)]
 mod tests {
-    use ndarray::Array1;
     use rayon::prelude::*;
 
-    use super::super::one_cluster::gaussians;
+    use super::mixtures::{elongated, mixture, unit};
     use super::*;
-
-    /// A random unit vector.
-    fn unit(dim: usize, rng: &mut ChaCha8Rng) -> Array1<f64> {
-        direction(gaussians(1, dim, rng).row(0).to_owned())
-    }
-
-    /// Unit rows of `sizes.len()` clusters: centres with pairwise cosine `between`, items with pairwise
-    /// cosine about `within` to those of their cluster; and the planted labels.
-    fn mixture(
-        sizes: &[usize],
-        dim: usize,
-        between: f64,
-        within: f64,
-        rng: &mut ChaCha8Rng,
-    ) -> (Array2<f64>, Vec<usize>) {
-        let n = sizes.iter().sum();
-        let mut rows = Array2::zeros((n, dim));
-        let mut label = Vec::new();
-        // Orthonormal directions by Gram and Schmidt.
-        let mut axes: Vec<Array1<f64>> = Vec::new();
-        for _ in 0..=sizes.len() {
-            let mut axis = unit(dim, rng);
-            for other in &axes {
-                axis = &axis - &(other * axis.dot(other));
-            }
-            axes.push(direction(axis));
-        }
-        let (common, own) = axes.split_first().unwrap();
-        for ((cluster, &size), own) in sizes.iter().enumerate().zip(own) {
-            let centre = direction(common * between.sqrt() + own * (1.0 - between).sqrt());
-            for _ in 0..size {
-                let noise = unit(dim, rng);
-                let item = direction(&centre * within.sqrt() + &noise * (1.0 - within).sqrt());
-                rows.row_mut(label.len()).assign(&item);
-                label.push(cluster);
-            }
-        }
-        (rows, label)
-    }
-
-    /// One cluster stretched along four directions, plus isotropic noise.
-    fn elongated(
-        n: usize,
-        dim: usize,
-        stretch: f64,
-        noise: f64,
-        rng: &mut ChaCha8Rng,
-    ) -> Array2<f64> {
-        let centre = unit(dim, rng);
-        let axes: Vec<Array1<f64>> = (0..4).map(|_| unit(dim, rng)).collect();
-        let mut rows = Array2::zeros((n, dim));
-        for mut row in rows.rows_mut() {
-            let mut x = &centre + &(unit(dim, rng) * noise);
-            for axis in &axes {
-                x += &(axis * (stretch * gaussians(1, 1, rng)[[0, 0]]));
-            }
-            row.assign(&direction(x));
-        }
-        rows
-    }
 
     /// Of `runs` mixtures, how many are found with an adjusted Rand index of .95 or more.
     fn found(runs: u64, sizes: &[usize], dim: usize) -> usize {
