@@ -22,7 +22,7 @@ use crate::retrieve::kept::retrieve_kept;
 use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{self, SearchOptions};
 use crate::runtime::{Runtime, RuntimeOptions};
-use crate::structure::{self, StructureOptions};
+use crate::structure::{self, PseudoIdentities, StructureOptions};
 
 /// What surrounds an audit: where models run, where embeddings are kept, who hears of it.
 pub struct Surroundings<'a> {
@@ -72,6 +72,8 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         sample: config.sample.map(NonZeroUsize::get),
         ..StructureOptions::default()
     };
+    let label_free = config.policy.profile.is_label_free();
+    let pseudo = label_free.then(|| stand_in(&mut probe, &old, &options));
     if probe.names_identities() {
         let gallery = probe.gallery().len();
         let assessed = options.sample.map_or(gallery, |n| n.min(gallery));
@@ -194,6 +196,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         old: &old,
         new: &new,
         input_digests: digests,
+        pseudo: pseudo.as_ref(),
         structure: &structure,
         consensus: &consensus,
         temperature: options.temperature,
@@ -370,6 +373,15 @@ fn announcement(gallery: u64, assessed: u64, dim: usize, threads: usize) -> Opti
             minutes.max(1)
         )
     })
+}
+
+/// Puts clusters of the old embeddings in the place of the labels, each named after the item in its middle.
+fn stand_in(probe: &mut Probe, old: &Embedded, options: &StructureOptions) -> PseudoIdentities {
+    let found = structure::pseudo_identities(probe, &old.embeddings, options);
+    let name = |&medoid: &usize| format!("around {}", probe.items[medoid].id);
+    let names = found.medoids.iter().map(name).collect();
+    probe.relabel(&found.of_item, names);
+    found
 }
 
 /// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different

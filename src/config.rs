@@ -65,6 +65,8 @@ pub struct ProbeConfig {
     pub shared_tensors: bool,
     /// Whether items may lack an input (stored embeddings stand in for it).
     pub allow_missing_inputs: bool,
+    /// Whether items need no identity: the audit is of the label-free profile.
+    pub label_free: bool,
 }
 
 /// How two embeddings are compared.
@@ -307,6 +309,7 @@ impl AuditConfig {
                 model_tensors,
                 shared_tensors,
                 allow_missing_inputs,
+                label_free: policy.profile.is_label_free(),
             },
             old_model: file.old,
             new_model: file.new,

@@ -8,12 +8,12 @@ mod date;
 mod embeddings;
 mod finding;
 mod item;
+mod measure;
 mod name_index;
 mod progress;
 mod qrels;
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,7 @@ pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
 pub use item::{Beside, Item, Labels, Source};
+pub use measure::{Measure, NamedMeasure, Reference};
 pub use name_index::NameIndex;
 pub use progress::{NoProgress, Progress};
 pub use qrels::{Judgement, Qrels};
@@ -95,6 +96,8 @@ pub struct Probe {
     pub tensors: Option<std::path::PathBuf>,
     /// Relevance judgements; `None`: items are relevant to each other when they share a label.
     pub qrels: Option<Qrels>,
+    /// What the labels are.
+    pub reference: Reference,
     /// What was noticed while reading.
     pub findings: Vec<Finding>,
 }
@@ -138,6 +141,20 @@ impl Probe {
         let mut flags = keep.iter();
         self.items
             .retain(|_| *flags.next().expect("one flag an item"));
+    }
+
+    /// Puts clusters of old embeddings in the place of the labels; `None` leaves an item out, as junk.
+    ///
+    /// `of_item` has one entry an item, an index into `names`.
+    pub fn relabel(&mut self, of_item: &[Option<u32>], names: Vec<String>) {
+        assert_eq!(of_item.len(), self.items.len(), "one entry an item");
+        for (item, &cluster) in self.items.iter_mut().zip(of_item) {
+            item.labels = cluster.into_iter().collect();
+            item.identity = cluster;
+        }
+        self.labels.clone_from(&names);
+        self.identities = names;
+        self.reference = Reference::OldModel;
     }
 
     /// The name of an item's identity, or `-1` for junk.
@@ -210,78 +227,6 @@ impl fmt::Display for Pairing {
 impl Serialize for Pairing {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// A number per query whose mean is reported (metrics 1 to 3 of `docs/METRICS.md`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Measure {
-    /// Mean average precision over the whole gallery.
-    MeanAveragePrecision,
-    /// Share of queries with a relevant item in the top k.
-    CmcAt(u32),
-    /// Relevant items in the top k over all relevant items.
-    RecallAt(u32),
-    /// Mean reciprocal rank of the first relevant item.
-    MeanReciprocalRank,
-    /// Precision at R, the number of relevant items.
-    RPrecision,
-    /// Mean inverse negative penalty: R over the rank of the last relevant item.
-    MeanInverseNegativePenalty,
-    /// Normalised discounted cumulative gain of the top k; gains are the grades, 1 without graded judgements.
-    NdcgAt(u32),
-}
-
-impl Measure {
-    /// The measures of every pairing's table, the primary one first.
-    pub const ALL: [Measure; 11] = [
-        Measure::MeanAveragePrecision,
-        Measure::CmcAt(1),
-        Measure::CmcAt(5),
-        Measure::CmcAt(10),
-        Measure::RecallAt(1),
-        Measure::RecallAt(5),
-        Measure::RecallAt(10),
-        Measure::MeanReciprocalRank,
-        Measure::RPrecision,
-        Measure::MeanInverseNegativePenalty,
-        Measure::NdcgAt(10),
-    ];
-}
-
-impl fmt::Display for Measure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Measure::MeanAveragePrecision => f.write_str("mAP"),
-            Measure::CmcAt(k) => write!(f, "CMC@{k}"),
-            Measure::RecallAt(k) => write!(f, "recall@{k}"),
-            Measure::MeanReciprocalRank => f.write_str("MRR"),
-            Measure::RPrecision => f.write_str("R-precision"),
-            Measure::MeanInverseNegativePenalty => f.write_str("mINP"),
-            Measure::NdcgAt(k) => write!(f, "nDCG@{k}"),
-        }
-    }
-}
-
-impl Serialize for Measure {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl FromStr for Measure {
-    type Err = UnknownName;
-
-    fn from_str(text: &str) -> Result<Self, UnknownName> {
-        UnknownName::find("measure", text, Measure::ALL, |measure| measure.to_string())
-    }
-}
-
-impl<'de> Deserialize<'de> for Measure {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -20,13 +20,16 @@ use serde::Serialize;
 
 use crate::config::ProbeConfig;
 use crate::domain::{
-    Beside, Finding, FindingCode, Item, Modality, NameIndex, Probe, Role, Severity, Source,
+    Beside, Finding, FindingCode, Item, Modality, NameIndex, Probe, Reference, Role, Severity, Source,
 };
 
 pub use error::ProbeError;
 
 /// The label of items that are junk for every query (Market-1501's convention).
 const JUNK: &str = "-1";
+
+/// The one label of all items that a label-free audit finds without; clusters of the old embeddings take its place.
+const UNLABELLED: &str = "unlabelled";
 
 /// Image formats that a probe may hold, as file extensions in lower case.
 const IMAGE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
@@ -64,7 +67,7 @@ struct Found {
     tensors: Option<PathBuf>,
     /// A column that may hold cameras although its name does not say so.
     camera_like_column: Option<String>,
-    /// Whether the labels were read; if not, each item's is its id.
+    /// Whether the labels were read; if not, each item's is its id, or [`UNLABELLED`].
     identities_given: bool,
     findings: Vec<Finding>,
 }
@@ -105,14 +108,18 @@ pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
                 folder: data.to_path_buf(),
             });
         }
-        (None, None) => image_folder::read(data, take)?,
+        (None, None) => image_folder::read(data, config.label_free, take)?,
     };
     let identities_given = found.identities_given;
-    let mut probe = assemble(items, found);
+    let mut probe = assemble(items, found, config.label_free);
     if let Some(path) = qrels {
         probe.qrels = Some(qrels::read(&path, &probe, identities_given)?);
     }
-    check_searchable(&probe)?;
+    check_roles(&probe)?;
+    // What is relevant to what is not known before the old gallery is clustered.
+    if !config.label_free {
+        check_searchable(&probe)?;
+    }
     Ok(probe)
 }
 
@@ -239,7 +246,7 @@ impl Items {
 }
 
 /// The probe of these items; identities are numbered in item order.
-fn assemble(items: Items, found: Found) -> Probe {
+fn assemble(items: Items, found: Found, label_free: bool) -> Probe {
     let Items {
         mut items,
         labels,
@@ -249,7 +256,9 @@ fn assemble(items: Items, found: Found) -> Probe {
     items.shrink_to_fit();
     let identities = join_labels(&mut items, &labels.names);
     let mut findings = found.findings;
-    if !found.identities_given {
+    if label_free {
+        // What stands in for the labels is found later.
+    } else if !found.identities_given {
         findings.push(Finding::new(
             FindingCode::NoIdentities,
             Severity::Info,
@@ -268,6 +277,11 @@ fn assemble(items: Items, found: Found) -> Probe {
             ),
         ));
     }
+    let reference = if label_free {
+        Reference::OldModel
+    } else {
+        Reference::Labels
+    };
     Probe {
         items,
         labels: labels.names,
@@ -278,6 +292,7 @@ fn assemble(items: Items, found: Found) -> Probe {
         origin: found.origin,
         tensors: found.tensors,
         qrels: None,
+        reference,
         findings,
     }
 }
@@ -339,19 +354,25 @@ fn root(parent: &mut [u32], mut label: u32) -> u32 {
     label
 }
 
+/// Refuses a probe without queries or without a gallery.
+fn check_roles(probe: &Probe) -> Result<(), ProbeError> {
+    let counts = [
+        ("query", probe.queries().len()),
+        ("gallery", probe.gallery().len()),
+    ];
+    match counts.into_iter().find(|&(_, count)| count == 0) {
+        Some((role, _)) => Err(ProbeError::NoItemsOfRole {
+            path: probe.origin.clone(),
+            role,
+            found: probe.items.len(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a probe in which nothing can be found.
 fn check_searchable(probe: &Probe) -> Result<(), ProbeError> {
-    let origin = || probe.origin.clone();
     let (queries, gallery) = (probe.queries(), probe.gallery());
-    for (role, count) in [("query", queries.len()), ("gallery", gallery.len())] {
-        if count == 0 {
-            return Err(ProbeError::NoItemsOfRole {
-                path: origin(),
-                role,
-                found: probe.items.len(),
-            });
-        }
-    }
     if let Some(qrels) = &probe.qrels {
         let finds = |&query: &usize| {
             let relevant = qrels.relevant_to(query).iter();
@@ -385,7 +406,7 @@ fn check_searchable(probe: &Probe) -> Result<(), ProbeError> {
         return Ok(());
     }
     Err(ProbeError::NothingRelevant {
-        path: origin(),
+        path: probe.origin.clone(),
         queries: queries.len(),
         gallery: gallery.len(),
     })

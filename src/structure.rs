@@ -5,6 +5,7 @@
 //! [`consensus`] then reads NCCL's two training objectives as measurements of the new queries. Junk and
 //! camera rules are the ranking's and do not apply to [`estimate`]; an item never counts for itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2, ArrayView1};
@@ -12,7 +13,7 @@ use rand::SeedableRng;
 use rayon::prelude::*;
 
 use crate::config::{CredibilityCut, Similarity};
-use crate::domain::{Embeddings, Probe};
+use crate::domain::{Embeddings, Probe, Reference};
 use crate::topk::{self, Gallery};
 
 mod agreement;
@@ -20,7 +21,10 @@ mod consensus;
 mod credibility;
 mod k_means;
 mod nearest;
+mod linkage;
 mod one_cluster;
+mod prototypes;
+mod pseudo;
 mod softmax;
 mod subclusters;
 
@@ -28,6 +32,7 @@ pub use agreement::adjusted_rand_index;
 pub use consensus::{Consensus, LogTotals, consensus};
 pub use credibility::Credibility;
 use nearest::nearest;
+pub use pseudo::{PseudoIdentities, pseudo_identities};
 pub use subclusters::{Partition, partition};
 
 /// How the structure is estimated.
@@ -185,14 +190,7 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
     if !probe.names_identities() {
         return Structure::none(probe.items.len());
     }
-    let normalised;
-    let old = match options.similarity {
-        Similarity::Cosine => old,
-        Similarity::Ip | Similarity::L2 => {
-            normalised = unit(old);
-            &normalised
-        }
-    };
+    let old = &*unit_embeddings(old, options.similarity);
     let gallery: Vec<usize> = embedded(probe.gallery(), old);
     let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (position, &item) in gallery.iter().enumerate() {
@@ -203,9 +201,14 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
 
     // Partitions first, and nothing kept of the many that are one cluster: what is kept would lie between the large
     // buffers that come and go, and the holes that these leave could not be used again.
+    // A cluster that stands in for an identity is not split again.
+    let is_cluster = probe.reference == Reference::OldModel;
     let partitions: Vec<Option<Partition>> = members
         .par_iter()
         .map(|(identity, positions)| {
+            if is_cluster {
+                return None;
+            }
             let items: Vec<usize> = positions.iter().map(|&p| gallery[p]).collect();
             let found = partition(&unit_rows(old, &items), options.seed, *identity);
             (found.k > 1).then_some(found)
@@ -247,7 +250,13 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
         embeddings: old,
         items: &gallery,
     };
-    let (scores, tau) = credibility::assess(of_gallery, &members, &assessed, options.neighbours);
+    let (scores, tau) = credibility::assess(
+        of_gallery,
+        &members,
+        &assessed,
+        options.neighbours,
+        probe.reference,
+    );
     let mut credibility = vec![None; probe.items.len()];
     for (&position, score) in assessed.iter().zip(scores) {
         credibility[gallery[position]] = Some(score);
@@ -397,6 +406,14 @@ fn normalise(x: &mut Array1<f64>) {
     }
 }
 
+/// The embeddings as cosines are taken of them: those of a cosine audit are unit already.
+fn unit_embeddings(embeddings: &Embeddings, similarity: Similarity) -> Cow<'_, Embeddings> {
+    match similarity {
+        Similarity::Cosine => Cow::Borrowed(embeddings),
+        Similarity::Ip | Similarity::L2 => Cow::Owned(unit(embeddings)),
+    }
+}
+
 /// The embeddings with unit rows; a zero vector stays zero.
 fn unit(embeddings: &Embeddings) -> Embeddings {
     let items: Vec<usize> = embedded((0..embeddings.n_items()).collect(), embeddings);
@@ -433,7 +450,7 @@ pub(crate) mod testing {
     use rand_chacha::ChaCha8Rng;
 
     use super::direction;
-    use crate::domain::{Item, Modality, Probe, Role, Source};
+    use crate::domain::{Item, Modality, Probe, Reference, Role, Source};
 
     /// A random unit vector.
     pub(super) fn gaussian_unit(dim: usize, rng: &mut ChaCha8Rng) -> Array1<f64> {
@@ -467,6 +484,7 @@ pub(crate) mod testing {
             origin: "made in a test".into(),
             tensors: None,
             qrels: None,
+            reference: Reference::Labels,
             findings: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use compat_audit::config::Policy;
-use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Role, Source};
+use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Reference, Role, Source};
 use compat_audit::judge::evidence::{Evidence, Stages};
 use compat_audit::judge::{Verdict, judge};
 use compat_audit::retrieve::protocol::Protocol;
@@ -138,6 +138,7 @@ fn probe(rng: &mut ChaCha8Rng, shuffled_share: f64) -> Probe {
         origin: "made up".into(),
         tensors: None,
         qrels: None,
+        reference: Reference::Labels,
         findings: Vec::new(),
     }
 }

@@ -135,6 +135,7 @@ impl JudgingArgs {
                 ProfileArg::Default => Profile::Default,
                 ProfileArg::Strict => Profile::Strict,
                 ProfileArg::Lenient => Profile::Lenient,
+                ProfileArg::LabelFree => Profile::LabelFree,
             }),
             primary: self.primary,
             slice_margin: self.slice_margin,
@@ -186,6 +187,9 @@ pub enum ProfileArg {
     Strict,
     /// Twice the tolerance, refreshes only warn
     Lenient,
+    /// No labels needed: clusters of the old embeddings stand in for identities, every number is agreement with the old
+    /// model
+    LabelFree,
 }
 
 /// [`Inconclusive`] on the command line.

@@ -464,6 +464,7 @@ mod tests {
     fn preview() -> Preview {
         let probe = crate::domain::Probe {
             qrels: None,
+            reference: crate::domain::Reference::Labels,
             items: Vec::new(),
             labels: Vec::new(),
             identities: Vec::new(),

@@ -26,6 +26,8 @@ pub enum FindingCode {
     SixteenBitScaled,
     /// More than 1 % of the items have byte-identical inputs.
     DuplicateInputs,
+    /// Clusters of the old embeddings stand in for labels; every measure is agreement with the old model.
+    LabelFree,
     /// No identity column; relevance is judged by qrels.
     NoIdentities,
     /// No camera column, so same-session near-duplicates cannot be removed.

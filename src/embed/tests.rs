@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::config::{BatchSize, Pooling, ProbeConfig, ResizeMode, Size};
-use crate::domain::{Item, Modality, NoProgress, Origin, Progress, Role};
+use crate::domain::{Item, Modality, NoProgress, Origin, Progress, Reference, Role};
 use crate::probe;
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
@@ -91,6 +91,7 @@ fn probe_of(sources: Vec<Source>, modality: Modality) -> Probe {
         origin: PathBuf::new(),
         tensors: None,
         qrels: None,
+        reference: Reference::Labels,
         findings: Vec::new(),
     }
 }

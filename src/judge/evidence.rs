@@ -1,7 +1,7 @@
 //! The estimates that the checks are made of, from the rankings of stage 4.
 
 use crate::config::Policy;
-use crate::domain::{Estimate, Measure, Pairing, Probe};
+use crate::domain::{Estimate, Measure, NamedMeasure, Pairing, Probe, Reference};
 use crate::retrieve::kept::Kept;
 use crate::retrieve::refresh::Curve;
 use crate::retrieve::verification::ThresholdTransfer;
@@ -60,7 +60,7 @@ impl Intervals {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
     /// The measure that decides.
-    pub primary: Measure,
+    pub primary: NamedMeasure,
     /// Evaluated queries.
     pub n_queries: usize,
     /// Their identities.
@@ -75,7 +75,7 @@ pub struct Evidence {
     pub assay: Assay,
     /// D; `None` without new->old.
     pub change: Option<Change>,
-    /// W; `None` without new->new.
+    /// W; `None` without new->new or without labels.
     pub worth: Option<Estimate>,
     /// G; `None` when undefined or not tested.
     pub gain: Option<Estimate>,
@@ -192,7 +192,10 @@ impl Evidence {
         let today = old_old.per_query(primary);
         let cross = pairing(Pairing::NEW_OLD);
         let refreshed = pairing(Pairing::NEW_NEW);
-        let worth_values = refreshed.map(|new| difference(&new.per_query(primary), &today));
+        // The old model agrees with itself best: less agreement is no loss by the upgrade, and more cannot be.
+        let worth_values = refreshed
+            .filter(|_| probe.reference == Reference::Labels)
+            .map(|new| difference(&new.per_query(primary), &today));
         let worth = worth_values
             .as_ref()
             .map(|values| intervals.mean(values, &identities));
@@ -219,7 +222,7 @@ impl Evidence {
         });
         let counts = ClusterSums::new(&today, &identities);
         let mut evidence = Self {
-            primary,
+            primary: probe.reference.name(primary),
             n_queries,
             n_query_identities: n_distinct(identities.clone()),
             dominant_share: stats::dominant_share(&counts),

@@ -331,7 +331,9 @@ impl ProbeError {
                     .into()
             }
             Self::LooseImage { .. } => {
-                "move it into a folder named after its identity, or write a manifest".into()
+                "move it into a folder named after its identity, or write a manifest; without identities, \
+                 `--profile label-free` measures agreement with the old model"
+                    .into()
             }
             Self::MarketName { .. } => {
                 "rename it, or sort the images into one folder per identity".into()
@@ -350,14 +352,15 @@ impl ProbeError {
             Self::MissingColumn { key, nearest, .. } => match (nearest, *key) {
                 (Some(nearest), "identity") => format!(
                     "if `{nearest}` is meant, say so in audit.toml: `[columns] identity = \"{nearest}\"`; \
-                     or say what is relevant with `--qrels FILE`"
+                     or say what is relevant with `--qrels FILE`; without either, `--profile label-free` measures \
+                     agreement with the old model"
                 ),
                 (Some(nearest), _) => {
                     format!("if `{nearest}` is meant, say so in audit.toml: `[columns] {key} = \"{nearest}\"`")
                 }
                 (None, "identity") => {
                     "name it in audit.toml: `[columns] identity = \"NAME\"`, or say what is relevant \
-                     with `--qrels FILE`; audits without either are not supported yet"
+                     with `--qrels FILE`; without either, `--profile label-free` measures agreement with the old model"
                         .into()
                 }
                 (None, "path") => {

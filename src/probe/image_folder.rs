@@ -9,24 +9,38 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::{Finding, FindingCode, Modality, Role, Severity, Source};
 
-use super::{Draft, Found, IMAGE_EXTENSIONS, JUNK, ProbeError, Take};
+use super::{Draft, Found, IMAGE_EXTENSIONS, JUNK, ProbeError, Take, UNLABELLED};
 
 /// The gallery's folder: ours, and Market-1501's.
 const GALLERY_FOLDERS: [&str; 2] = ["gallery", "bounding_box_test"];
 
 /// Reads a folder without a manifest; items are sorted bytewise by id, the path below `root` with `/`.
-pub(super) fn read(root: &Path, take: Take<'_>) -> Result<Found, ProbeError> {
+///
+/// `label_free`: names of folders and files say nothing, so images may lie at any depth.
+pub(super) fn read(root: &Path, label_free: bool, take: Take<'_>) -> Result<Found, ProbeError> {
     let mut ignored = Ignored::default();
     let mut items = match sides(root)? {
         Some(sides) => {
             let mut items = Vec::new();
             for (folder, role) in sides {
-                items.extend(read_side(root, folder, role, &mut ignored)?);
+                let images = walk(&root.join(folder), &mut ignored)?;
+                items.extend(if label_free {
+                    unlabelled(folder, images, role)
+                } else {
+                    read_side(folder, images, role)?
+                });
             }
             ignored.folders = other_folders(root, sides)?;
             items
         }
-        None => read_identities(root, &mut ignored)?,
+        None => {
+            let images = walk(root, &mut ignored)?;
+            if label_free {
+                unlabelled("", images, Role::Both)
+            } else {
+                drafts_by_folder("", images, Role::Both)?
+            }
+        }
     };
     items.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
     for item in items {
@@ -38,7 +52,7 @@ pub(super) fn read(root: &Path, take: Take<'_>) -> Result<Found, ProbeError> {
         origin: root.to_path_buf(),
         tensors: None,
         camera_like_column: None,
-        identities_given: true,
+        identities_given: !label_free,
         findings: ignored.finding().into_iter().collect(),
     })
 }
@@ -81,12 +95,10 @@ fn other_folders(root: &Path, sides: [(&str, Role); 2]) -> Result<Vec<String>, P
 
 /// One side: folders per identity, or flat names, not both.
 fn read_side(
-    root: &Path,
     folder: &'static str,
+    images: Vec<Image>,
     role: Role,
-    ignored: &mut Ignored,
 ) -> Result<Vec<Draft>, ProbeError> {
-    let images = walk(&root.join(folder), ignored)?;
     let flat = images.iter().filter(|image| image.below.len() == 1).count();
     if flat < images.len() {
         return drafts_by_folder(folder, images, role);
@@ -100,7 +112,7 @@ fn read_side(
             })?;
             let camera = Some(camera.to_owned());
             Ok(draft(
-                format!("{folder}/{name}"),
+                image.id(folder),
                 identity,
                 camera,
                 role,
@@ -110,12 +122,13 @@ fn read_side(
         .collect()
 }
 
-/// One folder per identity, every item query and gallery.
-fn read_identities(root: &Path, ignored: &mut Ignored) -> Result<Vec<Draft>, ProbeError> {
-    let images = walk(root, ignored)?;
-    drafts_by_folder("", images, Role::Both)
+/// Images of which only the role is known.
+fn unlabelled(side: &str, images: Vec<Image>, role: Role) -> Vec<Draft> {
+    let draft = |image: Image| draft(image.id(side), UNLABELLED, None, role, &image.path);
+    images.into_iter().map(draft).collect()
 }
 
+/// One folder per identity.
 fn drafts_by_folder(side: &str, images: Vec<Image>, role: Role) -> Result<Vec<Draft>, ProbeError> {
     images
         .into_iter()
@@ -123,13 +136,7 @@ fn drafts_by_folder(side: &str, images: Vec<Image>, role: Role) -> Result<Vec<Dr
             let [identity, _, ..] = image.below.as_slice() else {
                 return Err(ProbeError::LooseImage { path: image.path });
             };
-            let below = image.below.join("/");
-            let id = if side.is_empty() {
-                below
-            } else {
-                format!("{side}/{below}")
-            };
-            Ok(draft(id, identity, None, role, &image.path))
+            Ok(draft(image.id(side), identity, None, role, &image.path))
         })
         .collect()
 }
@@ -180,6 +187,18 @@ fn market_name(name: &str) -> Option<(&str, &str)> {
 struct Image {
     path: PathBuf,
     below: Vec<String>,
+}
+
+impl Image {
+    /// The path below the probe's folder, with `/`; `side` is the part that was walked, or nothing.
+    fn id(&self, side: &str) -> String {
+        let below = self.below.join("/");
+        if side.is_empty() {
+            below
+        } else {
+            format!("{side}/{below}")
+        }
+    }
 }
 
 /// Files and folders that were passed over.

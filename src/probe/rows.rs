@@ -6,7 +6,7 @@ use crate::config::{ColumnNames, ProbeConfig};
 use crate::domain::{Modality, Role, Source};
 
 use super::manifest::{self, Cell, Table};
-use super::{Draft, Found, JUNK, ProbeError, Take, Twice, files_where, listed, only, tensors};
+use super::{Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, listed, only, tensors};
 
 /// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
 const NEAR: f64 = 0.8;
@@ -47,6 +47,7 @@ pub(super) fn read(
             modality: layout.modality,
             separator: config.columns.identity_separator.as_deref(),
             gallery_may_lack_input: config.allow_missing_inputs,
+            label_free: config.label_free,
         };
         for (row, &position) in table.positions.iter().enumerate() {
             let draft = reader.draft(row)?;
@@ -109,7 +110,8 @@ impl<'a> Layout<'a> {
             columns: &table.columns,
             unread: &table.unread,
         };
-        let columns = Columns::find(&header, &config.columns, relevance_is_judged)?;
+        let needs_identities = !(relevance_is_judged || config.label_free);
+        let columns = Columns::find(&header, &config.columns, needs_identities)?;
         let tensors = tensor_file(folder, config, &columns)?;
         let of_models = match (&tensors, columns.path) {
             (None, Some(_)) => [].as_slice(),
@@ -240,7 +242,7 @@ struct Columns {
     path: Option<usize>,
     text: Option<usize>,
     id: Option<usize>,
-    /// `None` only where relevance is judged.
+    /// `None` only where relevance is judged, or clusters stand in for labels.
     identity: Option<usize>,
     camera: Option<usize>,
     role: Option<usize>,
@@ -251,13 +253,13 @@ impl Columns {
     fn find(
         header: &Header,
         names: &ColumnNames,
-        relevance_is_judged: bool,
+        needs_identities: bool,
     ) -> Result<Self, ProbeError> {
         let path = header.find("path", names.path.as_ref(), &["path"])?;
         let text = header.find("text", names.text.as_ref(), &["text"])?;
         let id = header.find("id", names.id.as_ref(), &["id"])?;
         let identity = header.find("identity", names.identity.as_ref(), &IDENTITY_NAMES)?;
-        if identity.is_none() && !relevance_is_judged {
+        if identity.is_none() && needs_identities {
             let wanted = "`identity`, `label` or `class`";
             return Err(header.missing(wanted, "identity", &IDENTITY_NAMES));
         }
@@ -290,6 +292,7 @@ struct RowReader<'a> {
     modality: Modality,
     separator: Option<&'a str>,
     gallery_may_lack_input: bool,
+    label_free: bool,
 }
 
 impl RowReader<'_> {
@@ -315,6 +318,7 @@ impl RowReader<'_> {
         };
         let labels = match self.columns.identity {
             Some(column) => self.labels(row, column)?,
+            None if self.label_free => vec![UNLABELLED.to_owned()],
             None => vec![id.clone()],
         };
         let camera = self.optional(row, self.columns.camera)?.map(str::trim);

@@ -19,7 +19,7 @@ use crate::retrieve::rank::{Hit, Ranking};
 use crate::retrieve::verification::Verification;
 use crate::retrieve::what_if::WhatIf;
 use crate::retrieve::{Evaluation, Retrieval, agreement};
-use crate::structure::{Consensus, Structure};
+use crate::structure::{Consensus, PseudoIdentities, Structure};
 
 use super::*;
 
@@ -41,6 +41,8 @@ pub struct Stages<'a> {
     pub new: &'a Embedded,
     /// Hashes of the decoded inputs, one an item; empty when none was read.
     pub input_digests: &'a [Option<[u8; 32]>],
+    /// Stage 3, clusters that stand in for labels; `None` with labels.
+    pub pseudo: Option<&'a PseudoIdentities>,
     /// Stage 3.
     pub structure: &'a Structure,
     /// Stage 3, the part that needs the new queries; empty without new->old.
@@ -94,6 +96,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
             }
         }),
         upgrade_worth: stages.evidence.worth,
+        clusters: tables.clusters(),
         structure: tables.structure(),
         worst_flips: tables.worst_flips(),
         slices: tables.slices(),
@@ -244,11 +247,13 @@ impl<'a> Tables<'a> {
         optimistic: impl Fn(Measure) -> Vec<f64>,
     ) -> Vec<MeasureRow> {
         let primary = self.stages.evidence.primary;
-        let others = Measure::ALL.into_iter().filter(|&other| other != primary);
-        std::iter::once(primary)
+        let others = Measure::ALL
+            .into_iter()
+            .filter(|&other| other != primary.measure);
+        std::iter::once(primary.measure)
             .chain(others)
             .map(|measure| MeasureRow {
-                measure: measure.to_string(),
+                measure: primary.reference.name(measure).to_string(),
                 estimate: self.intervals.mean(&values(measure), &self.identities),
                 optimistic: mean(&optimistic(measure)),
             })

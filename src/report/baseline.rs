@@ -238,7 +238,7 @@ fn transitions(
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::domain::Measure;
+    use crate::domain::{Measure, Reference};
 
     fn compare(then: &AuditReport, now: &AuditReport) -> BaselineSection {
         BaselineSection::compare(then, now, Path::new("earlier/report.json"))
@@ -310,7 +310,7 @@ mod tests {
         let then = sample::skip();
         let mut now = sample::skip();
         now.probe.queries = 300;
-        now.primary = Measure::CmcAt(1);
+        now.primary = Reference::Labels.name(Measure::CmcAt(1));
         now.policy.hash = "0123456789abcdef".into();
         now.old.hash = "other".into();
         let section = compare(&then, &now);

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::CredibilityCut;
 use crate::config::Policy;
 use crate::domain::{
-    Estimate, Finding, FindingCode, IntervalMethod, Measure, Origin, Role, Setting, Severity,
+    Estimate, Finding, FindingCode, IntervalMethod, Measure, Origin, Reference, Role, Setting, Severity,
 };
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 
@@ -277,7 +277,7 @@ pub fn skip() -> AuditReport {
                 "Keep this report with the deployment: it holds for this probe and these two models.".into(),
             ],
         },
-        primary: Measure::MeanAveragePrecision,
+        primary: Reference::Labels.name(Measure::MeanAveragePrecision),
         checks: vec![
             counted(check(Dimensions, Pass, None, 64.0, "both models give 64 dimensions"), 64.0),
             counted(

@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::AuditReport;
-use crate::domain::Measure;
+use crate::domain::{Measure, NamedMeasure, Reference};
 
 impl JsonSchema for Measure {
     fn schema_name() -> Cow<'static, str> {
@@ -22,6 +22,22 @@ impl JsonSchema for Measure {
             "description": "A number per query whose mean is reported.",
             "type": "string",
             "enum": Measure::ALL.map(|measure| measure.to_string()),
+        })
+    }
+}
+
+impl JsonSchema for NamedMeasure {
+    fn schema_name() -> Cow<'static, str> {
+        "NamedMeasure".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let named = [Reference::Labels, Reference::OldModel]
+            .map(|reference| Measure::ALL.map(|measure| reference.name(measure).to_string()));
+        json_schema!({
+            "description": "A measure; `agreement` where clusters of the old embeddings stand in for labels.",
+            "type": "string",
+            "enum": named.concat(),
         })
     }
 }

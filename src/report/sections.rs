@@ -7,7 +7,7 @@ mod structure;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Estimate, Finding, Measure, Setting, null_as};
+use crate::domain::{Estimate, Finding, NamedMeasure, Setting, null_as};
 use crate::judge::waivers::WaiverUse;
 use crate::judge::{Check, Verdict};
 
@@ -34,7 +34,7 @@ pub struct AuditReport {
     /// The answer and why.
     pub verdict: VerdictSection,
     /// The measure that decides.
-    pub primary: Measure,
+    pub primary: NamedMeasure,
     /// The checks, in the order of the verdict's table.
     pub checks: Vec<Check>,
     /// What was noticed beside the checks.
@@ -64,6 +64,8 @@ pub struct AuditReport {
     /// What a fitted map of the new space onto the old one would recover; a diagnostic. `None` when nothing could be
     /// fitted.
     pub what_if: Option<WhatIfSection>,
+    /// The clusters of old embeddings that stand in for labels; `None` with labels.
+    pub clusters: Option<ClustersSection>,
     /// Sub-clusters, consensus and credibility of the old space.
     pub structure: StructureSection,
     /// The worst negative flips, worst first, at most 24.

@@ -197,7 +197,7 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Item, Modality, Role, Source};
+    use crate::domain::{Item, Modality, Reference, Role, Source};
 
     /// (identity, camera, role); identity None is junk.
     fn probe(items: &[(Option<u32>, Option<u32>, Role)]) -> Probe {
@@ -224,6 +224,7 @@ mod tests {
             origin: "made up".into(),
             tensors: None,
             qrels: None,
+            reference: Reference::Labels,
             findings: Vec::new(),
         }
     }

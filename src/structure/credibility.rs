@@ -1,12 +1,11 @@
 //! How far an old gallery embedding can be believed (section 5 of `docs/METRICS.md`).
 
-use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 use super::nearest::{Near, nearest};
+use super::prototypes::Prototypes;
 use super::softmax::{expectation, log_sum_exp};
-use super::{cosines, dense, direction, unit_rows};
-use crate::domain::Embeddings;
+use crate::domain::Reference;
 use crate::topk::Gallery;
 
 /// Items whose combined credibility is below it are called not credible: posterior and neighbours together
@@ -33,7 +32,8 @@ const FEWEST_TAU_ITEMS: usize = 64;
 
 /// Three leave-one-out scores of a gallery item and their combination, each in [0, 1], high is credible.
 ///
-/// All are `None` when not assessable: an identity's only item has nothing left to be compared with.
+/// All are `None` when not assessable: an identity's only item has nothing left to be compared with. Without labels a
+/// cluster's only item has a consensus.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Credibility {
     /// 1 - H(p)/ln K, p the softmax over the K identity prototypes; `None` also when K = 1. NCCL's own
@@ -42,24 +42,29 @@ pub struct Credibility {
     /// p(own identity).
     pub posterior: Option<f64>,
     /// Similarity-weighted share, by (1 + cosine)/2, of the own identity among the nearest
-    /// min(neighbours, n - 1) gallery items, n the identity's size, so that 1 can be reached.
+    /// min(neighbours, n - 1) gallery items, n the identity's size, so that 1 can be reached. Without labels 2^(-d/m), d
+    /// the mean cosine distance of the item to its nearest items and m the median of d over the assessed: .5 for the
+    /// median item, .25 at twice its distance.
     pub consensus: Option<f64>,
-    /// Mean of posterior and consensus. The entropy has no part: on planted label swaps its AUROC is that
-    /// of a coin, for a swapped item is confidently wrong.
+    /// Mean of posterior and consensus; without labels the consensus alone, for the clusters were made of these very
+    /// items. The entropy has no part: on planted label swaps its AUROC is that of a coin, for a swapped item is
+    /// confidently wrong.
     pub combined: Option<f64>,
 }
 
 /// Scores the `assessed` gallery positions, in their order, and returns the fitted temperature.
 ///
-/// The gallery's embeddings are unit; `members` lists each identity's positions.
+/// The gallery's embeddings are unit; `members` lists the positions of each identity, or of each cluster that stands in
+/// for one.
 pub(super) fn assess(
     gallery: Gallery<'_>,
     members: &[(u32, Vec<usize>)],
     assessed: &[usize],
     neighbours: usize,
+    reference: Reference,
 ) -> (Vec<Credibility>, f64) {
     let prototypes = Prototypes::new(gallery, members);
-    let tau = prototypes.fit_temperature(gallery);
+    let tau = fit_temperature(&prototypes, gallery);
     let mut scores = prototypes.cosines(gallery, assessed, |position, cosines| {
         let own = prototypes.class[position];
         if prototypes.size[own] < 2 {
@@ -77,18 +82,54 @@ pub(super) fn assess(
     });
     let items: Vec<usize> = assessed.iter().map(|&p| gallery.items[p]).collect();
     let class = |i: usize| prototypes.class[assessed[i]];
-    let wanted: Vec<usize> = (0..assessed.len())
-        .map(|i| neighbours.min(prototypes.size[class(i)] - 1))
-        .collect();
+    let wanted = |i: usize| match reference {
+        Reference::Labels => neighbours.min(prototypes.size[class(i)] - 1),
+        Reference::OldModel => neighbours,
+    };
+    let wanted: Vec<usize> = (0..assessed.len()).map(wanted).collect();
     let is_itself = |i: usize, position: usize| assessed[i] == position;
     let near = nearest(gallery.embeddings, &items, gallery, &wanted, is_itself);
-    for (i, (score, near)) in scores.iter_mut().zip(near).enumerate() {
-        let own = class(i);
-        let consensus = neighbour_consensus(near, |other| prototypes.class[other] == own);
-        score.consensus = consensus;
-        score.combined = score.posterior.zip(consensus).map(|(p, c)| (p + c) / 2.0);
+    match reference {
+        Reference::Labels => {
+            for (i, (score, near)) in scores.iter_mut().zip(near).enumerate() {
+                let own = class(i);
+                let consensus = neighbour_consensus(near, |other| prototypes.class[other] == own);
+                score.consensus = consensus;
+                score.combined = score.posterior.zip(consensus).map(|(p, c)| (p + c) / 2.0);
+            }
+        }
+        Reference::OldModel => {
+            for (score, consensus) in scores.iter_mut().zip(closeness(&near)) {
+                score.consensus = consensus;
+                score.combined = consensus;
+            }
+        }
     }
     (scores, tau)
+}
+
+/// 2^(-d/m) of each item, d the mean distance to its nearest items and m the median of d; `None` for an item alone.
+///
+/// The kNN distance as an outlier score (Ramaswamy et al. 2000, with the mean of Angiulli and Pizzuti 2002).
+fn closeness(near: &[Vec<Near>]) -> Vec<Option<f64>> {
+    let distance = |near: &Vec<Near>| {
+        let total: f64 = near.iter().map(|&(_, cosine)| 1.0 - f64::from(cosine)).sum();
+        // Rounding takes the distance of equal items below 0.
+        (!near.is_empty()).then(|| (total / near.len() as f64).max(0.0))
+    };
+    let distances: Vec<Option<f64>> = near.iter().map(distance).collect();
+    let mut known: Vec<f64> = distances.iter().flatten().copied().collect();
+    if known.is_empty() {
+        return distances;
+    }
+    let middle = known.len() / 2;
+    let (_, &mut median, _) = known.select_nth_unstable_by(middle, f64::total_cmp);
+    // At least a rounding of f32: in a gallery of duplicates the median is 0.
+    let median = median.max(f64::from(f32::EPSILON));
+    distances
+        .into_iter()
+        .map(|distance| Some((-distance? / median).exp2()))
+        .collect()
 }
 
 /// Share of the weight (1 + cosine)/2 of the nearest other items that is on the item's own identity; `None` without any.
@@ -108,104 +149,31 @@ fn neighbour_consensus(mut nearest: Vec<Near>, is_own: impl Fn(usize) -> bool) -
     Some(if total > 0.0 { own / total } else { 0.0 })
 }
 
-/// Identity prototypes: normalised sums of the identities' unit rows.
-struct Prototypes {
-    /// Shape (identities, dim).
-    sums: Array2<f64>,
-    /// Unit, one an identity.
-    directions: Embeddings,
-    /// Items of each identity.
-    size: Vec<usize>,
-    /// Identity (0..K) of each gallery position.
-    class: Vec<usize>,
-}
-
-impl Prototypes {
-    fn new(gallery: Gallery<'_>, members: &[(u32, Vec<usize>)]) -> Self {
-        let dim = gallery.embeddings.dim();
-        let mut sums = Array2::zeros((members.len(), dim));
-        let of_members = sums.rows_mut().into_iter().zip(members);
-        of_members
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .for_each(|(mut sum, (_, positions))| {
-                let items: Vec<usize> = positions.iter().map(|&p| gallery.items[p]).collect();
-                sum.assign(&unit_rows(gallery.embeddings, &items).sum_axis(Axis(0)));
-            });
-        let rows = sums.rows().into_iter();
-        let directions = rows.flat_map(|row| direction(row.to_owned()).mapv(|v| v as f32));
-        let directions = directions.collect();
-        let mut class = vec![0; gallery.items.len()];
-        for (index, (_, positions)) in members.iter().enumerate() {
-            for &position in positions {
-                class[position] = index;
-            }
-        }
-        Self {
-            sums,
-            directions: dense(members.len(), dim, directions),
-            size: members
-                .iter()
-                .map(|(_, positions)| positions.len())
-                .collect(),
-            class,
-        }
+/// The temperature that minimises the mean of -ln p(own identity), leave-one-out.
+///
+/// The objective is convex in 1/tau, so it has one minimum and golden-section search on ln tau finds
+/// it; at the end of [`TAU_RANGE`] when it lies beyond (identities that separate perfectly).
+fn fit_temperature(prototypes: &Prototypes, gallery: Gallery<'_>) -> f64 {
+    let assessable: Vec<usize> = (0..gallery.items.len())
+        .filter(|&position| prototypes.size[prototypes.class[position]] > 1)
+        .collect();
+    if assessable.is_empty() || prototypes.size.len() < 2 {
+        return 1.0;
     }
-
-    /// `f(position, cosines to all prototypes)`, the own one without the item itself.
-    fn cosines<T: Send>(
-        &self,
-        gallery: Gallery<'_>,
-        positions: &[usize],
-        f: impl Fn(usize, &[f64]) -> T + Sync,
-    ) -> Vec<T> {
-        let items: Vec<usize> = positions.iter().map(|&p| gallery.items[p]).collect();
-        let classes: Vec<usize> = (0..self.size.len()).collect();
-        let prototypes = Gallery {
-            embeddings: &self.directions,
-            items: &classes,
-        };
-        cosines(gallery.embeddings, &items, prototypes, |i, cosines| {
-            let mut cosines: Vec<f64> = cosines.iter().copied().map(f64::from).collect();
-            cosines[self.class[positions[i]]] = self.without(gallery, positions[i]);
-            f(positions[i], &cosines)
-        })
-    }
-
-    /// Cosine of an item to its own identity's prototype without the item itself.
-    fn without(&self, gallery: Gallery<'_>, position: usize) -> f64 {
-        let rows = unit_rows(gallery.embeddings, &[gallery.items[position]]);
-        let x = rows.row(0);
-        let rest = &self.sums.row(self.class[position]) - &x;
-        direction(rest).dot(&x)
-    }
-
-    /// The temperature that minimises the mean of -ln p(own identity), leave-one-out.
-    ///
-    /// The objective is convex in 1/tau, so it has one minimum and golden-section search on ln tau finds
-    /// it; at the end of [`TAU_RANGE`] when it lies beyond (identities that separate perfectly).
-    fn fit_temperature(&self, gallery: Gallery<'_>) -> f64 {
-        let assessable: Vec<usize> = (0..gallery.items.len())
-            .filter(|&position| self.size[self.class[position]] > 1)
-            .collect();
-        if assessable.is_empty() || self.size.len() < 2 {
-            return 1.0;
-        }
-        let most = (TAU_COSINES / self.size.len()).clamp(FEWEST_TAU_ITEMS, TAU_ITEMS);
-        let stride = assessable.len().div_ceil(most);
-        let chosen: Vec<usize> = assessable.into_iter().step_by(stride).collect();
-        let cosines = self.cosines(gallery, &chosen, |_, cosines| cosines.to_vec());
-        let loss = |log_tau: f64| -> f64 {
-            let tau = log_tau.exp();
-            let each = chosen.par_iter().zip(&cosines).map(|(&position, cosines)| {
-                let own = cosines[self.class[position]];
-                log_sum_exp(cosines, tau) - own / tau
-            });
-            // Summed in one order, whatever the threads.
-            each.collect::<Vec<f64>>().iter().sum()
-        };
-        golden_section(loss, TAU_RANGE.0.ln(), TAU_RANGE.1.ln()).exp()
-    }
+    let most = (TAU_COSINES / prototypes.size.len()).clamp(FEWEST_TAU_ITEMS, TAU_ITEMS);
+    let stride = assessable.len().div_ceil(most);
+    let chosen: Vec<usize> = assessable.into_iter().step_by(stride).collect();
+    let cosines = prototypes.cosines(gallery, &chosen, |_, cosines| cosines.to_vec());
+    let loss = |log_tau: f64| -> f64 {
+        let tau = log_tau.exp();
+        let each = chosen.par_iter().zip(&cosines).map(|(&position, cosines)| {
+            let own = cosines[prototypes.class[position]];
+            log_sum_exp(cosines, tau) - own / tau
+        });
+        // Summed in one order, whatever the threads.
+        each.collect::<Vec<f64>>().iter().sum()
+    };
+    golden_section(loss, TAU_RANGE.0.ln(), TAU_RANGE.1.ln()).exp()
 }
 
 /// Where a function with one minimum in [low, high] has it, to 1e-4 (Kiefer 1953).
@@ -230,10 +198,11 @@ fn golden_section(f: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{auroc, gaussian_unit, probe_of};
-    use super::super::{StructureOptions, estimate};
+    use super::super::{StructureOptions, dense, estimate};
     use super::*;
     use crate::config::CredibilityCut;
-    use ndarray::array;
+    use crate::domain::Embeddings;
+    use ndarray::{Array2, array};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -257,7 +226,7 @@ mod tests {
             embeddings: &embeddings,
             items: &items,
         };
-        super::assess(gallery, members, &items, neighbours)
+        super::assess(gallery, members, &items, neighbours, Reference::Labels)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::{
-    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side, Source,
+    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Reference, Role, Side, Source,
 };
 use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::protocol::Protocol;
@@ -44,6 +44,7 @@ pub fn probe_of<'a>(labels: &[u32], role: impl Fn(usize) -> &'a str) -> Probe {
         origin: "made up".into(),
         tensors: None,
         qrels: None,
+        reference: Reference::Labels,
         findings: Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! What the new queries do: W, D, flips, the refresh curve.
 
 use crate::config::Policy;
-use crate::domain::{Estimate, Measure};
+use crate::domain::{Estimate, NamedMeasure};
 use crate::judge::evidence::Evidence;
 use crate::judge::outcomes::Change;
 use crate::judge::{Check, CheckCode, CheckState, SafeSide};
@@ -10,12 +10,12 @@ use crate::retrieve::refresh::STEPS;
 use super::{bounded, is_stand_in, not_tested, state};
 
 /// `D = mAP(new->old) - mAP(old->old)`, for the measure that decides.
-pub fn change_name(primary: Measure) -> String {
+pub fn change_name(primary: NamedMeasure) -> String {
     format!("D = {primary}(new->old) - {primary}(old->old)")
 }
 
 /// `W = mAP(new->new) - mAP(old->old)`, for the measure that decides.
-pub fn worth_name(primary: Measure) -> String {
+pub fn worth_name(primary: NamedMeasure) -> String {
     format!("W = {primary}(new->new) - {primary}(old->old)")
 }
 
@@ -88,7 +88,8 @@ fn change_above(
 }
 
 pub(super) fn excess_flips(evidence: &Evidence, policy: &Policy) -> Check {
-    let name = "excess flips (right old->old and new->new, wrong new->old)";
+    let [right, wrong] = evidence.primary.reference.hits();
+    let name = &format!("excess flips ({right} old->old and new->new, {wrong} new->old)");
     let code = CheckCode::ExcessFlips;
     let flips = evidence.flips.as_ref();
     match flips.and_then(|flips| Some([flips.excess?, flips.most_excess?])) {
@@ -98,7 +99,8 @@ pub(super) fn excess_flips(evidence: &Evidence, policy: &Policy) -> Check {
 }
 
 pub(super) fn negative_flips(evidence: &Evidence, policy: &Policy) -> Check {
-    let name = "negative flips (right old->old, wrong new->old)";
+    let [right, wrong] = evidence.primary.reference.hits();
+    let name = &format!("negative flips ({right} old->old, {wrong} new->old)");
     let code = CheckCode::NegativeFlips;
     let Some(flips) = &evidence.flips else {
         return not_tested(code, name, SafeSide::Below);

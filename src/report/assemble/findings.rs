@@ -28,6 +28,13 @@ impl Tables<'_> {
         let mut add = |code, severity, message: String| {
             findings.push(Finding::new(code, severity, message));
         };
+        if let Some(clusters) = self.clusters() {
+            add(
+                FindingCode::LabelFree,
+                Severity::Warning,
+                label_free(&clusters),
+            );
+        }
         let protocol = &retrieval.protocol;
         if protocol.n_excluded() > 0 {
             add(
@@ -149,4 +156,20 @@ fn is_collapsed(embedded: &Embedded) -> bool {
     };
     let mut others = rows.peekable();
     others.peek().is_some() && others.all(|row| row == first)
+}
+
+/// What a reader of an audit without labels must know.
+fn label_free(clusters: &ClustersSection) -> String {
+    let number = |value: Option<f64>| value.map_or("none".to_owned(), |v| format!("{v:.2}"));
+    let labels = clusters.labels_agreement.map_or_else(String::new, |agreement| {
+        format!("; the probe's own labels were not used (adjusted Rand index {agreement:.2} with the clusters)")
+    });
+    format!(
+        "every number is agreement with the old model, none is accuracy: {} clusters of its gallery embeddings \
+         (silhouette {}, stability {}) stand in for labels, and whether the new model is better or worse is not \
+         measured{labels}",
+        clusters.n_clusters,
+        number(clusters.silhouette),
+        number(clusters.stability),
+    )
 }

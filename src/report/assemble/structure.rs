@@ -14,6 +14,24 @@ const LEAST_CREDIBLE: [f64; 4] = [0.01, 0.05, 0.1, 0.2];
 const BINS: usize = 10;
 
 impl Tables<'_> {
+    pub(super) fn clusters(&self) -> Option<ClustersSection> {
+        let found = self.stages.pseudo?;
+        let mut sizes = vec![0_usize; found.medoids.len()];
+        for item in self.stages.probe.gallery() {
+            if let Some(cluster) = found.of_item[item] {
+                sizes[cluster as usize] += 1;
+            }
+        }
+        Some(ClustersSection {
+            n_clusters: sizes.len(),
+            n_singletons: sizes.iter().filter(|&&size| size == 1).count(),
+            clustered: found.clustered,
+            silhouette: found.silhouette,
+            stability: found.stability,
+            labels_agreement: found.labels_agreement,
+        })
+    }
+
     pub(super) fn structure(&self) -> StructureSection {
         let structure = self.stages.structure;
         let mut queries = vec![Vec::new(); structure.subclusters.len()];
@@ -25,7 +43,7 @@ impl Tables<'_> {
         let values = [Pairing::OLD_OLD, Pairing::NEW_OLD].map(|pairing| {
             Some(
                 self.evaluation(pairing)?
-                    .per_query(self.stages.evidence.primary),
+                    .per_query(self.stages.evidence.primary.measure),
             )
         });
         let mut rows: Vec<(usize, SubClusterRow)> = queries

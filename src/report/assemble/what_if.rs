@@ -10,7 +10,7 @@ impl Tables<'_> {
         let tested = |values: Vec<f64>| -> Vec<f64> {
             found.test_queries.iter().map(|&q| values[q]).collect()
         };
-        let primary = self.stages.evidence.primary;
+        let primary = self.stages.evidence.primary.measure;
         let of = |pairing| Some(tested(self.evaluation(pairing)?.per_query(primary)));
         let today = of(Pairing::OLD_OLD)?;
         let identities: Vec<u32> = found

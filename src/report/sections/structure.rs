@@ -23,6 +23,24 @@ pub struct StructureSection {
     pub credibility: CredibilitySection,
 }
 
+/// Clusters of the old gallery that stand in for labels: every measure is agreement with the old model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ClustersSection {
+    /// Clusters.
+    pub n_clusters: usize,
+    /// Clusters of one gallery item.
+    pub n_singletons: usize,
+    /// Gallery items that were clustered; the others joined the nearest prototype.
+    pub clustered: usize,
+    /// Mean leave-one-out silhouette of the clustered items, in [-1, 1]; `None` with one cluster.
+    pub silhouette: Option<f64>,
+    /// Mean adjusted Rand index against clusterings of four fifths of the items; `None` with one cluster.
+    pub stability: Option<f64>,
+    /// Adjusted Rand index against the probe's labels, which were not used; `None` without labels.
+    pub labels_agreement: Option<f64>,
+}
+
 /// One sub-cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -2,7 +2,7 @@
 
 use super::format::{change, count, counted, interval, measure, p_value, percent, plain};
 use super::{CheckLine, Decision, Fact, FindingLine, Headline, Tone};
-use crate::domain::{Finding, FindingCode, IntervalMethod, Measure, Severity};
+use crate::domain::{Finding, FindingCode, IntervalMethod, NamedMeasure, Severity};
 use crate::judge::checks::{change_name, worth_name};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::AuditReport;
@@ -67,7 +67,10 @@ pub fn cautions(report: &AuditReport) -> Vec<String> {
 }
 
 fn is_caution(finding: &Finding) -> bool {
-    finding.code == FindingCode::PreprocessingAssumed
+    matches!(
+        finding.code,
+        FindingCode::PreprocessingAssumed | FindingCode::LabelFree
+    )
 }
 
 pub fn decision(report: &AuditReport) -> Option<Decision> {
@@ -200,7 +203,7 @@ pub fn numbers(code: CheckCode) -> (Number, Number) {
     }
 }
 
-pub fn check(check: &Check, primary: Measure) -> CheckLine {
+pub fn check(check: &Check, primary: NamedMeasure) -> CheckLine {
     let (state, mark, tone) = state(check.state);
     let (number, limit_number) = numbers(check.code);
     let relation = match (check.code, check.safe_side) {

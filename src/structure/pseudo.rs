@@ -1,0 +1,287 @@
+//! Pseudo-identities: clusters of the old gallery that stand in for labels that nobody gave.
+//!
+//! Average linkage, cut where the leave-one-out silhouette is highest. Retrieval held against them says how far it agrees
+//! with the old model; it cannot say whether the old model is right.
+
+use ndarray::Array2;
+use rand::SeedableRng;
+use rayon::prelude::*;
+
+use super::linkage::Dendrogram;
+use super::nearest::nearest;
+use super::prototypes::Prototypes;
+use super::{StructureOptions, adjusted_rand_index, dense, embedded, unit_embeddings};
+use crate::domain::{Embeddings, Probe};
+use crate::topk::Gallery;
+
+/// Gallery items that are clustered at most; the others, and queries, join the nearest prototype. Linkage is quadratic.
+const MOST_CLUSTERED: usize = 10_000;
+
+/// From one number of clusters that is tried to the next, before the neighbourhood of the best is tried.
+const GRID_RATIO: f64 = 1.25;
+
+/// Numbers of clusters tried between two that were; each time the interval shrinks to two steps.
+const REFINED: usize = 8;
+
+/// Parts that the clustering's stability is read from.
+const PARTS: usize = 5;
+
+/// Their share of the clustered items: drawn without repeats, for repeats would be clusters of their own.
+const PART_SHARE: f64 = 0.8;
+
+/// Streams of the seed; identities have theirs from 0 on.
+const CLUSTERED_STREAM: u64 = 1 << 41;
+/// See [`CLUSTERED_STREAM`].
+const PARTS_STREAM: u64 = 1 << 42;
+
+/// Clusters of the old gallery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PseudoIdentities {
+    /// Cluster of each probe item; `None` for junk and for items without an old embedding.
+    pub of_item: Vec<Option<u32>>,
+    /// Item index of the clustered item nearest to each cluster's prototype.
+    pub medoids: Vec<usize>,
+    /// Mean leave-one-out silhouette of the clustered items, in [-1, 1]; `None` where it allows one cluster only.
+    pub silhouette: Option<f64>,
+    /// Mean adjusted Rand index against the clusterings of four fifths of the items, in [-1, 1]; `None` with one cluster.
+    pub stability: Option<f64>,
+    /// Gallery items that were clustered; the others joined the nearest prototype.
+    pub clustered: usize,
+    /// Adjusted Rand index of the gallery's clusters and the labels, which were not used; `None` without labels.
+    pub labels_agreement: Option<f64>,
+}
+
+/// Clusters the old gallery; every item that is not junk gets a pseudo-identity, queries that of the nearest prototype.
+///
+/// One cluster where no partition has a positive silhouette, as in a collapsed space. Costs n^2 x dim a few dozen times,
+/// n = the gallery or 10,000 items of it, drawn by the seed; and items x clusters x dim.
+pub fn pseudo_identities(
+    probe: &Probe,
+    old: &Embeddings,
+    options: &StructureOptions,
+) -> PseudoIdentities {
+    let old = &*unit_embeddings(old, options.similarity);
+    let gallery = embedded(probe.gallery(), old);
+    let chosen = draw(gallery.len(), MOST_CLUSTERED, options.seed, CLUSTERED_STREAM);
+    let clustered: Vec<usize> = chosen.into_iter().map(|position| gallery[position]).collect();
+    let mut of_item = vec![None; probe.items.len()];
+    if clustered.is_empty() {
+        return PseudoIdentities {
+            of_item,
+            medoids: Vec::new(),
+            silhouette: None,
+            stability: None,
+            clustered: 0,
+            labels_agreement: None,
+        };
+    }
+    let found = Clustering::of(old, &clustered);
+    for (&item, &cluster) in clustered.iter().zip(&found.label) {
+        of_item[item] = Some(cluster as u32);
+    }
+    let prototypes = found.prototypes(old, &clustered);
+    let all: Vec<usize> = (0..prototypes.size.len()).collect();
+    let of_prototypes = Gallery {
+        embeddings: &prototypes.directions,
+        items: &all,
+    };
+    let is_left = |&item: &usize| {
+        of_item[item].is_none() && probe.items[item].identity.is_some() && old.has(item)
+    };
+    let rest: Vec<usize> = (0..probe.items.len()).filter(is_left).collect();
+    let one_each = vec![1; rest.len()];
+    let near = nearest(old, &rest, of_prototypes, &one_each, |_, _| false);
+    for (&item, near) in rest.iter().zip(near) {
+        of_item[item] = near.first().map(|&(cluster, _)| cluster as u32);
+    }
+    let labels_agreement = labels_agreement(probe, &gallery, &of_item);
+    PseudoIdentities {
+        of_item,
+        labels_agreement,
+        medoids: medoids(old, &clustered, &prototypes),
+        silhouette: found.silhouette,
+        stability: (prototypes.size.len() > 1)
+            .then(|| stability(old, &clustered, &found.label, options.seed)),
+        clustered: clustered.len(),
+    }
+}
+
+/// How alike clusters and labels are, where the probe has more than one label.
+fn labels_agreement(probe: &Probe, gallery: &[usize], of_item: &[Option<u32>]) -> Option<f64> {
+    if probe.identities.len() < 2 {
+        return None;
+    }
+    let pairs = gallery.iter().filter_map(|&item| {
+        let label = probe.items[item].identity?;
+        Some((label as usize, of_item[item]? as usize))
+    });
+    let (labels, clusters): (Vec<usize>, Vec<usize>) = pairs.unzip();
+    Some(adjusted_rand_index(&labels, &clusters))
+}
+
+/// `most` of 0..n, rising, drawn by the seed; all where there are no more.
+fn draw(n: usize, most: usize, seed: u64, stream: u64) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
+    }
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    let mut chosen = rand::seq::index::sample(&mut rng, n, most).into_vec();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// A partition of some items.
+struct Clustering {
+    /// Cluster of each, numbered by first item.
+    label: Vec<usize>,
+    silhouette: Option<f64>,
+}
+
+impl Clustering {
+    /// The cut of the items' dendrogram with the highest silhouette; one cluster if none is positive.
+    fn of(old: &Embeddings, items: &[usize]) -> Self {
+        let n = items.len();
+        let mut rows = Array2::zeros((n, old.dim()));
+        for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
+            let out = row.as_slice_mut().expect("in standard layout");
+            assert!(old.read_into(item, out), "only embedded items are clustered");
+        }
+        let dendrogram = Dendrogram::average_linkage(&rows);
+        let rows = dense(n, old.dim(), rows.into_raw_vec_and_offset().0);
+        let all: Vec<usize> = (0..n).collect();
+        let gallery = Gallery {
+            embeddings: &rows,
+            items: &all,
+        };
+        let score = |k: usize| silhouette(gallery, &dendrogram.cut(k));
+        match best_count(n, score) {
+            Some((k, silhouette)) if silhouette > 0.0 => Self {
+                label: dendrogram.cut(k),
+                silhouette: Some(silhouette),
+            },
+            _ => Self {
+                label: vec![0; n],
+                silhouette: None,
+            },
+        }
+    }
+
+    fn prototypes(&self, old: &Embeddings, items: &[usize]) -> Prototypes {
+        let gallery = Gallery {
+            embeddings: old,
+            items,
+        };
+        Prototypes::new(gallery, &members(&self.label))
+    }
+}
+
+/// The positions of each label 0..k.
+fn members(label: &[usize]) -> Vec<(u32, Vec<usize>)> {
+    let k = label.iter().max().map_or(0, |&last| last + 1);
+    let mut members: Vec<(u32, Vec<usize>)> = (0..k as u32).map(|k| (k, Vec::new())).collect();
+    for (position, &cluster) in label.iter().enumerate() {
+        members[cluster].1.push(position);
+    }
+    members
+}
+
+/// The number of clusters in 2..n with the highest score, of equal ones the lowest, and the score: a geometric grid, then
+/// twice a finer one around the best so far. `None` for fewer than three items.
+fn best_count(n: usize, score: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
+    let last = n.checked_sub(1).filter(|&last| last >= 2)?;
+    let mut tried: Vec<(usize, f64)> = Vec::new();
+    let mut grid = vec![2, last];
+    let mut next = 2.0;
+    while next < last as f64 {
+        grid.push(next as usize);
+        next = (next * GRID_RATIO).max(next + 1.0);
+    }
+    for _ in 0..=2 {
+        for &k in &grid {
+            if tried.iter().all(|&(other, _)| other != k) {
+                tried.push((k, score(k)));
+            }
+        }
+        tried.sort_by_key(|&(k, _)| k);
+        let best = best_of(&tried);
+        let low = tried[best.saturating_sub(1)].0;
+        let high = tried[(best + 1).min(tried.len() - 1)].0;
+        let between = |step: usize| low + (high - low) * step / (REFINED + 1);
+        grid = (1..=REFINED).map(between).collect();
+    }
+    Some(tried[best_of(&tried)])
+}
+
+/// The first of the highest.
+fn best_of(tried: &[(usize, f64)]) -> usize {
+    let mut best = 0;
+    for (index, &(_, score)) in tried.iter().enumerate() {
+        if score > tried[best].1 {
+            best = index;
+        }
+    }
+    best
+}
+
+/// Mean of (b - a) / max(a, b): a the distance of an item to its cluster's prototype without the item, b to the nearest
+/// other prototype; 0 for an only item (the silhouette of Rousseeuw 1987, simplified to centres by Hruschka et al. 2004,
+/// here leave-one-out, for an item is near a centre that it is itself).
+fn silhouette(gallery: Gallery<'_>, label: &[usize]) -> f64 {
+    let prototypes = Prototypes::new(gallery, &members(label));
+    let all: Vec<usize> = (0..prototypes.size.len()).collect();
+    let of_prototypes = Gallery {
+        embeddings: &prototypes.directions,
+        items: &all,
+    };
+    let is_own = |position: usize, cluster: usize| label[position] == cluster;
+    let wanted = vec![1; gallery.items.len()];
+    let rivals = nearest(
+        gallery.embeddings,
+        gallery.items,
+        of_prototypes,
+        &wanted,
+        is_own,
+    );
+    let each = rivals.par_iter().enumerate().map(|(position, rivals)| {
+        if prototypes.size[label[position]] < 2 {
+            return 0.0;
+        }
+        let rival = rivals.first().expect("two clusters at least").1;
+        let a = 1.0 - prototypes.without(gallery, position);
+        let b = 1.0 - f64::from(rival);
+        let most = a.max(b);
+        // Of a collapsed space the two are rounding.
+        if most > 1e-6 { (b - a) / most } else { 0.0 }
+    });
+    // Summed in one order, whatever the threads.
+    let each: Vec<f64> = each.collect();
+    each.iter().sum::<f64>() / each.len() as f64
+}
+
+/// The item nearest to each prototype, of equal ones the first.
+fn medoids(old: &Embeddings, items: &[usize], prototypes: &Prototypes) -> Vec<usize> {
+    let mut best = vec![(f64::NEG_INFINITY, 0); prototypes.size.len()];
+    let mut row = vec![0.0; old.dim()];
+    for (&item, &cluster) in items.iter().zip(&prototypes.class) {
+        assert!(old.read_into(item, &mut row), "clustered items are embedded");
+        let sum = prototypes.sums.row(cluster);
+        let cosine: f64 = sum.iter().zip(&row).map(|(&s, &x)| s * f64::from(x)).sum();
+        if cosine > best[cluster].0 {
+            best[cluster] = (cosine, item);
+        }
+    }
+    best.into_iter().map(|(_, item)| item).collect()
+}
+
+/// How alike the items are clustered when a fifth of them is missing.
+fn stability(old: &Embeddings, items: &[usize], label: &[usize], seed: u64) -> f64 {
+    let size = ((items.len() as f64 * PART_SHARE) as usize).max(1);
+    let agreements = (0..PARTS).map(|part| {
+        let chosen = draw(items.len(), size, seed, PARTS_STREAM + part as u64);
+        let part: Vec<usize> = chosen.iter().map(|&position| items[position]).collect();
+        let whole: Vec<usize> = chosen.iter().map(|&position| label[position]).collect();
+        adjusted_rand_index(&Clustering::of(old, &part).label, &whole)
+    });
+    agreements.sum::<f64>() / PARTS as f64
+}
