@@ -37,12 +37,13 @@ pub fn run(evidence: &Evidence, policy: &Policy) -> Vec<Check> {
             );
         }
     }
+    let [identity, identities] = evidence.primary.reference.groups();
     if evidence.dominant_share > DOMINANT_SHARE {
         for check in &mut checks {
             if check.estimate.is_some() && check.state != CheckState::NotTested {
                 check.state = CheckState::Unsettled;
                 check.settles = Some(format!(
-                    "one identity holds {:.0} % of the queries (at most {:.0} %); add queries of other identities",
+                    "one {identity} holds {:.0} % of the queries (at most {:.0} %); add queries of other {identities}",
                     100.0 * evidence.dominant_share,
                     100.0 * DOMINANT_SHARE
                 ));
@@ -127,13 +128,14 @@ fn bounded(
     policy: &Policy,
 ) -> Check {
     let state = state(estimate, limit, safe_side);
+    let [_, identities] = evidence.primary.reference.groups();
     let settles = (state == CheckState::Unsettled).then(|| {
         stats::identities_to_settle(estimate, limit, evidence.n_query_identities).map_or_else(
             || "the value lies on the limit; no probe of this kind settles it".to_owned(),
             |n| {
                 let queries = n as f64 * evidence.n_queries as f64 / evidence.n_query_identities as f64;
                 format!(
-                    "about {n} query identities like these with {queries:.0} queries would settle it ({} with {} now)",
+                    "about {n} query {identities} like these with {queries:.0} queries would settle it ({} with {} now)",
                     evidence.n_query_identities, evidence.n_queries
                 )
             },

@@ -5,7 +5,7 @@ use super::slices::{Members, Slice};
 use super::waivers::WaiverState;
 use super::*;
 use crate::config::{Profile, Waiver};
-use crate::domain::{IntervalMethod, Measure};
+use crate::domain::{IntervalMethod, Measure, Reference};
 use crate::stats::SliceTest;
 
 fn estimate(lower: f64, value: f64, upper: f64) -> Estimate {
@@ -54,7 +54,7 @@ fn judged(evidence: &Evidence) -> Judgement {
 fn passing() -> Evidence {
     let few = estimate(0.0, 0.01, 0.02);
     Evidence {
-        primary: Measure::MeanAveragePrecision,
+        primary: Reference::Labels.name(Measure::MeanAveragePrecision),
         n_queries: 300,
         n_query_identities: 100,
         dominant_share: 0.01,

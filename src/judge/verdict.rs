@@ -1,6 +1,7 @@
 //! The verdict: the first line of the table that matches (`docs/METRICS.md`, section 7).
 
 use crate::config::Policy;
+use crate::domain::Reference;
 
 use super::backfill::PLANNED;
 use super::checks::DOMINANT_SHARE;
@@ -140,7 +141,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
         let change = evidence.change.map(|change| change.estimate);
         let proof = change.map_or(String::new(), |change| {
             format!(
-                " {primary} changes by {:+.4} (at worst {:+.4}).",
+                " D of {primary} is {:+.4} (at worst {:+.4}).",
                 change.value, change.lower
             )
         });
@@ -159,7 +160,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
                 .change
                 .is_some_and(|change| change.estimate.lower.min(change.optimistic.lower) > 0.0),
         gain_proven,
-        next_steps: next_steps(verdict, rule, &checks),
+        next_steps: next_steps(verdict, rule, &checks, primary.reference),
         waivers: Vec::new(),
         checks,
     }
@@ -173,7 +174,19 @@ fn worse_even_refreshed(evidence: &Evidence) -> String {
     )
 }
 
-fn next_steps(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
+fn next_steps(verdict: Verdict, rule: u8, checks: &[Check], reference: Reference) -> Vec<String> {
+    let mut steps = steps_after(verdict, rule, checks);
+    if reference == Reference::OldModel {
+        steps.push(
+            "Whether the new model is better than the old one takes labels: give identities or judgements of some queries, \
+             and audit with another profile."
+                .into(),
+        );
+    }
+    steps
+}
+
+fn steps_after(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
     match verdict {
         Verdict::SkipBackfill => vec![
             "Send new queries to the old gallery; re-embed items as they change.".into(),

@@ -384,7 +384,7 @@ mod tests {
     }
 
     fn read(root: &Path) -> Result<Drafts, ProbeError> {
-        Drafts::collect(|take| super::read(root, take))
+        Drafts::collect(|take| super::read(root, false, take))
     }
 
     fn read_files(files: &[&str]) -> Result<Drafts, ProbeError> {

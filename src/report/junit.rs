@@ -24,6 +24,7 @@ pub fn to_xml(view: &View) -> String {
         ("reason", &view.headline.reason),
         ("old", &view.old),
         ("new", &view.new),
+        ("measures", &view.quantity),
         ("policy", &ci.policy_hash),
         ("weakened", &ci.weakened.join("; ")),
     ];

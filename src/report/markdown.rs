@@ -29,9 +29,8 @@ pub fn summary(view: &View) -> String {
     slices(&mut page, view);
     backfill(&mut page, view);
     baseline(&mut page, view);
-    page.folded("Retrieval quality by pairing, query-&gt;gallery", |page| {
-        page.table(&view.pairings);
-    });
+    let pairings = format!("{} by pairing, query-&gt;gallery", view.quantity);
+    page.folded(&pairings, |page| page.table(&view.pairings));
     page.folded("Provenance", |page| {
         page.table(&view.models);
         page.facts(&view.policy);

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use super::AuditReport;
+use crate::domain::Reference;
 use crate::judge::{CheckState, Verdict};
 
 const VERDICTS: [Verdict; 5] = [
@@ -32,6 +33,7 @@ pub fn metrics(report: &AuditReport) -> String {
             ("old", report.old.name.as_str()),
             ("new", &report.new.name),
             ("probe", &report.probe.origin),
+            ("reference", reference_name(report.primary.reference)),
         ],
     };
     text.gauge(
@@ -175,13 +177,21 @@ fn slices(text: &mut Metrics, report: &AuditReport) {
     }
 }
 
+/// Whether the numbers are quality or agreement.
+fn reference_name(reference: Reference) -> &'static str {
+    match reference {
+        Reference::Labels => "labels",
+        Reference::OldModel => "old-model",
+    }
+}
+
 fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
 struct Metrics<'a> {
     text: String,
-    common: [(&'static str, &'a str); 3],
+    common: [(&'static str, &'a str); 4],
 }
 
 impl Metrics<'_> {

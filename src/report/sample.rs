@@ -400,6 +400,7 @@ pub fn skip() -> AuditReport {
         refresh: Some(gate::refresh()),
         backfill: Some(gate::backfill()),
         what_if: Some(gate::what_if()),
+        clusters: None,
         structure: structure(),
         worst_flips: flips(),
         baseline: None,

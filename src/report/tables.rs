@@ -5,20 +5,21 @@ use polars::prelude::{
 };
 
 use super::{BackfillRow, ItemRow, ReportError};
-use crate::domain::{Pairing, Role};
+use crate::domain::{Pairing, Reference, Role};
 
 /// Renders the rows as a Parquet file, in their order.
 ///
 /// Columns: `id`, `identity`, `camera`, `role`, `subcluster` (text), `credibility` (f64), then for each pairing
-/// `first_rank:query->gallery` (u64) and `ap:query->gallery` (f64), then `flip` (text). Missing values are null.
+/// `first_rank:query->gallery` (u64) and `ap:query->gallery` (f64), then `flip` (text). Missing values are null. Where the
+/// old model is the reference these last names begin with `agreement_`.
 ///
 /// # Errors
 /// [`ReportError::Render`] when polars cannot write it.
-pub fn items_parquet(items: &[ItemRow]) -> Result<Vec<u8>, ReportError> {
-    write(items).map_err(ReportError::render("items.parquet"))
+pub fn items_parquet(items: &[ItemRow], reference: Reference) -> Result<Vec<u8>, ReportError> {
+    write(items, reference).map_err(ReportError::render("items.parquet"))
 }
 
-fn write(items: &[ItemRow]) -> PolarsResult<Vec<u8>> {
+fn write(items: &[ItemRow], reference: Reference) -> PolarsResult<Vec<u8>> {
     let text = |name: &str, value: fn(&ItemRow) -> Option<&str>| {
         Column::new(name.into(), items.iter().map(value).collect::<Vec<_>>())
     };
@@ -37,16 +38,20 @@ fn write(items: &[ItemRow]) -> PolarsResult<Vec<u8>> {
     ];
     let credibility: Vec<_> = items.iter().map(|item| item.credibility).collect();
     columns.push(Column::new("credibility".into(), credibility));
+    let prefix = match reference {
+        Reference::Labels => "",
+        Reference::OldModel => "agreement_",
+    };
     for (index, pairing) in Pairing::ALL.iter().enumerate() {
         let ranks: Vec<_> = items.iter().map(|item| item.first_rank[index]).collect();
-        columns.push(Column::new(format!("first_rank:{pairing}").into(), ranks));
+        columns.push(Column::new(format!("{prefix}first_rank:{pairing}").into(), ranks));
         let precisions: Vec<_> = items
             .iter()
             .map(|item| item.average_precision[index])
             .collect();
-        columns.push(Column::new(format!("ap:{pairing}").into(), precisions));
+        columns.push(Column::new(format!("{prefix}ap:{pairing}").into(), precisions));
     }
-    columns.push(text("flip", |item| item.flip));
+    columns.push(text(&format!("{prefix}flip"), |item| item.flip));
 
     parquet(&mut DataFrame::new(items.len(), columns)?)
 }
@@ -114,7 +119,7 @@ mod tests {
     #[test]
     fn rows_come_back_as_they_were() {
         let items = sample::items();
-        let table = read(items_parquet(&items).unwrap());
+        let table = read(items_parquet(&items, Reference::Labels).unwrap());
         assert_eq!(table.height(), items.len());
         let names: Vec<_> = table
             .get_column_names()
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn no_rows_are_an_empty_table_with_all_columns() {
-        let table = read(items_parquet(&[]).unwrap());
+        let table = read(items_parquet(&[], Reference::Labels).unwrap());
         assert_eq!((table.height(), table.width()), (0, 15));
     }
 
@@ -161,8 +166,8 @@ mod tests {
     fn the_same_rows_give_the_same_bytes() {
         let items = sample::items();
         assert_eq!(
-            items_parquet(&items).unwrap(),
-            items_parquet(&items).unwrap()
+            items_parquet(&items, Reference::Labels).unwrap(),
+            items_parquet(&items, Reference::Labels).unwrap()
         );
     }
 

@@ -46,6 +46,8 @@ pub struct View {
     pub old: String,
     /// The new model's file name.
     pub new: String,
+    /// What all measures are about: `Retrieval quality` or `Agreement with the old model`.
+    pub quantity: String,
     /// The measure that decides.
     pub primary: String,
     /// The answer.
@@ -96,6 +98,8 @@ pub struct View {
     pub what_if_note: String,
     /// CMC@1 flips.
     pub flips: Option<Flips>,
+    /// What is shown of the worst negative flips.
+    pub worst_flips_note: String,
     /// The worst negative flips.
     pub worst_flips: Vec<FlipCard>,
     /// One sentence on the sub-clusters.
@@ -432,6 +436,7 @@ impl View {
             ),
             old: report.old.name.clone(),
             new: report.new.name.clone(),
+            quantity: format::capital(report.primary.reference.quantity()),
             primary: report.primary.to_string(),
             headline: top::headline(report),
             not_tested: report.verdict.not_tested.clone(),
@@ -461,6 +466,7 @@ impl View {
             what_if: gate::what_if(report),
             what_if_note: gate::what_if_note(report),
             flips: evidence::flips(report),
+            worst_flips_note: evidence::worst_flips_note(report),
             worst_flips: evidence::worst_flips(report, thumbnails),
             subclusters_note: structure::subclusters_note(report),
             subclusters: structure::subclusters(report),

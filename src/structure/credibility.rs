@@ -198,7 +198,7 @@ fn golden_section(f: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{auroc, gaussian_unit, probe_of};
-    use super::super::{StructureOptions, dense, estimate};
+    use super::super::{StructureOptions, dense, direction, estimate};
     use super::*;
     use crate::config::CredibilityCut;
     use crate::domain::Embeddings;
@@ -270,6 +270,49 @@ mod tests {
             assert_eq!(score.entropy, None);
             assert_eq!((score.posterior, score.consensus), (Some(1.0), Some(1.0)));
         }
+    }
+
+    /// Without labels the consensus is how near the neighbours are: what lies apart is found, what lies between is not.
+    #[test]
+    fn without_labels_items_far_from_all_others_are_not_credible() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let (mut rows, class) = gallery(1, &mut rng);
+        let planted: Vec<bool> = (0..class.len()).map(|_| rng.gen_bool(0.02)).collect();
+        for i in (0..class.len()).filter(|&i| planted[i]) {
+            let lost = gaussian_unit(rows.ncols(), &mut rng).mapv(|v| v as f32);
+            rows.row_mut(i).assign(&lost);
+        }
+        let mut probe = probe_of(&class);
+        let clusters: Vec<Option<u32>> = class.iter().map(|&c| Some(c)).collect();
+        probe.relabel(&clusters, probe.identities.clone());
+        let old = Embeddings::dense(rows.clone(), true).unwrap();
+        let found = estimate(&probe, &old, &StructureOptions::default());
+        assert!(found.subclusters.iter().all(|s| s.index_in_identity == 0));
+        let score = |i: usize| found.credibility[i].unwrap().combined.unwrap();
+        let doubt: Vec<f64> = (0..class.len()).map(|i| -score(i)).collect();
+        let area = auroc(&doubt, &planted);
+        assert!(area >= 0.95, "{area}");
+        // By hand.
+        let unit = |i: usize| direction(rows.row(i).mapv(f64::from));
+        let mean_distance = |i: usize| {
+            let mut distances: Vec<f64> = (0..class.len())
+                .filter(|&j| j != i)
+                .map(|j| 1.0 - unit(i).dot(&unit(j)))
+                .collect();
+            distances.sort_by(f64::total_cmp);
+            distances[..10].iter().sum::<f64>() / 10.0
+        };
+        let mut all: Vec<f64> = (0..class.len()).map(mean_distance).collect();
+        let first = all[0];
+        all.sort_by(f64::total_cmp);
+        let expected = (-first / all[all.len() / 2]).exp2();
+        assert!((score(0) - expected).abs() < 1e-5);
+    }
+
+    #[test]
+    fn without_labels_duplicates_are_credible_and_an_item_alone_is_not_assessed() {
+        assert_eq!(closeness(&[vec![(1, 1.0)], vec![(0, 1.0)]]), [Some(1.0); 2]);
+        assert_eq!(closeness(&[vec![]]), [None]);
     }
 
     #[test]

@@ -296,6 +296,34 @@ mod tests {
         }
     }
 
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        linkage: GoldenLinkage,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct GoldenLinkage {
+        rows: Vec<Vec<f32>>,
+        heights: Vec<f64>,
+        cuts: std::collections::BTreeMap<usize, Vec<usize>>,
+    }
+
+    #[test]
+    fn heights_and_cuts_are_scipys() {
+        let text = include_str!("../../fixtures/golden/label_free.json");
+        let golden = serde_json::from_str::<Golden>(text).unwrap().linkage;
+        let rows = Array2::from_shape_fn((golden.rows.len(), golden.rows[0].len()), |(i, d)| {
+            golden.rows[i][d]
+        });
+        let found = Dendrogram::average_linkage(&rows);
+        for (merge, height) in found.merges.iter().zip(&golden.heights) {
+            assert!((merge.height - height).abs() < 1e-6, "{height}");
+        }
+        for (&k, label) in &golden.cuts {
+            assert_eq!(adjusted_rand_index(&found.cut(k), label), 1.0, "{k}");
+        }
+    }
+
     #[test]
     fn a_cut_has_as_many_clusters_as_asked_numbered_by_first_row() {
         let mut rng = ChaCha8Rng::seed_from_u64(12);

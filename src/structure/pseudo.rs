@@ -285,3 +285,168 @@ fn stability(old: &Embeddings, items: &[usize], label: &[usize], seed: u64) -> f
     });
     agreements.sum::<f64>() / PARTS as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::testing::{gaussian_unit, probe_of};
+    use super::*;
+    use crate::domain::Role;
+
+    /// `each` items around each of `centres` random directions, at cosine about `within` to it.
+    fn around(
+        centres: usize,
+        each: usize,
+        dim: usize,
+        within: f64,
+        seed: u64,
+    ) -> (Embeddings, Vec<usize>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rows = Array2::zeros((centres * each, dim));
+        let mut label = Vec::new();
+        for centre in 0..centres {
+            let axis = gaussian_unit(dim, &mut rng);
+            for _ in 0..each {
+                let noise = gaussian_unit(dim, &mut rng) * (1.0 - within * within).sqrt();
+                let row = (&axis * within + noise).mapv(|v| v as f32);
+                rows.row_mut(label.len()).assign(&row);
+                label.push(centre);
+            }
+        }
+        (Embeddings::dense(rows, true).unwrap(), label)
+    }
+
+    /// One label for all, as of a probe without labels.
+    fn unlabelled(n: usize) -> Probe {
+        probe_of(&vec![0; n])
+    }
+
+    fn clusters(found: &PseudoIdentities) -> Vec<usize> {
+        let each = found.of_item.iter();
+        each.map(|cluster| cluster.expect("every item has one") as usize)
+            .collect()
+    }
+
+    #[test]
+    fn planted_clusters_are_found() {
+        let (old, label) = around(40, 9, 32, 0.85, 1);
+        let probe = unlabelled(label.len());
+        let found = pseudo_identities(&probe, &old, &StructureOptions::default());
+        assert!(adjusted_rand_index(&clusters(&found), &label) > 0.98);
+        assert_eq!(found.clustered, 360);
+        assert!(found.silhouette.unwrap() > 0.5 && found.stability.unwrap() > 0.95);
+        assert_eq!(found.labels_agreement, None);
+        for (cluster, &medoid) in found.medoids.iter().enumerate() {
+            assert_eq!(found.of_item[medoid], Some(cluster as u32));
+        }
+        let again = pseudo_identities(&probe, &old, &StructureOptions::default());
+        assert_eq!(found, again);
+    }
+
+    #[test]
+    fn labels_are_compared_and_not_used() {
+        let (old, label) = around(20, 8, 32, 0.9, 2);
+        let labels: Vec<u32> = label.iter().map(|&l| l as u32).collect();
+        let labelled = probe_of(&labels);
+        let options = StructureOptions::default();
+        let with = pseudo_identities(&labelled, &old, &options);
+        let without = pseudo_identities(&unlabelled(label.len()), &old, &options);
+        assert_eq!(with.of_item, without.of_item);
+        assert!(with.labels_agreement.unwrap() > 0.98);
+    }
+
+    #[test]
+    fn queries_join_the_nearest_prototype_and_junk_joins_none() {
+        let (old, label) = around(20, 8, 32, 0.9, 3);
+        let mut probe = unlabelled(label.len());
+        for item in (0..label.len()).step_by(8) {
+            probe.items[item].role = Role::Query;
+        }
+        probe.items[1].identity = None;
+        let found = pseudo_identities(&probe, &old, &StructureOptions::default());
+        assert_eq!(found.clustered, label.len() - 20 - 1);
+        assert_eq!(found.of_item[1], None);
+        for item in (0..label.len()).filter(|&item| item != 1) {
+            assert_eq!(found.of_item[item], found.of_item[label[item] * 8 + 2]);
+        }
+    }
+
+    #[test]
+    fn a_collapsed_space_is_one_cluster() {
+        let rows = Array2::from_shape_fn((50, 8), |(_, d)| if d == 0 { 1.0 } else { 0.0 });
+        let old = Embeddings::dense(rows, true).unwrap();
+        let found = pseudo_identities(&unlabelled(50), &old, &StructureOptions::default());
+        assert_eq!(found.medoids, [0]);
+        assert_eq!((found.silhouette, found.stability), (None, None));
+        assert!(found.of_item.iter().all(|&cluster| cluster == Some(0)));
+    }
+
+    #[test]
+    fn few_items_are_one_cluster_and_none_are_none() {
+        for n in [1, 2] {
+            let (old, _) = around(n, 1, 8, 0.9, 4);
+            let found = pseudo_identities(&unlabelled(n), &old, &StructureOptions::default());
+            assert_eq!(found.medoids.len(), 1, "{n}");
+        }
+        let (old, _) = around(3, 1, 8, 0.9, 5);
+        let mut probe = unlabelled(3);
+        probe.items.iter_mut().for_each(|item| item.identity = None);
+        let found = pseudo_identities(&probe, &old, &StructureOptions::default());
+        assert_eq!((found.medoids.len(), found.clustered), (0, 0));
+    }
+
+    /// The definition, item by item.
+    #[test]
+    fn the_silhouette_is_that_of_its_definition() {
+        let (old, label) = around(7, 5, 12, 0.7, 6);
+        let items: Vec<usize> = (0..label.len()).collect();
+        let gallery = Gallery {
+            embeddings: &old,
+            items: &items,
+        };
+        let row = |i: usize| old.get(i).unwrap().iter().map(|&v| f64::from(v)).collect();
+        let rows: Vec<Vec<f64>> = items.iter().map(|&i| row(i)).collect();
+        // An only item too.
+        let mut label = label;
+        label[3] = 7;
+        let distance = |i: usize, cluster: usize| {
+            let mut sum = [0.0; 12];
+            for j in (0..rows.len()).filter(|&j| j != i && label[j] == cluster) {
+                sum.iter_mut().zip(&rows[j]).for_each(|(s, x)| *s += x);
+            }
+            let length = sum.iter().map(|s| s * s).sum::<f64>().sqrt();
+            let dot: f64 = sum.iter().zip(&rows[i]).map(|(s, x)| s * x).sum();
+            1.0 - dot / length
+        };
+        let each = (0..rows.len()).map(|i| {
+            if label.iter().filter(|&&l| l == label[i]).count() == 1 {
+                return 0.0;
+            }
+            let others = (0..8).filter(|&cluster| cluster != label[i]);
+            let b = others
+                .map(|cluster| distance(i, cluster))
+                .fold(f64::INFINITY, f64::min);
+            let a = distance(i, label[i]);
+            (b - a) / a.max(b)
+        });
+        let expected = each.sum::<f64>() / rows.len() as f64;
+        assert!((silhouette(gallery, &label) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_number_of_clusters_is_found_between_the_grid_points() {
+        for (n, peak) in [(1_000, 137), (1_000, 2), (1_000, 999), (40, 23), (3, 2)] {
+            let score = |k: usize| -(k as f64 / peak as f64).ln().abs();
+            let (k, _) = best_count(n, score).unwrap();
+            assert!(
+                k.abs_diff(peak) * 50 <= peak,
+                "{k} instead of {peak} of {n}"
+            );
+        }
+        assert_eq!(best_count(2, |_| 1.0), None);
+        // Of equal ones the lowest.
+        assert_eq!(best_count(50, |_| 1.0), Some((2, 1.0)));
+    }
+}

@@ -80,6 +80,7 @@ pub(super) fn assay(evidence: &Evidence, policy: &Policy) -> Check {
 
 pub(super) fn query_identities(evidence: &Evidence) -> Check {
     let n = evidence.n_query_identities;
+    let [_, identities] = evidence.primary.reference.groups();
     let pass = n >= MIN_QUERY_IDENTITIES;
     Check {
         code: CheckCode::QueryIdentities,
@@ -94,12 +95,12 @@ pub(super) fn query_identities(evidence: &Evidence) -> Check {
         limit: Some(MIN_QUERY_IDENTITIES as f64),
         safe_side: SafeSide::Above,
         message: format!(
-            "{} queries of {n} identities; at least {MIN_QUERY_IDENTITIES} identities are needed",
+            "{} queries of {n} {identities}; at least {MIN_QUERY_IDENTITIES} {identities} are needed",
             evidence.n_queries
         ),
         settles: (!pass).then(|| {
             format!(
-                "add queries of at least {} more identities",
+                "add queries of at least {} more {identities}",
                 MIN_QUERY_IDENTITIES - n
             )
         }),
@@ -137,13 +138,14 @@ pub(super) fn untestable_traffic(evidence: &Evidence, policy: &Policy) -> Check 
 
 pub(super) fn blind_share(evidence: &Evidence, policy: &Policy) -> Check {
     let share = evidence.assay.blind_share;
+    let [_, identities] = evidence.primary.reference.groups();
     let pass = share <= policy.blind_share;
     Check {
         value: Some(share),
         limit: Some(policy.blind_share),
         settles: (!pass).then(|| {
             format!(
-                "about {:.0} query identities ({} now)",
+                "about {:.0} query {identities} ({} now)",
                 (0.05_f64.ln() / (1.0 - policy.blind_share).ln()).ceil(),
                 evidence.n_query_identities
             )
@@ -157,7 +159,7 @@ pub(super) fn blind_share(evidence: &Evidence, policy: &Policy) -> Check {
             },
             SafeSide::Below,
             format!(
-                "damage to {:.1} % of the identities could stay unseen",
+                "damage to {:.1} % of the {identities} could stay unseen",
                 100.0 * share
             ),
             policy,

@@ -1,6 +1,6 @@
 //! The middle of the report: pairings, changes, flips, thresholds, agreement.
 
-use super::format::{
+use super::format::{capital, 
     change, count, count_of, counted, interval, measure, p_value, percent, shortened,
 };
 use super::{Bar, Cell, FlipCard, Flips, HitCard, ItemCard, Table, Tone};
@@ -169,17 +169,22 @@ pub fn flips(report: &AuditReport) -> Option<Flips> {
     let flips = &report.compatibility.as_ref()?.flips;
     let total = flips.right_right + flips.right_wrong + flips.wrong_right + flips.wrong_wrong;
     let cell = |n: usize| Cell::number(count_of(n, total));
-    let mut contingency = Table::new(["top hit, queries", "new->old right", "new->old wrong"]);
+    let [right, wrong] = report.primary.reference.hits();
+    let mut contingency = Table::new([
+        "top hit, queries",
+        &format!("new->old {right}"),
+        &format!("new->old {wrong}"),
+    ]);
     contingency.rows = vec![
         vec![
-            Cell::text("old->old right"),
+            Cell::text(format!("old->old {right}")),
             cell(flips.right_right),
             cell(flips.right_wrong)
                 .note("negative flips")
                 .tone(Tone::Bad),
         ],
         vec![
-            Cell::text("old->old wrong"),
+            Cell::text(format!("old->old {wrong}")),
             cell(flips.wrong_right)
                 .note("positive flips")
                 .tone(Tone::Good),
@@ -199,17 +204,17 @@ pub fn flips(report: &AuditReport) -> Option<Flips> {
     row(
         "negative",
         Some(&flips.negative),
-        "right today, wrong when the backfill is skipped",
+        &format!("{right} today, {wrong} when the backfill is skipped"),
     );
     row(
         "excess",
         flips.excess.as_ref(),
-        "of these, right after a full backfill: the fault of skipping",
+        &format!("of these, {right} after a full backfill: the fault of skipping"),
     );
     row(
         "positive",
         Some(&flips.positive),
-        "wrong today, right when the backfill is skipped",
+        &format!("{wrong} today, {right} when the backfill is skipped"),
     );
     Some(Flips {
         contingency,
@@ -237,7 +242,19 @@ pub fn item_card(item: &ItemView, thumbnails: &mut Thumbnails) -> ItemCard {
     }
 }
 
+pub fn worst_flips_note(report: &AuditReport) -> String {
+    let reference = report.primary.reference;
+    let [right, wrong] = reference.hits();
+    let [identity, _] = reference.groups();
+    format!(
+        "{} under old->old, {wrong} under new->old. The first three hits of both, best first: {right} or {wrong}, \
+         {identity}, score.",
+        capital(right)
+    )
+}
+
 pub fn worst_flips(report: &AuditReport, thumbnails: &mut Thumbnails) -> Vec<FlipCard> {
+    let [right, wrong] = report.primary.reference.hits();
     let mut cards = Vec::new();
     for flip in &report.worst_flips {
         let mut hits = |hits: &[HitView]| -> Vec<HitCard> {
@@ -245,7 +262,7 @@ pub fn worst_flips(report: &AuditReport, thumbnails: &mut Thumbnails) -> Vec<Fli
                 .map(|hit| HitCard {
                     item: item_card(&hit.item, thumbnails),
                     score: format!("{:.3}", hit.score),
-                    word: if hit.relevant { "relevant" } else { "wrong" },
+                    word: if hit.relevant { right } else { wrong },
                     mark: if hit.relevant { "✓" } else { "✗" },
                     tone: if hit.relevant { Tone::Good } else { Tone::Bad },
                 })
@@ -255,7 +272,7 @@ pub fn worst_flips(report: &AuditReport, thumbnails: &mut Thumbnails) -> Vec<Fli
         cards.push(FlipCard {
             query: item_card(&flip.query, thumbnails),
             ranks: format!(
-                "first relevant: rank {} -> {}",
+                "first {right} hit: rank {} -> {}",
                 count(flip.old_rank),
                 count(flip.new_rank)
             ),

@@ -49,13 +49,14 @@ fn short(hash: &str) -> String {
 
 pub fn probe(report: &AuditReport) -> Vec<Fact> {
     let probe = &report.probe;
+    let [identity, identities] = report.primary.reference.groups();
     vec![
         Fact::new("origin", &probe.origin),
         Fact::new("modality", &probe.modality),
         Fact::new(
             "relevance",
             probe.qrels.as_ref().map_or_else(
-                || "same identity".to_owned(),
+                || format!("same {identity}"),
                 |qrels| {
                     format!(
                         "{} ({} judged pairs, grades up to {})",
@@ -67,7 +68,7 @@ pub fn probe(report: &AuditReport) -> Vec<Fact> {
             ),
         ),
         Fact::new("items", count(probe.items)),
-        Fact::new("identities", count(probe.identities)),
+        Fact::new(identities, count(probe.identities)),
         Fact::new(
             "cameras",
             if probe.cameras == 0 {
@@ -77,7 +78,7 @@ pub fn probe(report: &AuditReport) -> Vec<Fact> {
             },
         ),
         Fact::new("queries evaluated", count(probe.queries)),
-        Fact::new("query identities", count(probe.query_identities)),
+        Fact::new(format!("query {identities}"), count(probe.query_identities)),
         Fact::new(
             "queries excluded (nothing relevant left)",
             count(probe.queries_excluded),
@@ -85,11 +86,11 @@ pub fn probe(report: &AuditReport) -> Vec<Fact> {
         Fact::new("gallery items", count(probe.gallery)),
         Fact::new("junk items (identity -1)", count(probe.junk)),
         Fact::new(
-            "distractors (identity no query has)",
+            format!("distractors ({identity} no query has)"),
             count(probe.distractors),
         ),
         Fact::new(
-            "pairs removed: same identity and camera",
+            format!("pairs removed: same {identity} and camera"),
             count(probe.same_camera_pairs),
         ),
         Fact::new(

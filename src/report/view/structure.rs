@@ -4,13 +4,17 @@ use super::evidence::item_card;
 use super::format::{change, count, count_of, counted, interval, measure, percent};
 use super::{Bar, Cell, Credibility, CredibilityCard, Table};
 use crate::config::CredibilityCut;
+use crate::domain::Reference;
 use crate::report::thumbnails::Thumbnails;
-use crate::report::{AuditReport, SubClusterRow};
+use crate::report::{AuditReport, ClustersSection, SubClusterRow};
 
 /// Sub-clusters in the figure.
 const BARS: usize = 12;
 
 pub fn subclusters_note(report: &AuditReport) -> String {
+    if let Some(clusters) = &report.clusters {
+        return clusters_note(clusters, report.probe.gallery);
+    }
     let structure = &report.structure;
     let split = match structure.n_split_identities {
         0 => "no identity is split".to_owned(),
@@ -24,6 +28,32 @@ pub fn subclusters_note(report: &AuditReport) -> String {
     });
     let n = counted(structure.n_subclusters, "sub-cluster", "sub-clusters");
     format!("{n} in the old gallery; {split}{stability}.")
+}
+
+/// The clusters that stand in for labels are the sub-clusters.
+fn clusters_note(clusters: &ClustersSection, gallery: usize) -> String {
+    let mut note = format!(
+        "{} of the old gallery stand in for labels (average linkage, cut where the leave-one-out silhouette is highest), {} of one item",
+        counted(clusters.n_clusters, "cluster", "clusters"),
+        count(clusters.n_singletons),
+    );
+    if let Some(silhouette) = clusters.silhouette {
+        note += &format!("; silhouette {silhouette:.2}");
+    }
+    if let Some(stability) = clusters.stability {
+        note += &format!("; stability {stability:.2} (adjusted Rand index against clusterings of four fifths of the items)");
+    }
+    if let Some(agreement) = clusters.labels_agreement {
+        note += &format!("; adjusted Rand index {agreement:.2} with the probe's labels, which were not used");
+    }
+    if clusters.clustered < gallery {
+        note += &format!(
+            "; {} of {} items were clustered, the others joined the nearest prototype",
+            count(clusters.clustered),
+            count(gallery)
+        );
+    }
+    note + "."
 }
 
 fn subcluster_change(row: &SubClusterRow) -> Option<f64> {
@@ -100,6 +130,7 @@ pub fn subcluster_bars(report: &AuditReport) -> Vec<Bar> {
 
 pub fn consensus(report: &AuditReport) -> Option<Table> {
     let consensus = report.structure.consensus.as_ref()?;
+    let [identity, _] = report.primary.reference.groups();
     let mut table = Table::new([
         "consensus, mean over queries",
         "old queries",
@@ -115,7 +146,7 @@ pub fn consensus(report: &AuditReport) -> Option<Table> {
         ]);
     };
     row(
-        "neighbourhood mass on the own identity",
+        &format!("neighbourhood mass on the own {identity}"),
         consensus.mass_old,
         consensus.mass_new,
     );
@@ -137,7 +168,7 @@ pub fn consensus(report: &AuditReport) -> Option<Table> {
         measure(consensus.kl),
     );
     only(
-        "arg-max identity kept".into(),
+        format!("arg-max {identity} kept"),
         percent(consensus.argmax_kept),
     );
     only("temperature".into(), measure(consensus.temperature));
@@ -146,15 +177,18 @@ pub fn consensus(report: &AuditReport) -> Option<Table> {
 
 pub fn credibility(report: &AuditReport, thumbnails: &mut Thumbnails) -> Credibility {
     let section = &report.structure.credibility;
+    let reference = report.primary.reference;
+    let [identity, _] = reference.groups();
     let mut notes = vec![format!(
-        "{} of {} assessable gallery items lie below the cut-off {:.2}{}; {} not assessable (an identity's only item).",
+        "{} of {} assessable gallery items lie below the cut-off {:.2}{}; {} not assessable (the only item of its {identity}).",
         count_of(section.below_cutoff, section.assessable),
         count(section.assessable),
         section.cutoff,
-        if section.cut == CredibilityCut::Paper {
-            " of the entropy score (the paper's cut)"
-        } else {
-            ""
+        match (section.cut, reference) {
+            (CredibilityCut::Paper, _) => " of the entropy score (the paper's cut)",
+            (CredibilityCut::Combined, Reference::Labels) => "",
+            (CredibilityCut::Combined, Reference::OldModel) =>
+                ": farther from their nearest neighbours than twice the median item",
         },
         counted(section.not_assessable, "item is", "items are"),
     )];

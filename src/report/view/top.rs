@@ -1,8 +1,8 @@
 //! The top of the report: the answer, why, what was not tested, the number that decides, the checks.
 
-use super::format::{change, count, counted, interval, measure, p_value, percent, plain};
+use super::format::{capital, change, count, counted, interval, measure, p_value, percent, plain};
 use super::{CheckLine, Decision, Fact, FindingLine, Headline, Tone};
-use crate::domain::{Finding, FindingCode, IntervalMethod, NamedMeasure, Severity};
+use crate::domain::{Finding, FindingCode, IntervalMethod, NamedMeasure, Reference, Severity};
 use crate::judge::checks::{change_name, worth_name};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::AuditReport;
@@ -10,6 +10,11 @@ use crate::report::AuditReport;
 pub fn headline(report: &AuditReport) -> Headline {
     let section = &report.verdict;
     let (words, meaning, tone) = match section.verdict {
+        Verdict::SkipBackfill if report.primary.reference == Reference::OldModel => (
+            "Skip the backfill",
+            "New queries may search the old gallery as it is: they find what old queries find there.",
+            Tone::Good,
+        ),
         Verdict::SkipBackfill => (
             "Skip the backfill",
             "New queries may search the old gallery as it is.",
@@ -79,8 +84,12 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         .iter()
         .find(|check| check.code == CheckCode::CrossTestChange)?;
     let (estimate, limit) = (check.estimate?, check.limit?);
+    let [identity, identities] = report.primary.reference.groups();
     let (state, _, tone) = state(check.state);
     let sentence = match check.state {
+        CheckState::Pass if report.primary.reference == Reference::OldModel => {
+            "The whole interval lies above the margin: new queries agree with the old model within the margin."
+        }
         CheckState::Pass => {
             "The whole interval lies above the margin: no worse than today, within the margin."
         }
@@ -99,7 +108,7 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
             plain(100.0 * estimate.level),
             method(estimate.method),
             counted(report.probe.queries, "query", "queries"),
-            counted(report.probe.query_identities, "identity", "identities"),
+            counted(report.probe.query_identities, identity, identities),
         ),
         limit_text: format!("margin {}", plain(limit)),
         state,
@@ -114,9 +123,10 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
 
 pub fn counts(report: &AuditReport) -> Vec<Fact> {
     let probe = &report.probe;
+    let [_, identities] = report.primary.reference.groups();
     let mut facts = vec![
         Fact::new("queries", count(probe.queries)),
-        Fact::new("query identities", count(probe.query_identities)),
+        Fact::new(format!("query {identities}"), count(probe.query_identities)),
         Fact::new("gallery items", count(probe.gallery)),
         Fact::new("negative flips", "not tested"),
     ];
@@ -142,8 +152,9 @@ pub fn sight(report: &AuditReport) -> String {
         )
     });
     format!(
-        "This probe {resolves}is blind to damage on up to {} of the identities.",
-        percent(assay.blind_share)
+        "This probe {resolves}is blind to damage on up to {} of the {}.",
+        percent(assay.blind_share),
+        report.primary.reference.groups()[1]
     )
 }
 
@@ -177,8 +188,9 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
         ));
     }
     lines.push(format!(
-        "Blind share: damage to {} of the identities or fewer can stay unseen by any method.",
-        percent(assay.blind_share)
+        "Blind share: damage to {} of the {} or fewer can stay unseen by any method.",
+        percent(assay.blind_share),
+        report.primary.reference.groups()[1]
     ));
     lines
 }
@@ -206,6 +218,8 @@ pub fn numbers(code: CheckCode) -> (Number, Number) {
 pub fn check(check: &Check, primary: NamedMeasure) -> CheckLine {
     let (state, mark, tone) = state(check.state);
     let (number, limit_number) = numbers(check.code);
+    let [right, wrong] = primary.reference.hits();
+    let [_, identities] = primary.reference.groups();
     let relation = match (check.code, check.safe_side) {
         (CheckCode::Dimensions, _) => "=",
         (CheckCode::AssaySensitivity | CheckCode::QueryIdentities, _) => "≥",
@@ -232,15 +246,17 @@ pub fn check(check: &Check, primary: NamedMeasure) -> CheckLine {
         code: check.code.name(),
         name: match check.code {
             CheckCode::AssaySensitivity => "Probe can judge: largest margin".into(),
-            CheckCode::QueryIdentities => "Query identities".into(),
+            CheckCode::QueryIdentities => format!("Query {identities}"),
             CheckCode::Dimensions => "Dimensions, new model".into(),
             CheckCode::UpgradeWorth => worth_name(primary),
             CheckCode::CrossTestChange => change_name(primary),
             CheckCode::BctCriterion => format!("{}: an improvement", change_name(primary)),
             CheckCode::ExcessFlips => {
-                "Excess flips (right old->old and new->new, wrong new->old)".into()
+                format!("Excess flips ({right} old->old and new->new, {wrong} new->old)")
             }
-            CheckCode::NegativeFlips => "Negative flips (right old->old, wrong new->old)".into(),
+            CheckCode::NegativeFlips => {
+                format!("Negative flips ({right} old->old, {wrong} new->old)")
+            }
             CheckCode::Slices => "Slices proven to lose more than the slice margin".into(),
             CheckCode::UntestableTraffic => "Queries in no testable slice".into(),
             CheckCode::Refresh => {
@@ -248,7 +264,7 @@ pub fn check(check: &Check, primary: NamedMeasure) -> CheckLine {
             }
             CheckCode::ThresholdFar => "False accepts of new->old at the old threshold".into(),
             CheckCode::ThresholdFrr => "Rise of false rejects at the old threshold".into(),
-            CheckCode::BlindShare => "Identities that could collapse unseen".into(),
+            CheckCode::BlindShare => format!("{} that could collapse unseen", capital(identities)),
         },
         value: value.map_or_else(|| "-".to_owned(), number),
         interval: check
