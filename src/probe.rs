@@ -20,7 +20,8 @@ use serde::Serialize;
 
 use crate::config::ProbeConfig;
 use crate::domain::{
-    Beside, Finding, FindingCode, Item, Modality, NameIndex, Probe, Reference, Role, Severity, Source,
+    Beside, Finding, FindingCode, Item, Modality, NameIndex, Probe, Reference, Role, Severity,
+    Source,
 };
 
 pub use error::ProbeError;

@@ -34,6 +34,16 @@ pub fn check(probe: &Probe, config: &AuditConfig) -> Result<(), AuditError> {
             "remove the key, or give a manifest as DATA".into(),
         ));
     }
+    if let (Some(qrels), true) = (&probe.qrels, config.policy.profile.is_label_free()) {
+        return Err(not_applicable(
+            "policy.profile".into(),
+            format!(
+                "{} says what is relevant, and the label-free profile would not read it",
+                qrels.origin().display()
+            ),
+            "choose another profile, or move the judgements away".into(),
+        ));
+    }
     let sides = [
         (Side::Old, &config.old, &config.old_model),
         (Side::New, &config.new, &config.new_model),

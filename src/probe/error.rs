@@ -336,7 +336,9 @@ impl ProbeError {
                     .into()
             }
             Self::MarketName { .. } => {
-                "rename it, or sort the images into one folder per identity".into()
+                "rename it, or sort the images into one folder per identity; without identities, `--profile label-free` \
+                 measures agreement with the old model"
+                    .into()
             }
             Self::UnknownManifest { .. } => {
                 "stored embeddings and models are given as OLD and NEW; DATA says what the items are"

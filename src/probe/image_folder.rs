@@ -111,13 +111,7 @@ fn read_side(
                 path: image.path.clone(),
             })?;
             let camera = Some(camera.to_owned());
-            Ok(draft(
-                image.id(folder),
-                identity,
-                camera,
-                role,
-                &image.path,
-            ))
+            Ok(draft(image.id(folder), identity, camera, role, &image.path))
         })
         .collect()
 }

@@ -6,7 +6,9 @@ use crate::config::{ColumnNames, ProbeConfig};
 use crate::domain::{Modality, Role, Source};
 
 use super::manifest::{self, Cell, Table};
-use super::{Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, listed, only, tensors};
+use super::{
+    Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, listed, only, tensors,
+};
 
 /// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
 const NEAR: f64 = 0.8;

@@ -8,7 +8,8 @@ use super::*;
 use crate::config::CredibilityCut;
 use crate::config::Policy;
 use crate::domain::{
-    Estimate, Finding, FindingCode, IntervalMethod, Measure, Origin, Reference, Role, Setting, Severity,
+    Estimate, Finding, FindingCode, IntervalMethod, Measure, Origin, Reference, Role, Setting,
+    Severity,
 };
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 

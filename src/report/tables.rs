@@ -44,12 +44,18 @@ fn write(items: &[ItemRow], reference: Reference) -> PolarsResult<Vec<u8>> {
     };
     for (index, pairing) in Pairing::ALL.iter().enumerate() {
         let ranks: Vec<_> = items.iter().map(|item| item.first_rank[index]).collect();
-        columns.push(Column::new(format!("{prefix}first_rank:{pairing}").into(), ranks));
+        columns.push(Column::new(
+            format!("{prefix}first_rank:{pairing}").into(),
+            ranks,
+        ));
         let precisions: Vec<_> = items
             .iter()
             .map(|item| item.average_precision[index])
             .collect();
-        columns.push(Column::new(format!("{prefix}ap:{pairing}").into(), precisions));
+        columns.push(Column::new(
+            format!("{prefix}ap:{pairing}").into(),
+            precisions,
+        ));
     }
     columns.push(text(&format!("{prefix}flip"), |item| item.flip));
 

@@ -176,7 +176,10 @@ pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), Report
     let mut files = vec![(REPORT.to_owned(), json::to_json(report)?.into_bytes())];
     let mut thumbnails = Thumbnails::new(super::thumbnails::LIMIT);
     files.extend(render(report, &mut thumbnails)?);
-    files.push((ITEMS.to_owned(), tables::items_parquet(&rows.items, report.primary.reference)?));
+    files.push((
+        ITEMS.to_owned(),
+        tables::items_parquet(&rows.items, report.primary.reference)?,
+    ));
     if !rows.backfill.is_empty() {
         let tables = tables::backfill_tables(&rows.backfill)?;
         files.extend(BACKFILL.map(str::to_owned).into_iter().zip(tables));

@@ -113,7 +113,10 @@ pub(super) fn assess(
 /// The kNN distance as an outlier score (Ramaswamy et al. 2000, with the mean of Angiulli and Pizzuti 2002).
 fn closeness(near: &[Vec<Near>]) -> Vec<Option<f64>> {
     let distance = |near: &Vec<Near>| {
-        let total: f64 = near.iter().map(|&(_, cosine)| 1.0 - f64::from(cosine)).sum();
+        let total: f64 = near
+            .iter()
+            .map(|&(_, cosine)| 1.0 - f64::from(cosine))
+            .sum();
         // Rounding takes the distance of equal items below 0.
         (!near.is_empty()).then(|| (total / near.len() as f64).max(0.0))
     };

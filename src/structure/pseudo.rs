@@ -1,6 +1,6 @@
 //! Pseudo-identities: clusters of the old gallery that stand in for labels that nobody gave.
 //!
-//! Average linkage, cut where the leave-one-out silhouette is highest. Retrieval held against them says how far it agrees
+//! Average linkage, cut where the leave-one-out silhouette is highest among the cuts that an audit can use. Retrieval held against them says how far it agrees
 //! with the old model; it cannot say whether the old model is right.
 
 use ndarray::Array2;
@@ -22,6 +22,12 @@ const GRID_RATIO: f64 = 1.25;
 
 /// Numbers of clusters tried between two that were; each time the interval shrinks to two steps.
 const REFINED: usize = 8;
+
+/// Clusters that the judge can use: as many as it needs query identities, and none with so large a share of the items that
+/// it would dominate. A silhouette alone likes to cut off a few outliers.
+const FEWEST_CLUSTERS: usize = 20;
+/// See [`FEWEST_CLUSTERS`].
+const LARGEST_SHARE: f64 = 0.1;
 
 /// Parts that the clustering's stability is read from.
 const PARTS: usize = 5;
@@ -62,8 +68,16 @@ pub fn pseudo_identities(
 ) -> PseudoIdentities {
     let old = &*unit_embeddings(old, options.similarity);
     let gallery = embedded(probe.gallery(), old);
-    let chosen = draw(gallery.len(), MOST_CLUSTERED, options.seed, CLUSTERED_STREAM);
-    let clustered: Vec<usize> = chosen.into_iter().map(|position| gallery[position]).collect();
+    let chosen = draw(
+        gallery.len(),
+        MOST_CLUSTERED,
+        options.seed,
+        CLUSTERED_STREAM,
+    );
+    let clustered: Vec<usize> = chosen
+        .into_iter()
+        .map(|position| gallery[position])
+        .collect();
     let mut of_item = vec![None; probe.items.len()];
     if clustered.is_empty() {
         return PseudoIdentities {
@@ -139,13 +153,17 @@ struct Clustering {
 }
 
 impl Clustering {
-    /// The cut of the items' dendrogram with the highest silhouette; one cluster if none is positive.
+    /// The cut of the items' dendrogram with the highest silhouette, of those that the judge can use if one of them has a
+    /// positive one; one cluster if none at all is positive.
     fn of(old: &Embeddings, items: &[usize]) -> Self {
         let n = items.len();
         let mut rows = Array2::zeros((n, old.dim()));
         for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
             let out = row.as_slice_mut().expect("in standard layout");
-            assert!(old.read_into(item, out), "only embedded items are clustered");
+            assert!(
+                old.read_into(item, out),
+                "only embedded items are clustered"
+            );
         }
         let dendrogram = Dendrogram::average_linkage(&rows);
         let rows = dense(n, old.dim(), rows.into_raw_vec_and_offset().0);
@@ -154,11 +172,21 @@ impl Clustering {
             embeddings: &rows,
             items: &all,
         };
-        let score = |k: usize| silhouette(gallery, &dendrogram.cut(k));
+        let score = |k: usize| {
+            let label = dendrogram.cut(k);
+            let silhouette = silhouette(gallery, &label);
+            let largest = members(&label).iter().map(|(_, rows)| rows.len()).max();
+            let is_usable = k >= FEWEST_CLUSTERS
+                && largest.is_some_and(|largest| largest as f64 <= LARGEST_SHARE * n as f64);
+            Score {
+                is_usable: is_usable && silhouette > 0.0,
+                silhouette,
+            }
+        };
         match best_count(n, score) {
-            Some((k, silhouette)) if silhouette > 0.0 => Self {
+            Some((k, best)) if best.silhouette > 0.0 => Self {
                 label: dendrogram.cut(k),
-                silhouette: Some(silhouette),
+                silhouette: Some(best.silhouette),
             },
             _ => Self {
                 label: vec![0; n],
@@ -186,11 +214,18 @@ fn members(label: &[usize]) -> Vec<(u32, Vec<usize>)> {
     members
 }
 
+/// How good a cut is; the usable ones come first.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+struct Score {
+    is_usable: bool,
+    silhouette: f64,
+}
+
 /// The number of clusters in 2..n with the highest score, of equal ones the lowest, and the score: a geometric grid, then
 /// twice a finer one around the best so far. `None` for fewer than three items.
-fn best_count(n: usize, score: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
+fn best_count(n: usize, score: impl Fn(usize) -> Score) -> Option<(usize, Score)> {
     let last = n.checked_sub(1).filter(|&last| last >= 2)?;
-    let mut tried: Vec<(usize, f64)> = Vec::new();
+    let mut tried: Vec<(usize, Score)> = Vec::new();
     let mut grid = vec![2, last];
     let mut next = 2.0;
     while next < last as f64 {
@@ -214,7 +249,7 @@ fn best_count(n: usize, score: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
 }
 
 /// The first of the highest.
-fn best_of(tried: &[(usize, f64)]) -> usize {
+fn best_of(tried: &[(usize, Score)]) -> usize {
     let mut best = 0;
     for (index, &(_, score)) in tried.iter().enumerate() {
         if score > tried[best].1 {
@@ -264,7 +299,10 @@ fn medoids(old: &Embeddings, items: &[usize], prototypes: &Prototypes) -> Vec<us
     let mut best = vec![(f64::NEG_INFINITY, 0); prototypes.size.len()];
     let mut row = vec![0.0; old.dim()];
     for (&item, &cluster) in items.iter().zip(&prototypes.class) {
-        assert!(old.read_into(item, &mut row), "clustered items are embedded");
+        assert!(
+            old.read_into(item, &mut row),
+            "clustered items are embedded"
+        );
         let sum = prototypes.sums.row(cluster);
         let cosine: f64 = sum.iter().zip(&row).map(|(&s, &x)| s * f64::from(x)).sum();
         if cosine > best[cluster].0 {
@@ -435,18 +473,56 @@ mod tests {
         assert!((silhouette(gallery, &label) - expected).abs() < 1e-6);
     }
 
+    fn usable(silhouette: f64) -> Score {
+        Score {
+            is_usable: true,
+            silhouette,
+        }
+    }
+
+    /// Two far outliers make the best silhouette, and clusters that nothing can be tested on.
+    #[test]
+    fn a_few_outliers_are_no_clustering() {
+        let (old, label) = around(40, 9, 32, 0.85, 1);
+        let mut rows = Array2::zeros((label.len() + 2, 32));
+        for item in 0..label.len() {
+            // All but the last dimension share a direction: cosines of .8 between clusters.
+            let row = old.get(item).unwrap();
+            for (d, &x) in row.iter().enumerate() {
+                rows[[item, d]] = x * 0.4 + if d == 0 { 0.9 } else { 0.0 };
+            }
+        }
+        for outlier in 0..2 {
+            rows[[label.len() + outlier, 0]] = -1.0;
+        }
+        let old = Embeddings::dense(rows, true).unwrap();
+        let found = pseudo_identities(
+            &unlabelled(label.len() + 2),
+            &old,
+            &StructureOptions::default(),
+        );
+        let clusters = clusters(&found);
+        assert!(adjusted_rand_index(&clusters[..label.len()], &label) > 0.95);
+    }
+
     #[test]
     fn the_number_of_clusters_is_found_between_the_grid_points() {
         for (n, peak) in [(1_000, 137), (1_000, 2), (1_000, 999), (40, 23), (3, 2)] {
-            let score = |k: usize| -(k as f64 / peak as f64).ln().abs();
+            let score = |k: usize| usable(-(k as f64 / peak as f64).ln().abs());
             let (k, _) = best_count(n, score).unwrap();
             assert!(
                 k.abs_diff(peak) * 50 <= peak,
                 "{k} instead of {peak} of {n}"
             );
         }
-        assert_eq!(best_count(2, |_| 1.0), None);
+        assert_eq!(best_count(2, |_| usable(1.0)), None);
         // Of equal ones the lowest.
-        assert_eq!(best_count(50, |_| 1.0), Some((2, 1.0)));
+        assert_eq!(best_count(50, |_| usable(1.0)), Some((2, usable(1.0))));
+        // A usable one before a higher one.
+        let score = |k: usize| Score {
+            is_usable: k >= 20,
+            silhouette: 1.0 / k as f64,
+        };
+        assert_eq!(best_count(500, score).map(|(k, _)| k), Some(20));
     }
 }

@@ -33,7 +33,7 @@ struct Expected {
 }
 
 /// A golden file; its head says which tools made it, in which versions, by which command.
-fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
+pub fn read<T: serde::de::DeserializeOwned>(name: &str) -> T {
     let path = root().join("fixtures/golden").join(name);
     let text = std::fs::read_to_string(path).expect("the file");
     let head: serde_json::Value = serde_json::from_str(&text).expect("JSON");

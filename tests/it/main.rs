@@ -6,6 +6,7 @@ mod ci;
 mod cli;
 mod embedding;
 mod golden;
+mod label_free;
 mod properties;
 mod qrels;
 mod run;

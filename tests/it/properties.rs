@@ -2,7 +2,8 @@
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::{
-    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Reference, Role, Side, Source,
+    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Reference, Role, Side,
+    Source,
 };
 use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::protocol::Protocol;

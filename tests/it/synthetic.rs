@@ -52,15 +52,28 @@ impl World {
     }
 
     fn audit(&self, new: &[Vec<f64>]) -> Audit {
+        let mut manifest = "id,identity,role\n".to_owned();
+        for ((id, identity), role) in self.ids.iter().zip(&self.identities).zip(&self.roles) {
+            manifest += &format!("{id},{identity},{role}\n");
+        }
+        self.audit_with(new, &manifest, &[])
+    }
+
+    /// Nobody says what belongs together.
+    fn audit_without_labels(&self, new: &[Vec<f64>]) -> Audit {
+        let mut manifest = "id,role\n".to_owned();
+        for (id, role) in self.ids.iter().zip(&self.roles) {
+            manifest += &format!("{id},{role}\n");
+        }
+        self.audit_with(new, &manifest, &["--profile", "label-free"])
+    }
+
+    fn audit_with(&self, new: &[Vec<f64>], text: &str, extra: &[&str]) -> Audit {
         let old = self.store("old", &self.old);
         let new = self.store("new", new);
         let manifest = self.folder.path().join("manifest.csv");
-        let mut text = "id,identity,role\n".to_owned();
-        for ((id, identity), role) in self.ids.iter().zip(&self.identities).zip(&self.roles) {
-            text += &format!("{id},{identity},{role}\n");
-        }
         std::fs::write(&manifest, text).expect("written");
-        Audit::run(&old, &new, &manifest, &[])
+        Audit::run(&old, &new, &manifest, extra)
     }
 
     fn store(&self, name: &str, rows: &[Vec<f64>]) -> PathBuf {
@@ -410,4 +423,79 @@ fn nan_and_zero_embeddings_are_errors_that_name_the_item() {
             .expect("a message");
         assert!(message.contains("1-1"), "{message}");
     }
+}
+
+#[test]
+fn without_labels_a_rotation_is_caught_and_little_noise_is_not() {
+    let world = World::new(60, 4, 4, 0.8, 31);
+    let audit = world.audit_without_labels(&rotated(&world.old, 32));
+    let reason = &audit.report["verdict"]["reason"];
+    assert_eq!(audit.verdict(), "full-backfill", "{reason}");
+    assert!(audit.measure("new->old", "agreement CMC@1") < 0.1);
+    let audit = world.audit_without_labels(&world.noisy(&world.old, 0.1, 33));
+    let reason = &audit.report["verdict"]["reason"];
+    assert_eq!(audit.verdict(), "skip-backfill", "{reason}");
+}
+
+/// Even where nothing clusters, neighbours are neighbours.
+#[test]
+fn without_labels_a_rotation_of_a_space_without_clusters_is_caught() {
+    let world = World::new(600, 1, 1, 0.0, 34);
+    let mut rng = ChaCha8Rng::seed_from_u64(35);
+    let world = World {
+        old: world.old.iter().map(|_| unit(normal(&mut rng))).collect(),
+        ..world
+    };
+    let audit = world.audit_without_labels(&rotated(&world.old, 36));
+    assert_ne!(
+        audit.verdict(),
+        "skip-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    let audit = world.audit_without_labels(&world.noisy(&world.old, 6.0, 37));
+    assert_ne!(
+        audit.verdict(),
+        "skip-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+}
+
+#[test]
+fn without_labels_clusters_that_moved_away_are_named() {
+    let world = World::new(60, 15, 4, 0.8, 4);
+    let audit = world.audit_without_labels(&three_moved_away(&world));
+    assert_ne!(
+        audit.verdict(),
+        "skip-backfill",
+        "{}",
+        audit.report["verdict"]["reason"]
+    );
+    // A cluster is named after the item in its middle, here `0-17` of identity 0.
+    let moved = |slice: &str| {
+        let medoid = slice.strip_prefix("identity=around ");
+        medoid.is_some_and(|id| ["0", "1", "2"].contains(&id.split('-').next().expect("a part")))
+    };
+    let failing = audit.failing_slices();
+    assert_eq!(failing.len(), 3, "{failing:?}");
+    assert!(failing.iter().all(|slice| moved(slice)), "{failing:?}");
+}
+
+#[test]
+fn without_labels_too_little_to_judge_is_inconclusive() {
+    // A dozen queries; a collapsed old model, which is one cluster.
+    let few = World::new(12, 1, 4, 0.8, 38);
+    let audit = few.audit_without_labels(&few.noisy(&few.old, 0.1, 39));
+    let reason = &audit.report["verdict"]["reason"];
+    assert_eq!(audit.verdict(), "inconclusive", "{reason}");
+    let world = World::new(60, 4, 4, 0.8, 42);
+    let collapsed = World {
+        old: vec![world.old[0].clone(); world.old.len()],
+        ..world
+    };
+    let audit = collapsed.audit_without_labels(&collapsed.noisy(&collapsed.old, 0.8, 43));
+    let reason = &audit.report["verdict"]["reason"];
+    assert_eq!(audit.verdict(), "inconclusive", "{reason}");
+    assert_eq!(audit.report["clusters"]["n_clusters"], 1);
 }

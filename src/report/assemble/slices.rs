@@ -12,7 +12,12 @@ impl Tables<'_> {
     pub(super) fn slices(&self) -> Option<SliceSection> {
         let evidence = self.stages.evidence;
         let slices = evidence.slices.as_ref()?;
-        let values = |pairing| Some(self.evaluation(pairing)?.per_query(evidence.primary.measure));
+        let values = |pairing| {
+            Some(
+                self.evaluation(pairing)?
+                    .per_query(evidence.primary.measure),
+            )
+        };
         let (old_old, new_old) = (values(Pairing::OLD_OLD)?, values(Pairing::NEW_OLD)?);
 
         let mut tested: Vec<SliceRow> = slices

@@ -1,7 +1,7 @@
 //! The middle of the report: pairings, changes, flips, thresholds, agreement.
 
-use super::format::{capital, 
-    change, count, count_of, counted, interval, measure, p_value, percent, shortened,
+use super::format::{
+    capital, change, count, count_of, counted, interval, measure, p_value, percent, shortened,
 };
 use super::{Bar, Cell, FlipCard, Flips, HitCard, ItemCard, Table, Tone};
 use crate::domain::Estimate;

@@ -41,10 +41,14 @@ fn clusters_note(clusters: &ClustersSection, gallery: usize) -> String {
         note += &format!("; silhouette {silhouette:.2}");
     }
     if let Some(stability) = clusters.stability {
-        note += &format!("; stability {stability:.2} (adjusted Rand index against clusterings of four fifths of the items)");
+        note += &format!(
+            "; stability {stability:.2} (adjusted Rand index against clusterings of four fifths of the items)"
+        );
     }
     if let Some(agreement) = clusters.labels_agreement {
-        note += &format!("; adjusted Rand index {agreement:.2} with the probe's labels, which were not used");
+        note += &format!(
+            "; adjusted Rand index {agreement:.2} with the probe's labels, which were not used"
+        );
     }
     if clusters.clustered < gallery {
         note += &format!(
