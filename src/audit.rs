@@ -379,8 +379,11 @@ fn announcement(gallery: u64, assessed: u64, dim: usize, threads: usize) -> Opti
 fn stand_in(probe: &mut Probe, old: &Embedded, options: &StructureOptions) -> PseudoIdentities {
     let found = structure::pseudo_identities(probe, &old.embeddings, options);
     let name = |&medoid: &usize| format!("around {}", probe.items[medoid].id);
-    let names = found.medoids.iter().map(name).collect();
-    probe.relabel(&found.of_item, names);
+    let mut names: Vec<String> = found.medoids.iter().map(name).collect();
+    if found.searching.is_some() {
+        names.push("outside all clusters".to_owned());
+    }
+    probe.relabel(&found.of_item, names, found.searching.as_deref());
     found
 }
 

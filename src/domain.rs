@@ -145,12 +145,31 @@ impl Probe {
 
     /// Puts clusters of old embeddings in the place of the labels; `None` leaves an item out, as junk.
     ///
-    /// `of_item` has one entry an item, an index into `names`.
-    pub fn relabel(&mut self, of_item: &[Option<u32>], names: Vec<String>) {
+    /// `of_item` has one entry an item, an index into `names`. Of `searching`, rising, the queries are listed that stay
+    /// queries; `None`: all of them.
+    pub fn relabel(
+        &mut self,
+        of_item: &[Option<u32>],
+        names: Vec<String>,
+        searching: Option<&[usize]>,
+    ) {
         assert_eq!(of_item.len(), self.items.len(), "one entry an item");
         for (item, &cluster) in self.items.iter_mut().zip(of_item) {
             item.labels = cluster.into_iter().collect();
             item.identity = cluster;
+        }
+        if let Some(searching) = searching {
+            for (index, item) in self.items.iter_mut().enumerate() {
+                if searching.binary_search(&index).is_ok() {
+                    continue;
+                }
+                match item.role {
+                    Role::Both => item.role = Role::Gallery,
+                    // A query that does not search is nothing else.
+                    Role::Query => (item.labels, item.identity) = (Labels::default(), None),
+                    Role::Gallery => {}
+                }
+            }
         }
         self.labels.clone_from(&names);
         self.identities = names;

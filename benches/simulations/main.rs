@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+mod clusters;
 mod coverage;
 mod draw;
 mod gate;
@@ -30,7 +31,7 @@ const REPLICATES: usize = 2_000;
 
 type Table = (&'static str, &'static str, fn());
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     (
         "coverage",
         "Coverage of the mean's interval",
@@ -47,6 +48,7 @@ const TABLES: [Table; 8] = [
         subclusters::print_planted,
     ),
     ("whole", "One cluster", subclusters::print_whole),
+    ("clusters", "Clusters without labels", clusters::print),
 ];
 
 fn main() -> ExitCode {

@@ -51,6 +51,38 @@ pub fn mixture(
     (rows, label)
 }
 
+/// Unit rows of clusters around random centres, none nearer than cosine `between` to another, on average .15 below it; items
+/// with pairwise cosine about `within` to those of their cluster; and the planted labels.
+pub fn scattered(
+    sizes: &[usize],
+    dim: usize,
+    between: f64,
+    within: f64,
+    rng: &mut ChaCha8Rng,
+) -> (Array2<f64>, Vec<usize>) {
+    let shared = (between - 0.15).max(0.0);
+    let common = unit(dim, rng);
+    let mut centres: Vec<Array1<f64>> = Vec::new();
+    while centres.len() < sizes.len() {
+        let centre = &common * shared.sqrt() + unit(dim, rng) * (1.0 - shared).sqrt();
+        let centre = direction(centre.view());
+        if centres.iter().all(|other| other.dot(&centre) <= between) {
+            centres.push(centre);
+        }
+    }
+    let n = sizes.iter().sum();
+    let mut rows = Array2::zeros((n, dim));
+    let mut label = Vec::new();
+    for (cluster, (&size, centre)) in sizes.iter().zip(&centres).enumerate() {
+        for _ in 0..size {
+            let item = centre * within.sqrt() + unit(dim, rng) * (1.0 - within).sqrt();
+            rows.row_mut(label.len()).assign(&direction(item.view()));
+            label.push(cluster);
+        }
+    }
+    (rows, label)
+}
+
 /// Unit rows of one cluster stretched along four directions, plus isotropic noise.
 pub fn elongated(
     n: usize,

@@ -114,7 +114,13 @@ fn probe(rng: &mut ChaCha8Rng, shuffled_share: f64) -> Probe {
     for (place, label) in places.into_iter().zip(donors) {
         labels[place] = label;
     }
-    let names: Vec<String> = (0..IDENTITIES).map(|i| i.to_string()).collect();
+    probe_of(&labels)
+}
+
+/// A probe of items that are query and gallery, with these labels.
+pub fn probe_of(labels: &[u32]) -> Probe {
+    let last = labels.iter().max().map_or(0, |&last| last + 1);
+    let names: Vec<String> = (0..last).map(|i| i.to_string()).collect();
     let items = labels
         .iter()
         .enumerate()

@@ -619,7 +619,7 @@ mod tests {
             error
                 .hint()
                 .unwrap()
-                .contains("without either are not supported yet")
+                .contains("without either, `--profile label-free`")
         );
     }
 

@@ -287,7 +287,7 @@ mod tests {
         }
         let mut probe = probe_of(&class);
         let clusters: Vec<Option<u32>> = class.iter().map(|&c| Some(c)).collect();
-        probe.relabel(&clusters, probe.identities.clone());
+        probe.relabel(&clusters, probe.identities.clone(), None);
         let old = Embeddings::dense(rows.clone(), true).unwrap();
         let found = estimate(&probe, &old, &StructureOptions::default());
         assert!(found.subclusters.iter().all(|s| s.index_in_identity == 0));

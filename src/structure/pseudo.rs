@@ -1,7 +1,10 @@
 //! Pseudo-identities: clusters of the old gallery that stand in for labels that nobody gave.
 //!
-//! Average linkage, cut where the leave-one-out silhouette is highest among the cuts that an audit can use. Retrieval held against them says how far it agrees
-//! with the old model; it cannot say whether the old model is right.
+//! Average linkage, cut where the leave-one-out silhouette is highest among the cuts that an audit can use. Retrieval held
+//! against them says how far it agrees with the old model; it cannot say whether the old model is right.
+//!
+//! Linkage is quadratic. Of a large gallery only what lies nearest to a sample of the queries is clustered: a sample of the
+//! gallery would leave clusters without the items that a query finds first.
 
 use ndarray::Array2;
 use rand::SeedableRng;
@@ -14,8 +17,14 @@ use super::{StructureOptions, adjusted_rand_index, dense, embedded, unit_embeddi
 use crate::domain::{Embeddings, Probe};
 use crate::topk::Gallery;
 
-/// Gallery items that are clustered at most; the others, and queries, join the nearest prototype. Linkage is quadratic.
+/// Gallery items that are clustered at most.
 const MOST_CLUSTERED: usize = 10_000;
+
+/// Old neighbours of a query that are clustered, where the gallery has more items than that.
+const NEIGHBOURS: usize = 5;
+
+/// Queries that search a larger gallery at most.
+const MOST_QUERIES: usize = MOST_CLUSTERED / NEIGHBOURS;
 
 /// From one number of clusters that is tried to the next, before the neighbourhood of the best is tried.
 const GRID_RATIO: f64 = 1.25;
@@ -36,14 +45,15 @@ const PARTS: usize = 5;
 const PART_SHARE: f64 = 0.8;
 
 /// Streams of the seed; identities have theirs from 0 on.
-const CLUSTERED_STREAM: u64 = 1 << 41;
-/// See [`CLUSTERED_STREAM`].
+const QUERIES_STREAM: u64 = 1 << 41;
+/// See [`QUERIES_STREAM`].
 const PARTS_STREAM: u64 = 1 << 42;
 
 /// Clusters of the old gallery.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PseudoIdentities {
-    /// Cluster of each probe item; `None` for junk and for items without an old embedding.
+    /// Cluster of each probe item; of a gallery item beyond the reach of all clusters [`Self::outside`]; `None` for junk and
+    /// for items without an old embedding.
     pub of_item: Vec<Option<u32>>,
     /// Item index of the clustered item nearest to each cluster's prototype.
     pub medoids: Vec<usize>,
@@ -51,16 +61,28 @@ pub struct PseudoIdentities {
     pub silhouette: Option<f64>,
     /// Mean adjusted Rand index against the clusterings of four fifths of the items, in [-1, 1]; `None` with one cluster.
     pub stability: Option<f64>,
-    /// Gallery items that were clustered; the others joined the nearest prototype.
+    /// Gallery items that were clustered.
     pub clustered: usize,
+    /// Queries around which the gallery was clustered; the others do not search. `None`: the whole gallery was clustered.
+    pub searching: Option<Vec<usize>>,
     /// Adjusted Rand index of the gallery's clusters and the labels, which were not used; `None` without labels.
     pub labels_agreement: Option<f64>,
 }
 
+impl PseudoIdentities {
+    /// What gallery items have in the place of a cluster that no cluster reaches.
+    pub fn outside(&self) -> u32 {
+        self.medoids.len() as u32
+    }
+}
+
 /// Clusters the old gallery; every item that is not junk gets a pseudo-identity, queries that of the nearest prototype.
 ///
-/// One cluster where no partition has a positive silhouette, as in a collapsed space. Costs n^2 x dim a few dozen times,
-/// n = the gallery or 10,000 items of it, drawn by the seed; and items x clusters x dim.
+/// Of a gallery of over 10,000 items the 5 nearest of each of 2,000 queries at most are clustered, the queries drawn by the
+/// seed; another item joins the nearest prototype if it is no farther from it than the farthest item of its cluster.
+///
+/// One cluster where no partition has a positive silhouette, as in a collapsed space. Costs clustered^2 x dim a few dozen
+/// times, and items x clusters x dim.
 pub fn pseudo_identities(
     probe: &Probe,
     old: &Embeddings,
@@ -68,16 +90,18 @@ pub fn pseudo_identities(
 ) -> PseudoIdentities {
     let old = &*unit_embeddings(old, options.similarity);
     let gallery = embedded(probe.gallery(), old);
-    let chosen = draw(
-        gallery.len(),
-        MOST_CLUSTERED,
-        options.seed,
-        CLUSTERED_STREAM,
-    );
-    let clustered: Vec<usize> = chosen
-        .into_iter()
-        .map(|position| gallery[position])
-        .collect();
+    let searching: Option<Vec<usize>> = (gallery.len() > MOST_CLUSTERED).then(|| {
+        let queries = embedded(probe.queries(), old);
+        let chosen = draw(queries.len(), MOST_QUERIES, options.seed, QUERIES_STREAM);
+        chosen
+            .into_iter()
+            .map(|position| queries[position])
+            .collect()
+    });
+    let clustered: Vec<usize> = match &searching {
+        Some(queries) => neighbourhood(old, queries, &gallery),
+        None => gallery.clone(),
+    };
     let mut of_item = vec![None; probe.items.len()];
     if clustered.is_empty() {
         return PseudoIdentities {
@@ -86,6 +110,7 @@ pub fn pseudo_identities(
             silhouette: None,
             stability: None,
             clustered: 0,
+            searching,
             labels_agreement: None,
         };
     }
@@ -94,6 +119,7 @@ pub fn pseudo_identities(
         of_item[item] = Some(cluster as u32);
     }
     let prototypes = found.prototypes(old, &clustered);
+    let middles = Middles::new(old, &clustered, &prototypes);
     let all: Vec<usize> = (0..prototypes.size.len()).collect();
     let of_prototypes = Gallery {
         embeddings: &prototypes.directions,
@@ -106,18 +132,38 @@ pub fn pseudo_identities(
     let one_each = vec![1; rest.len()];
     let near = nearest(old, &rest, of_prototypes, &one_each, |_, _| false);
     for (&item, near) in rest.iter().zip(near) {
-        of_item[item] = near.first().map(|&(cluster, _)| cluster as u32);
+        let (cluster, cosine) = near[0];
+        let is_reached =
+            f64::from(cosine) >= middles.reach[cluster] || probe.items[item].role.is_query();
+        let outside = middles.medoids.len();
+        of_item[item] = Some(if is_reached { cluster } else { outside } as u32);
     }
-    let labels_agreement = labels_agreement(probe, &gallery, &of_item);
     PseudoIdentities {
+        labels_agreement: labels_agreement(probe, &gallery, &of_item),
         of_item,
-        labels_agreement,
-        medoids: medoids(old, &clustered, &prototypes),
         silhouette: found.silhouette,
         stability: (prototypes.size.len() > 1)
             .then(|| stability(old, &clustered, &found.label, options.seed)),
         clustered: clustered.len(),
+        medoids: middles.medoids,
+        searching,
     }
+}
+
+/// The gallery items nearest to each of the queries, rising.
+fn neighbourhood(old: &Embeddings, queries: &[usize], gallery: &[usize]) -> Vec<usize> {
+    let of_gallery = Gallery {
+        embeddings: old,
+        items: gallery,
+    };
+    let wanted = vec![NEIGHBOURS; queries.len()];
+    let is_itself = |query: usize, position: usize| queries[query] == gallery[position];
+    let near = nearest(old, queries, of_gallery, &wanted, is_itself);
+    let positions = near.iter().flatten().map(|&(position, _)| position);
+    let mut items: Vec<usize> = positions.map(|position| gallery[position]).collect();
+    items.sort_unstable();
+    items.dedup();
+    items
 }
 
 /// How alike clusters and labels are, where the probe has more than one label.
@@ -294,22 +340,42 @@ fn silhouette(gallery: Gallery<'_>, label: &[usize]) -> f64 {
     each.iter().sum::<f64>() / each.len() as f64
 }
 
-/// The item nearest to each prototype, of equal ones the first.
-fn medoids(old: &Embeddings, items: &[usize], prototypes: &Prototypes) -> Vec<usize> {
-    let mut best = vec![(f64::NEG_INFINITY, 0); prototypes.size.len()];
-    let mut row = vec![0.0; old.dim()];
-    for (&item, &cluster) in items.iter().zip(&prototypes.class) {
-        assert!(
-            old.read_into(item, &mut row),
-            "clustered items are embedded"
-        );
-        let sum = prototypes.sums.row(cluster);
-        let cosine: f64 = sum.iter().zip(&row).map(|(&s, &x)| s * f64::from(x)).sum();
-        if cosine > best[cluster].0 {
-            best[cluster] = (cosine, item);
+/// The middle of each cluster, and how far it reaches.
+struct Middles {
+    /// The item nearest to the prototype, of equal ones the first.
+    medoids: Vec<usize>,
+    /// The lowest cosine of an item to the prototype without the item, for those that may join have no part in it either; 1
+    /// of an only item.
+    reach: Vec<f64>,
+}
+
+impl Middles {
+    fn new(old: &Embeddings, items: &[usize], prototypes: &Prototypes) -> Self {
+        let gallery = Gallery {
+            embeddings: old,
+            items,
+        };
+        let clusters = prototypes.size.len();
+        let mut highest = vec![f64::NEG_INFINITY; clusters];
+        let mut found = Self {
+            medoids: vec![0; clusters],
+            reach: vec![1.0; clusters],
+        };
+        for (position, (&item, &cluster)) in items.iter().zip(&prototypes.class).enumerate() {
+            let row = old.get(item).expect("clustered items are embedded");
+            let sum = prototypes.sums.row(cluster);
+            let cosine: f64 = sum.iter().zip(&*row).map(|(&s, &x)| s * f64::from(x)).sum();
+            if cosine > highest[cluster] {
+                highest[cluster] = cosine;
+                found.medoids[cluster] = item;
+            }
+            if prototypes.size[cluster] > 1 {
+                let without = prototypes.without(gallery, position);
+                found.reach[cluster] = found.reach[cluster].min(without);
+            }
         }
+        found
     }
-    best.into_iter().map(|(_, item)| item).collect()
 }
 
 /// How alike the items are clustered when a fifth of them is missing.
@@ -409,6 +475,50 @@ mod tests {
         for item in (0..label.len()).filter(|&item| item != 1) {
             assert_eq!(found.of_item[item], found.of_item[label[item] * 8 + 2]);
         }
+    }
+
+    /// Clusters of ten in a gallery too large to be clustered whole; queries are in the first hundred of them.
+    #[test]
+    fn a_large_gallery_is_clustered_around_its_queries() {
+        let (clusters, each) = (1_100, 10);
+        let (old, label) = around(clusters, each, 48, 0.9, 7);
+        let mut probe = unlabelled(label.len());
+        for (item, of) in probe.items.iter_mut().enumerate() {
+            of.role = match (label[item] < 100, item % each) {
+                (true, 0) => Role::Query,
+                (true, 1) => Role::Both,
+                _ => Role::Gallery,
+            };
+        }
+        let found = pseudo_identities(&probe, &old, &StructureOptions::default());
+        let searching = found.searching.as_ref().expect("the gallery is large");
+        assert_eq!(searching.len(), 200);
+        assert!(searching.is_sorted());
+        assert!(
+            (500..=900).contains(&found.clustered),
+            "{}",
+            found.clustered
+        );
+        let of = |item: usize| found.of_item[item].expect("every item has one");
+        // The rows of a searched cluster that were no query's neighbours join it; nothing else does.
+        let (mut own, mut outside) = (0, 0);
+        for item in 0..label.len() {
+            let query = label[item] * each;
+            match label[item] < 100 {
+                true => own += usize::from(of(item) == of(query)),
+                false => outside += usize::from(of(item) == found.outside()),
+            }
+        }
+        assert!(own >= 900, "{own} of 1000");
+        assert_eq!(outside, 10_000);
+        probe.relabel(
+            &found.of_item,
+            (0..=found.outside()).map(|c| c.to_string()).collect(),
+            Some(&searching[..150]),
+        );
+        assert_eq!(probe.queries(), searching[..150]);
+        // What was query and gallery stays in the gallery, a query that does not search is junk.
+        assert_eq!(probe.gallery().len(), label.len() - 100);
     }
 
     #[test]

@@ -315,6 +315,7 @@ fn in_order_of_appearance(label: &[usize]) -> Vec<usize> {
 }
 
 #[cfg(test)]
+#[expect(dead_code, reason = "galleries are planted elsewhere")]
 #[path = "../../benches/simulations/mixtures.rs"]
 mod mixtures;
 

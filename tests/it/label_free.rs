@@ -2,10 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use compat_audit::domain::Embeddings;
+use compat_audit::structure::{self, StructureOptions};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 
 use super::golden::read;
+use super::properties::probe_of;
 use crate::run::{Audit, compat_audit, data, stderr, stdout};
+
+#[expect(dead_code, reason = "the tables plant more kinds")]
+#[path = "../../benches/simulations/mixtures.rs"]
+mod mixtures;
+
+use mixtures::scattered;
 
 const LABEL_FREE: [&str; 2] = ["--profile", "label-free"];
 
@@ -239,6 +250,33 @@ fn judgements_and_the_profile_contradict_each_other() {
         said.contains("qrels.tsv") && said.contains("policy.profile"),
         "{said}"
     );
+}
+
+/// A small run of `cargo bench --bench simulations -- clusters` (`docs/nccl.md`).
+#[test]
+fn planted_clusters_are_found_without_labels() {
+    for dim in [32, 64, 128, 512] {
+        for (between, within) in [(0.75, 0.8), (0.5, 0.85)] {
+            let indices: Vec<f64> = (0..8)
+                .map(|seed| {
+                    let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+                    let sizes: Vec<usize> = (0..30).map(|_| rng.gen_range(8..=20)).collect();
+                    let (rows, label) = scattered(&sizes, dim, between, within, rng);
+                    let old = Embeddings::dense(rows.mapv(|v| v as f32), true).expect("unit rows");
+                    let probe = probe_of(&vec![0; label.len()], |_| "both");
+                    let options = StructureOptions::default();
+                    let found = structure::pseudo_identities(&probe, &old, &options);
+                    let of_item = found.of_item.iter().flatten();
+                    let clusters: Vec<usize> = of_item.map(|&cluster| cluster as usize).collect();
+                    structure::adjusted_rand_index(&clusters, &label)
+                })
+                .collect();
+            assert!(
+                indices.iter().all(|&index| index >= 0.9),
+                "{dim} dimensions, centres {between}, items {within}: {indices:?}"
+            );
+        }
+    }
 }
 
 /// The old model of the texts hardly clusters them, so the profile's margin is too wide for it; an unrelated model is caught

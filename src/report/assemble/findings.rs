@@ -164,10 +164,13 @@ fn label_free(clusters: &ClustersSection) -> String {
     let labels = clusters.labels_agreement.map_or_else(String::new, |agreement| {
         format!("; the probe's own labels were not used (adjusted Rand index {agreement:.2} with the clusters)")
     });
+    let searching = clusters.searching.map_or_else(String::new, |queries| {
+        format!("; the gallery is large, so it was clustered around {queries} queries, and only these search")
+    });
     format!(
         "every number is agreement with the old model, none is accuracy: {} clusters of its gallery embeddings \
          (silhouette {}, stability {}) stand in for labels, and whether the new model is better or worse is not \
-         measured{labels}",
+         measured{labels}{searching}",
         clusters.n_clusters,
         number(clusters.silhouette),
         number(clusters.stability),

@@ -16,16 +16,20 @@ const BINS: usize = 10;
 impl Tables<'_> {
     pub(super) fn clusters(&self) -> Option<ClustersSection> {
         let found = self.stages.pseudo?;
-        let mut sizes = vec![0_usize; found.medoids.len()];
+        // One more for what lies outside.
+        let mut sizes = vec![0_usize; found.medoids.len() + 1];
         for item in self.stages.probe.gallery() {
             if let Some(cluster) = found.of_item[item] {
                 sizes[cluster as usize] += 1;
             }
         }
+        let outside = sizes.pop().expect("pushed above");
         Some(ClustersSection {
             n_clusters: sizes.len(),
             n_singletons: sizes.iter().filter(|&&size| size == 1).count(),
             clustered: found.clustered,
+            outside,
+            searching: found.searching.as_ref().map(Vec::len),
             silhouette: found.silhouette,
             stability: found.stability,
             labels_agreement: found.labels_agreement,

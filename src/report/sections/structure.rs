@@ -31,8 +31,14 @@ pub struct ClustersSection {
     pub n_clusters: usize,
     /// Clusters of one gallery item.
     pub n_singletons: usize,
-    /// Gallery items that were clustered; the others joined the nearest prototype.
+    /// Gallery items that were clustered; of the others those joined the nearest prototype that lie within its cluster's
+    /// reach.
     pub clustered: usize,
+    /// Gallery items beyond the reach of all clusters: distractors.
+    pub outside: usize,
+    /// Queries that search, where the gallery is large and only its items nearest to so many queries were clustered; `None`:
+    /// the whole gallery was clustered, and all search.
+    pub searching: Option<usize>,
     /// Mean leave-one-out silhouette of the clustered items, in [-1, 1]; `None` with one cluster.
     pub silhouette: Option<f64>,
     /// Mean adjusted Rand index against clusterings of four fifths of the items; `None` with one cluster.

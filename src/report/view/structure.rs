@@ -50,11 +50,13 @@ fn clusters_note(clusters: &ClustersSection, gallery: usize) -> String {
             "; adjusted Rand index {agreement:.2} with the probe's labels, which were not used"
         );
     }
-    if clusters.clustered < gallery {
+    if let Some(searching) = clusters.searching {
         note += &format!(
-            "; {} of {} items were clustered, the others joined the nearest prototype",
+            "; of {} items the {} nearest to {} were clustered, {} lie outside all clusters, and the other queries did not search",
+            count(gallery),
             count(clusters.clustered),
-            count(gallery)
+            counted(searching, "query", "queries"),
+            count(clusters.outside)
         );
     }
     note + "."
