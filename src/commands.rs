@@ -15,7 +15,7 @@ use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
 use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, RuntimeCommand};
 use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
-use crate::domain::NoProgress;
+use crate::domain::{NoProgress, Reference};
 use crate::embed::Questions;
 use crate::interrupt;
 use crate::judge::Verdict;
@@ -258,6 +258,9 @@ fn preview_text(preview: &Preview) -> String {
         counts.junk,
         counts.distractor_items
     );
+    if probe.reference == Reference::OldModel {
+        text += "  labels are not used: clusters of the old gallery will stand in for them\n";
+    }
     if let Some(qrels) = &probe.qrels {
         text += &format!(
             "  qrels  {} ({} judged pairs, grades up to {})\n",

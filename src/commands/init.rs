@@ -87,7 +87,7 @@ const POLICY: [Line; 18] = [
     (
         "profile",
         "\"default\"",
-        "default, strict or lenient: the limits to start from",
+        "default, strict, lenient, or label-free (no labels: agreement with the old model): the limits to start from",
     ),
     (
         "primary",

@@ -42,6 +42,8 @@ pub enum Tone {
 pub struct View {
     /// Window title.
     pub title: String,
+    /// What the report answers.
+    pub question: String,
     /// The old model's file name.
     pub old: String,
     /// The new model's file name.
@@ -434,6 +436,7 @@ impl View {
                 "{}: {} -> {}",
                 report.verdict.verdict, report.old.name, report.new.name
             ),
+            question: top::question(report),
             old: report.old.name.clone(),
             new: report.new.name.clone(),
             quantity: format::capital(report.primary.reference.quantity()),

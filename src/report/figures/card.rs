@@ -20,8 +20,12 @@ pub fn card(view: &View) -> Drawing {
     let color = tone_color(headline.tone);
     card.rect((0.0, 0.0), (f64::from(WIDTH), 8.0), color);
 
-    let question = "compat-audit: may new queries search the old gallery?";
-    card.text((LEFT, 42.0), question, regular(16.0, MUTED), Anchor::Start);
+    card.text(
+        (LEFT, 42.0),
+        &view.question,
+        regular(16.0, MUTED),
+        Anchor::Start,
+    );
     let look = bold(16.0, INK);
     let models = fitted(&format!("{} -> {}", view.old, view.new), &look, 600.0);
     card.text((RIGHT, 42.0), models, look, Anchor::End);

@@ -7,6 +7,14 @@ use crate::judge::checks::{change_name, worth_name};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::AuditReport;
 
+pub fn question(report: &AuditReport) -> String {
+    let without = match report.primary.reference {
+        Reference::Labels => "",
+        Reference::OldModel => " (without labels: agreement with the old model)",
+    };
+    format!("compat-audit: may new queries search the old gallery?{without}")
+}
+
 pub fn headline(report: &AuditReport) -> Headline {
     let section = &report.verdict;
     let (words, meaning, tone) = match section.verdict {
