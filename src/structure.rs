@@ -511,7 +511,7 @@ pub(crate) mod testing {
 #[cfg(test)]
 mod tests {
     use ndarray::array;
-    use rand::SeedableRng;
+    use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::testing::{gaussian_unit, probe_of};
@@ -714,6 +714,45 @@ mod tests {
             "the only items of 1,500 identities are not"
         );
         assert!((0..n).all(|item| found.assignment[item] == Some(identities[item])));
+    }
+
+    /// All of a million items are accounted for, a sample of them is assessed, and without labels 300 queries search.
+    #[test]
+    fn a_gallery_of_a_million() {
+        let (n, dim, each) = (1_000_000, 8, 4);
+        let mut rng = ChaCha8Rng::seed_from_u64(10);
+        let mut values = Vec::with_capacity(n * dim);
+        let mut centre = Vec::new();
+        for item in 0..n {
+            if item % each == 0 {
+                centre = (0..dim).map(|_| rng.gen_range(-1.0..1.0_f32)).collect();
+            }
+            values.extend(centre.iter().map(|c| c + rng.gen_range(-0.05..0.05_f32)));
+        }
+        let rows = ndarray::Array2::from_shape_vec((n, dim), values).unwrap();
+        let old = Embeddings::dense(rows, true).unwrap();
+        let identities: Vec<u32> = (0..n).map(|item| (item / each) as u32).collect();
+        let mut probe = probe_of(&identities);
+        for (item, of) in probe.items.iter_mut().enumerate() {
+            of.role = match item % 3_331 == 0 {
+                true => Role::Both,
+                false => Role::Gallery,
+            };
+        }
+        let options = StructureOptions {
+            sample: Some(200),
+            ..StructureOptions::default()
+        };
+        let found = estimate(&probe, &old, &options);
+        assert_eq!(found.subclusters.len(), n / each);
+        assert!(found.assignment.iter().all(Option::is_some));
+        assert_eq!(found.credibility.iter().flatten().count(), 200);
+
+        let pseudo = pseudo_identities(&probe, &old, &options);
+        assert_eq!(pseudo.searching.as_ref().map(Vec::len), Some(301));
+        assert!(pseudo.of_item.iter().all(Option::is_some));
+        let count = pseudo.medoids.len();
+        assert!((20..=1_505).contains(&count), "{count} clusters");
     }
 
     #[test]

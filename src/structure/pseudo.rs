@@ -502,10 +502,9 @@ mod tests {
         let of = |item: usize| found.of_item[item].expect("every item has one");
         // The rows of a searched cluster that were no query's neighbours join it; nothing else does.
         let (mut own, mut outside) = (0, 0);
-        for item in 0..label.len() {
-            let query = label[item] * each;
-            match label[item] < 100 {
-                true => own += usize::from(of(item) == of(query)),
+        for (item, &cluster) in label.iter().enumerate() {
+            match cluster < 100 {
+                true => own += usize::from(of(item) == of(cluster * each)),
                 false => outside += usize::from(of(item) == found.outside()),
             }
         }

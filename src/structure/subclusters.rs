@@ -34,9 +34,34 @@ const NULL_DRAWS: usize = 99;
 /// one size and dimension), at .03 2.9 %.
 const ROOT_ALLOWED: usize = 1;
 
-/// Once an identity is proven to be more than one, each further cut must beat every draw (p = .01): there
-/// are several such tests, and each one at 5 % would often cut a true sub-cluster.
-const CHILD_ALLOWED: usize = 0;
+/// How much evidence a cut takes.
+#[derive(Clone, Copy)]
+struct Proof {
+    /// One-cluster samples to compare with.
+    draws: usize,
+    /// How many of them may be cut as cleanly.
+    allowed: usize,
+}
+
+impl Proof {
+    /// For an identity as a whole.
+    const ROOT: Self = Self {
+        draws: NULL_DRAWS,
+        allowed: ROOT_ALLOWED,
+    };
+
+    /// For a part of a group that was cut in so many. Each further cut must beat every draw (p = .01 for a half), and more
+    /// of them the more parts are tested: each at 5 % would often cut a true sub-cluster.
+    fn of_part(parts: usize) -> Self {
+        Self {
+            draws: NULL_DRAWS * (parts - 1),
+            allowed: 0,
+        }
+    }
+}
+
+/// One-cluster samples that tell in how many parts a group is cut that is proven to be more than one.
+const PARTS_DRAWS: usize = 20;
 
 /// Many sub-clusters at equal distances may show no clean cut in two, so a group is also cut in three up
 /// to this many parts of at least [`MIN_GROUP`] on average; the cleanest must beat every draw (p = .01).
@@ -87,13 +112,16 @@ pub fn partition(rows: &Array2<f64>, seed: u64, stream: u32) -> Partition {
     };
 
     let mut leaves = Vec::new();
-    let mut groups = vec![((0..n).collect::<Vec<usize>>(), ROOT_ALLOWED)];
-    while let Some((group, allowed)) = groups.pop() {
-        match split_if_proven(&points.select(Axis(0), &group), allowed, &mut rng) {
-            Some(parts) => groups.extend(parts.into_iter().map(|part| {
-                let items = part.into_iter().map(|i| group[i]).collect();
-                (items, CHILD_ALLOWED)
-            })),
+    let mut groups = vec![((0..n).collect::<Vec<usize>>(), Proof::ROOT)];
+    while let Some((group, proof)) = groups.pop() {
+        match split_if_proven(&points.select(Axis(0), &group), proof, &mut rng) {
+            Some(parts) => {
+                let proof = Proof::of_part(parts.len());
+                groups.extend(parts.into_iter().map(|part| {
+                    let items = part.into_iter().map(|i| group[i]).collect();
+                    (items, proof)
+                }));
+            }
             None => leaves.push(group),
         }
     }
@@ -150,7 +178,7 @@ impl Cut {
 /// The proven parts of a group (indices into `points`); outliers set aside are in none of them.
 fn split_if_proven(
     points: &Array2<f64>,
-    allowed: usize,
+    proof: Proof,
     rng: &mut ChaCha8Rng,
 ) -> Option<Vec<Vec<usize>>> {
     let n = points.nrows();
@@ -173,14 +201,18 @@ fn split_if_proven(
     };
 
     let null = OneCluster::fitted(&group);
-    let withstood = survived(&in_two, 2..=2, &null, allowed, rng);
+    let withstood = survived(&in_two, 2..=2, &null, proof, rng);
     let most = MOST_PARTS.min(kept.len() / MIN_GROUP);
-    let cut = if withstood == NULL_DRAWS {
-        in_two
+    let cut = if withstood == proof.draws {
+        clearest(in_two, most, &group, &null, rng)
     } else if withstood >= SUGGESTIVE_DRAWS && most > 2 {
         let in_more = Cut::cleanest(&group, 3..=most, rng);
         let large_enough = in_more.size.iter().all(|&size| size >= MIN_HALF);
-        if !large_enough || survived(&in_more, 3..=most, &null, 0, rng) < NULL_DRAWS {
+        let proof = Proof {
+            allowed: 0,
+            ..proof
+        };
+        if !large_enough || survived(&in_more, 3..=most, &null, proof, rng) < proof.draws {
             return None;
         }
         in_more
@@ -194,26 +226,62 @@ fn split_if_proven(
     Some(parts)
 }
 
-/// Null draws until more than `allowed` of them were cut as cleanly in these numbers of parts: the cut is
-/// proven when it survives all [`NULL_DRAWS`]. The rest need not be drawn once the outcome is decided.
+/// Of a group that is more than one cluster, the cut in 2 to `most` parts whose separation is most above what one cluster
+/// gives when it is cut in as many: a cut in two may be proven of three. (Compared with a null as in the gap statistic of
+/// Tibshirani, Walther and Hastie 2001.)
+fn clearest(
+    in_two: Cut,
+    most: usize,
+    group: &Array2<f64>,
+    null: &OneCluster,
+    rng: &mut ChaCha8Rng,
+) -> Cut {
+    if most < 3 {
+        return in_two;
+    }
+    let n = group.nrows();
+    let draws: Vec<Array2<f64>> = (0..PARTS_DRAWS).map(|_| null.draw(n, rng)).collect();
+    let clearness = |cut: &Cut, rng: &mut ChaCha8Rng| {
+        let parts = cut.size.len();
+        let drawn = draws
+            .iter()
+            .map(|draw| Cut::new(draw, parts, rng).separation);
+        cut.separation / (drawn.sum::<f64>() / PARTS_DRAWS as f64)
+    };
+    let mut best = (clearness(&in_two, rng), in_two);
+    for parts in 3..=most {
+        let cut = Cut::new(group, parts, rng);
+        if cut.size.iter().any(|&size| size < MIN_HALF) {
+            continue;
+        }
+        let clear = clearness(&cut, rng);
+        if clear > best.0 {
+            best = (clear, cut);
+        }
+    }
+    best.1
+}
+
+/// Null draws until more of them were cut as cleanly in these numbers of parts than the proof allows: the cut is proven when
+/// it survives them all. The rest need not be drawn once the outcome is decided.
 fn survived(
     cut: &Cut,
     parts: RangeInclusive<usize>,
     null: &OneCluster,
-    allowed: usize,
+    proof: Proof,
     rng: &mut ChaCha8Rng,
 ) -> usize {
     let mut as_clean = 0;
-    for draw in 0..NULL_DRAWS {
+    for draw in 0..proof.draws {
         let drawn = null.draw(cut.part.len(), rng);
         if Cut::cleanest(&drawn, parts.clone(), rng).separation >= cut.separation {
             as_clean += 1;
-            if as_clean > allowed {
+            if as_clean > proof.allowed {
                 return draw;
             }
         }
     }
-    NULL_DRAWS
+    proof.draws
 }
 
 /// Mean margin over the pooled standard deviation of margins within the parts, where an item's margin is
