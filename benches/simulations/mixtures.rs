@@ -27,9 +27,6 @@ pub fn mixture(
     within: f64,
     rng: &mut ChaCha8Rng,
 ) -> (Array2<f64>, Vec<usize>) {
-    let n = sizes.iter().sum();
-    let mut rows = Array2::zeros((n, dim));
-    let mut label = Vec::new();
     // Orthonormal directions by Gram and Schmidt.
     let mut axes: Vec<Array1<f64>> = Vec::new();
     for _ in 0..=sizes.len() {
@@ -40,15 +37,9 @@ pub fn mixture(
         axes.push(direction(axis.view()));
     }
     let (common, own) = axes.split_first().expect("one more than clusters");
-    for ((cluster, &size), own) in sizes.iter().enumerate().zip(own) {
-        let centre = common * between.sqrt() + own * (1.0 - between).sqrt();
-        for _ in 0..size {
-            let item = &centre * within.sqrt() + unit(dim, rng) * (1.0 - within).sqrt();
-            rows.row_mut(label.len()).assign(&direction(item.view()));
-            label.push(cluster);
-        }
-    }
-    (rows, label)
+    let centre = |own: &Array1<f64>| common * between.sqrt() + own * (1.0 - between).sqrt();
+    let centres: Vec<Array1<f64>> = own.iter().map(centre).collect();
+    around(&centres, sizes, within, rng)
 }
 
 /// Unit rows of clusters around random centres, none nearer than cosine `between` to another, on average .15 below it; items
@@ -70,10 +61,20 @@ pub fn scattered(
             centres.push(centre);
         }
     }
-    let n = sizes.iter().sum();
-    let mut rows = Array2::zeros((n, dim));
+    around(&centres, sizes, within, rng)
+}
+
+/// Unit rows around unit centres, in their order, and the number of each one's centre.
+fn around(
+    centres: &[Array1<f64>],
+    sizes: &[usize],
+    within: f64,
+    rng: &mut ChaCha8Rng,
+) -> (Array2<f64>, Vec<usize>) {
+    let dim = centres.first().map_or(0, Array1::len);
+    let mut rows = Array2::zeros((sizes.iter().sum(), dim));
     let mut label = Vec::new();
-    for (cluster, (&size, centre)) in sizes.iter().zip(&centres).enumerate() {
+    for (cluster, (centre, &size)) in centres.iter().zip(sizes).enumerate() {
         for _ in 0..size {
             let item = centre * within.sqrt() + unit(dim, rng) * (1.0 - within).sqrt();
             rows.row_mut(label.len()).assign(&direction(item.view()));

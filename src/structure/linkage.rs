@@ -35,14 +35,7 @@ impl Dendrogram {
     /// Links unit rows, shape (n, dim), n at least 1. Some n^2 x dim multiply-adds a round; the rounds shrink quickly.
     pub(super) fn average_linkage(rows: &Array2<f32>) -> Self {
         let n = rows.nrows();
-        let mut clusters: Vec<Cluster> = (0..n)
-            .map(|row| Cluster {
-                row,
-                size: 1.0,
-                mean: rows.row(row).to_vec(),
-                nearest: None,
-            })
-            .collect();
+        let mut clusters = Cluster::singles(rows);
         let mut merges = Vec::with_capacity(n.saturating_sub(1));
         while clusters.len() > 1 {
             find_nearest(&mut clusters);
@@ -92,6 +85,19 @@ struct Cluster {
     mean: Vec<f32>,
     /// The nearest other one, until that is merged.
     nearest: Option<Near>,
+}
+
+impl Cluster {
+    /// One a row.
+    fn singles(rows: &Array2<f32>) -> Vec<Self> {
+        let single = |row| Self {
+            row,
+            size: 1.0,
+            mean: rows.row(row).to_vec(),
+            nearest: None,
+        };
+        (0..rows.nrows()).map(single).collect()
+    }
 }
 
 /// How near another cluster is.
@@ -346,14 +352,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(13);
         let one = random_rows(1, 8, &mut rng);
         let rows = Array2::from_shape_fn((4_000, 8), |(_, d)| one[[0, d]]);
-        let mut clusters: Vec<Cluster> = (0..rows.nrows())
-            .map(|row| Cluster {
-                row,
-                size: 1.0,
-                mean: rows.row(row).to_vec(),
-                nearest: None,
-            })
-            .collect();
+        let mut clusters = Cluster::singles(&rows);
         let mut rounds = 0;
         while clusters.len() > 1 {
             find_nearest(&mut clusters);
