@@ -37,6 +37,8 @@ const REFINED: usize = 8;
 const FEWEST_CLUSTERS: usize = 20;
 /// See [`FEWEST_CLUSTERS`].
 const LARGEST_SHARE: f64 = 0.1;
+/// Of the highest silhouette a usable cut must have this share: a gallery of a few clear clusters is not cut to pieces.
+const CLEAR_SHARE: f64 = 0.5;
 
 /// Parts that the clustering's stability is read from.
 const PARTS: usize = 5;
@@ -199,8 +201,8 @@ struct Clustering {
 }
 
 impl Clustering {
-    /// The cut of the items' dendrogram with the highest silhouette, of those that the judge can use if one of them has a
-    /// positive one; one cluster if none at all is positive.
+    /// The cut of the items' dendrogram with the highest silhouette, of those that the judge can use if one of them is clear
+    /// enough; one cluster if none at all has a positive one.
     fn of(old: &Embeddings, items: &[usize]) -> Self {
         let n = items.len();
         let mut rows = Array2::zeros((n, old.dim()));
@@ -225,7 +227,7 @@ impl Clustering {
             let is_usable = k >= FEWEST_CLUSTERS
                 && largest.is_some_and(|largest| largest as f64 <= LARGEST_SHARE * n as f64);
             Score {
-                is_usable: is_usable && silhouette > 0.0,
+                is_usable,
                 silhouette,
             }
         };
@@ -260,15 +262,15 @@ fn members(label: &[usize]) -> Vec<(u32, Vec<usize>)> {
     members
 }
 
-/// How good a cut is; the usable ones come first.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+/// How good a cut is.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Score {
     is_usable: bool,
     silhouette: f64,
 }
 
-/// The number of clusters in 2..n with the highest score, of equal ones the lowest, and the score: a geometric grid, then
-/// twice a finer one around the best so far. `None` for fewer than three items.
+/// The number of clusters in 2..n with the best score, of equal ones the lowest, and the score: a geometric grid, then twice
+/// a finer one around the best so far. `None` for fewer than three items.
 fn best_count(n: usize, score: impl Fn(usize) -> Score) -> Option<(usize, Score)> {
     let last = n.checked_sub(1).filter(|&last| last >= 2)?;
     let mut tried: Vec<(usize, Score)> = Vec::new();
@@ -294,15 +296,24 @@ fn best_count(n: usize, score: impl Fn(usize) -> Score) -> Option<(usize, Score)
     Some(tried[best_of(&tried)])
 }
 
-/// The first of the highest.
+/// The first of the highest of the usable ones, or of all where those are not clear enough.
 fn best_of(tried: &[(usize, Score)]) -> usize {
-    let mut best = 0;
-    for (index, &(_, score)) in tried.iter().enumerate() {
-        if score > tried[best].1 {
-            best = index;
+    let highest = |of: &dyn Fn(&Score) -> bool| {
+        let mut best: Option<usize> = None;
+        for (index, (_, score)) in tried.iter().enumerate() {
+            let beats = |best: usize| score.silhouette > tried[best].1.silhouette;
+            if of(score) && best.is_none_or(beats) {
+                best = Some(index);
+            }
         }
-    }
-    best
+        best
+    };
+    let overall = highest(&|_| true).expect("some were tried");
+    let least = CLEAR_SHARE * tried[overall].1.silhouette;
+    let is_clear = |&usable: &usize| tried[usable].1.silhouette >= least;
+    highest(&|score| score.is_usable)
+        .filter(is_clear)
+        .unwrap_or(overall)
 }
 
 /// Mean of (b - a) / max(a, b): a the distance of an item to its cluster's prototype without the item, b to the nearest
@@ -447,6 +458,16 @@ mod tests {
         }
         let again = pseudo_identities(&probe, &old, &StructureOptions::default());
         assert_eq!(found, again);
+    }
+
+    /// Ten clusters are too few to be judged, and cutting them to pieces would be judging noise: what makes them twenty are
+    /// the items farthest from all others.
+    #[test]
+    fn few_clear_clusters_stay_whole() {
+        let (old, label) = around(10, 20, 32, 0.85, 8);
+        let probe = unlabelled(label.len());
+        let found = pseudo_identities(&probe, &old, &StructureOptions::default());
+        assert!(adjusted_rand_index(&clusters(&found), &label) > 0.85);
     }
 
     #[test]
@@ -627,11 +648,18 @@ mod tests {
         assert_eq!(best_count(2, |_| usable(1.0)), None);
         // Of equal ones the lowest.
         assert_eq!(best_count(50, |_| usable(1.0)), Some((2, usable(1.0))));
-        // A usable one before a higher one.
-        let score = |k: usize| Score {
-            is_usable: k >= 20,
-            silhouette: 1.0 / k as f64,
+        // A usable one before a higher one, if it is at least half as high.
+        let score = |usable: f64| {
+            move |k: usize| Score {
+                is_usable: k >= 20,
+                silhouette: if k >= 20 {
+                    usable
+                } else {
+                    1.0 - k as f64 / 100.0
+                },
+            }
         };
-        assert_eq!(best_count(500, score).map(|(k, _)| k), Some(20));
+        assert_eq!(best_count(500, score(0.5)).map(|(k, _)| k), Some(20));
+        assert_eq!(best_count(500, score(0.4)).map(|(k, _)| k), Some(2));
     }
 }
