@@ -365,7 +365,7 @@ const HOURS: u64 = 1 << 44;
 fn announcement(gallery: u64, assessed: u64, dim: usize, threads: usize) -> Option<String> {
     let products = assessed.saturating_mul(gallery).saturating_mul(dim as u64);
     // Two operations a multiply-add, 50 GFLOP/s a core (docs/performance.md: 76 to 88 with AVX2).
-    let minutes = products / (threads as u64 * 25_000_000_000 * 60);
+    let minutes = products / (threads.max(1) as u64 * 25_000_000_000 * 60);
     (products >= HOURS).then(|| {
         format!(
             "note: the credibility of {assessed} old embeddings compares each with {gallery}: some {} minutes; \
