@@ -43,7 +43,7 @@ pub struct View {
     /// Window title.
     pub title: String,
     /// What the report answers.
-    pub question: String,
+    pub question: &'static str,
     /// The old model's file name.
     pub old: String,
     /// The new model's file name.

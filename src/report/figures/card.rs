@@ -22,7 +22,7 @@ pub fn card(view: &View) -> Drawing {
 
     card.text(
         (LEFT, 42.0),
-        &view.question,
+        view.question,
         regular(16.0, MUTED),
         Anchor::Start,
     );

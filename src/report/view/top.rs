@@ -7,12 +7,12 @@ use crate::judge::checks::{change_name, worth_name};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::AuditReport;
 
-pub fn question(report: &AuditReport) -> String {
-    let without = match report.primary.reference {
-        Reference::Labels => "",
-        Reference::OldModel => " (without labels: agreement with the old model)",
-    };
-    format!("compat-audit: may new queries search the old gallery?{without}")
+pub fn question(report: &AuditReport) -> &'static str {
+    // Beside it the card has room for the models' names: some 60 letters at most.
+    match report.primary.reference {
+        Reference::Labels => "compat-audit: may new queries search the old gallery?",
+        Reference::OldModel => "compat-audit without labels: do new queries agree with old?",
+    }
 }
 
 pub fn headline(report: &AuditReport) -> Headline {
