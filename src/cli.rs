@@ -122,6 +122,9 @@ pub struct ReportArgs {
     /// Folder to write (default: the report's own)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// statistics: leave out items, pictures, texts and names; needs --out
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "full")]
+    pub privacy: PrivacyArg,
 }
 
 /// `compat-audit OLD NEW DATA ...`
@@ -178,6 +181,15 @@ pub struct AuditArgs {
         help_heading = "Output"
     )]
     pub format: Format,
+    /// statistics: leave items, pictures, texts and names of identities out of the report
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value = "full",
+        help_heading = "Output"
+    )]
+    pub privacy: PrivacyArg,
     /// Compare with an earlier report.json; it changes no verdict
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub baseline: Option<PathBuf>,
@@ -236,6 +248,15 @@ pub enum Format {
     Json,
     /// summary.md
     Markdown,
+}
+
+/// What a report may show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrivacyArg {
+    /// Items with their pictures and texts
+    Full,
+    /// Numbers only
+    Statistics,
 }
 
 /// A number of threads that a machine can have.

@@ -13,7 +13,9 @@ use clap::CommandFactory;
 
 use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
-use crate::cli::{AuditArgs, Cli, Command, InitArgs, ReportArgs, RuntimeArgs, RuntimeCommand};
+use crate::cli::{
+    AuditArgs, Cli, Command, InitArgs, PrivacyArg, ReportArgs, RuntimeArgs, RuntimeCommand,
+};
 use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
 use crate::domain::{NoProgress, Reference};
 use crate::embed::Questions;
@@ -127,10 +129,17 @@ fn audit_into(
     config: &AuditConfig,
     around: &Surroundings<'_>,
     baseline: Option<(&Path, AuditReport)>,
+    privacy: PrivacyArg,
 ) -> Result<AuditReport, Failure> {
-    let audit::Outcome { mut report, rows } = audit::run(config, around)?;
+    let audit::Outcome {
+        mut report,
+        mut rows,
+    } = audit::run(config, around)?;
     report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, &report, path));
     report.run.directory = report::directory_seen_from(out);
+    if privacy == PrivacyArg::Statistics {
+        report::statistics_only(&mut report, &mut rows);
+    }
     report::write(&report, &rows, out)?;
     Ok(report)
 }
@@ -193,7 +202,7 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .clone()
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
-    let audited = audit_into(&out, &config, &around, baseline);
+    let audited = audit_into(&out, &config, &around, baseline, args.privacy);
     bars.clear();
     let report = &audited?;
     ci::CiSystem::new(|name| std::env::var_os(name))
@@ -352,7 +361,13 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
 fn report_command(args: &ReportArgs) -> Result<Done, Failure> {
     let own = args.report.parent().unwrap_or(Path::new(""));
     let out = args.out.as_deref().unwrap_or(own);
-    let missing = report::render_again(&args.report, out)?;
+    let missing = match args.privacy {
+        PrivacyArg::Full => report::render_again(&args.report, out)?,
+        PrivacyArg::Statistics => {
+            report::without_items(&args.report, out)?;
+            0
+        }
+    };
     if missing > 0 {
         notice(&format!(
             "{missing} pictures of the report are not where the audit read them and are left out"

@@ -21,7 +21,7 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
-pub use item::{Beside, Item, Labels, Source};
+pub use item::{Beside, Item, Labels, Source, sound_type};
 pub use measure::{Measure, NamedMeasure, Reference};
 pub use name_index::NameIndex;
 pub use progress::{NoProgress, Progress};

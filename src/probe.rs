@@ -35,6 +35,16 @@ const UNLABELLED: &str = "unlabelled";
 /// Image formats that a probe may hold, as file extensions in lower case.
 const IMAGE_EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
+fn is_image(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| {
+            IMAGE_EXTENSIONS
+                .iter()
+                .any(|known| extension.eq_ignore_ascii_case(known))
+        })
+}
+
 /// An item whose labels and camera still are names.
 #[derive(Debug, Clone, PartialEq)]
 struct Draft {
@@ -45,6 +55,8 @@ struct Draft {
     role: Role,
     source: Source,
     text: Option<String>,
+    /// A picture or recording for the report alone.
+    shown: Option<PathBuf>,
     slices: Vec<Option<String>>,
 }
 
@@ -225,13 +237,16 @@ impl Items {
         };
         let beside = Beside {
             text: draft.text.map(String::into_boxed_str),
+            shown: draft.shown.map(PathBuf::into_boxed_path),
             slices: draft
                 .slices
                 .into_iter()
                 .map(|value| value.map(&mut shared))
                 .collect(),
         };
-        let is_empty = beside.text.is_none() && beside.slices.iter().all(Option::is_none);
+        let is_empty = beside.text.is_none()
+            && beside.shown.is_none()
+            && beside.slices.iter().all(Option::is_none);
         self.items.push(Item {
             // From the slice: a string's own buffer would be kept, and short ids need none.
             id: draft.id.as_str().into(),

@@ -18,6 +18,7 @@ pub mod view;
 
 mod baseline;
 mod error;
+mod privacy;
 #[cfg(test)]
 mod sample;
 #[cfg(test)]
@@ -27,5 +28,6 @@ mod write;
 
 pub use baseline::{BaselineSection, MeasureThenAndNow, StateThenAndNow};
 pub use error::ReportError;
+pub use privacy::{Privacy, statistics_only};
 pub use sections::*;
-pub use write::{append, check_out, directory_seen_from, read, render_again, write};
+pub use write::{append, check_out, directory_seen_from, read, render_again, without_items, write};

@@ -48,8 +48,28 @@ pub struct Beside {
     /// A text beside another kind of input (of a tensor row, of an image): it is shown in the report,
     /// and tokenised where a model is given a tokenizer. `None` for [`Source::Text`].
     pub text: Option<Box<str>>,
+    /// A picture or recording of a tensor row's item, which the report shows; no model reads it.
+    pub shown: Option<Box<Path>>,
     /// Values of the slice columns, parallel to [`Probe::slice_columns`](super::Probe::slice_columns); equal ones are shared.
     pub slices: Box<[Option<Arc<str>>]>,
+}
+
+/// Recordings that browsers play: extension and media type.
+const SOUNDS: [(&str, &str); 7] = [
+    ("wav", "audio/wav"),
+    ("mp3", "audio/mpeg"),
+    ("ogg", "audio/ogg"),
+    ("oga", "audio/ogg"),
+    ("opus", "audio/ogg"),
+    ("flac", "audio/flac"),
+    ("m4a", "audio/mp4"),
+];
+
+/// The media type of a recording, by its extension.
+pub fn sound_type(path: &Path) -> Option<&'static str> {
+    let extension = path.extension()?.to_string_lossy().to_lowercase();
+    let known = SOUNDS.iter().find(|(known, _)| *known == extension);
+    known.map(|(_, kind)| *kind)
 }
 
 impl Item {

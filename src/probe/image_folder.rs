@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::{Finding, FindingCode, Modality, Role, Severity, Source};
 
-use super::{Draft, Found, IMAGE_EXTENSIONS, JUNK, ProbeError, Take, UNLABELLED};
+use super::{Draft, Found, JUNK, ProbeError, Take, UNLABELLED, is_image};
 
 /// The gallery's folder: ours, and Market-1501's.
 const GALLERY_FOLDERS: [&str; 2] = ["gallery", "bounding_box_test"];
@@ -148,6 +148,7 @@ fn draft(id: String, identity: &str, camera: Option<String>, role: Role, path: &
         role,
         source: Source::Image(path.into()),
         text: None,
+        shown: None,
         slices: Vec::new(),
     }
 }
@@ -346,16 +347,6 @@ fn list(folder: &Path) -> Result<Vec<Entry>, ProbeError> {
 
 fn is_hidden(name: &str) -> bool {
     name.starts_with('.')
-}
-
-fn is_image(path: &Path) -> bool {
-    path.extension()
-        .and_then(|extension| extension.to_str())
-        .is_some_and(|extension| {
-            IMAGE_EXTENSIONS
-                .iter()
-                .any(|known| extension.eq_ignore_ascii_case(known))
-        })
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{ColumnNames, ProbeConfig};
-use crate::domain::{Modality, Role, Source};
+use crate::domain::{Modality, Role, Source, sound_type};
 
 use super::manifest::{self, Cell, Table};
 use super::{
-    Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, listed, only, tensors,
+    Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, is_image, listed, only,
+    tensors,
 };
 
 /// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
@@ -283,6 +284,11 @@ impl Columns {
     }
 }
 
+/// Whether a report can show the file: a picture or a recording that browsers play.
+fn can_be_shown(path: &Path) -> bool {
+    is_image(path) || sound_type(path).is_some()
+}
+
 /// Makes drafts of rows.
 struct RowReader<'a> {
     path: &'a Path,
@@ -318,6 +324,8 @@ impl RowReader<'_> {
             None if self.gallery_may_lack_input && role == Role::Gallery => Source::Missing,
             None => return Err(self.missing_input(row, id)),
         };
+        let shown =
+            path.filter(|path| self.modality == Modality::Tensor && can_be_shown(Path::new(path)));
         let labels = match self.columns.identity {
             Some(column) => self.labels(row, column)?,
             None if self.label_free => vec![UNLABELLED.to_owned()],
@@ -335,6 +343,7 @@ impl RowReader<'_> {
             role,
             source,
             text,
+            shown: shown.map(|path| self.folder.join(path)),
             slices: self
                 .columns
                 .slices
@@ -814,6 +823,21 @@ mod tests {
         let drafts = read(&path, &config, false).unwrap();
         assert_eq!(drafts.modality, Modality::Tensor);
         assert_eq!(drafts.items[0].id, "a");
+    }
+
+    #[test]
+    fn a_tensor_rows_recording_is_kept_for_the_report() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.csv");
+        fs::write(&path, "path,label\na/b.WAV,1\nc.npy,1\n").unwrap();
+        fs::write(folder.path().join("x.npz"), npz(2)).unwrap();
+        let config = ProbeConfig {
+            tensors: Some(folder.path().join("x.npz")),
+            ..ProbeConfig::default()
+        };
+        let drafts = read(&path, &config, false).unwrap();
+        assert_eq!(drafts.items[0].shown, Some(folder.path().join("a/b.WAV")));
+        assert_eq!(drafts.items[1].shown, None, "nothing that a browser shows");
     }
 
     #[test]

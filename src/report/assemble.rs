@@ -7,8 +7,12 @@ mod slices;
 mod structure;
 mod what_if;
 
+use std::path::Path;
+
 use crate::config::AuditConfig;
-use crate::domain::{Finding, FindingCode, Measure, Pairing, Probe, Severity, Side, Source};
+use crate::domain::{
+    Finding, FindingCode, Measure, Pairing, Probe, Severity, Side, Source, sound_type,
+};
 use crate::embed::Embedded;
 use crate::judge::Judgement;
 use crate::judge::backfill::BackfillOrder;
@@ -104,6 +108,7 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
         backfill: tables.backfill(),
         what_if: tables.what_if(),
         baseline: None,
+        privacy: Privacy::Full,
         policy: PolicySection {
             hash: stages.config.policy.hash(),
             weakened: stages.config.policy.weakened(),
@@ -355,13 +360,22 @@ impl<'a> Tables<'a> {
 
     fn view(&self, item: usize) -> ItemView {
         let of = &self.stages.probe.items[item];
+        let shown = of
+            .beside
+            .as_ref()
+            .and_then(|beside| beside.shown.as_deref());
+        let (sound, picture) = match shown {
+            Some(path) if sound_type(path).is_some() => (Some(path.to_path_buf()), None),
+            path => (None, path),
+        };
         ItemView {
             id: of.id.to_string(),
             identity: self.stages.probe.identity_name(item).to_owned(),
             image: match &of.source {
                 Source::Image(path) => Some(path.to_path_buf()),
-                _ => None,
+                _ => picture.map(Path::to_path_buf),
             },
+            sound,
             text: of.text().map(str::to_owned),
         }
     }
@@ -408,6 +422,12 @@ fn verification(verification: &Verification) -> VerificationSection {
                 observed_far: point.observed_far,
             })
             .collect(),
+        scores: Some(ScoreHistogramSection {
+            lowest: verification.histogram.lowest,
+            width: verification.histogram.width,
+            matches: verification.histogram.matches.clone(),
+            non_matches: verification.histogram.non_matches.clone(),
+        }),
     }
 }
 

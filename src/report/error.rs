@@ -65,6 +65,12 @@ pub enum ReportError {
         /// How many pictures.
         missing: usize,
     },
+    /// Items cannot be left out of a report in place.
+    #[error("{}: expected another folder for a report without items, found its own", path.display())]
+    ItemsBeside {
+        /// report.json
+        path: PathBuf,
+    },
     /// The output folder holds something else than a report.
     #[error(
         "{}: expected an empty folder or an earlier report, found `{found}` and no report.json of ours",
@@ -124,6 +130,9 @@ impl ReportError {
             Self::SchemaVersion { .. } => {
                 "read it with the version of compat-audit that wrote it, or run the audit again"
                     .into()
+            }
+            Self::ItemsBeside { .. } => {
+                "name it with --out; report.json and the tables in place keep the items".into()
             }
             Self::PicturesGone { .. } => {
                 "run it in the folder where the audit ran, or render into another folder with --out"

@@ -3,13 +3,19 @@
 mod card;
 mod charts;
 mod drawing;
+mod forest;
 mod lettering;
+mod map;
 mod refresh;
+mod scores;
 
 pub use card::card;
 pub use charts::{credibility, decision, pairings, subclusters};
 pub use drawing::Drawing;
+pub use forest::slices;
+pub use map::map;
 pub use refresh::refresh;
+pub use scores::scores;
 
 use super::view::{Tone, View};
 use lettering::Type;
@@ -37,14 +43,27 @@ const NEW_PALE: Color = (0xe3, 0xee, 0xf8);
 const BAD_PALE: Color = (0xfb, 0xea, 0xe8);
 const UNSURE_PALE: Color = (0xfd, 0xf3, 0xdc);
 
+/// Told apart by most colour-blind readers, on light and dark (Okabe and Ito, 2008, without the yellow, black and red-like ones).
+const SERIES: [Color; 6] = [
+    (0xe6, 0x9f, 0x00),
+    (0x56, 0xb4, 0xe9),
+    (0x00, 0x9e, 0x73),
+    (0x00, 0x72, 0xb2),
+    (0xcc, 0x79, 0xa7),
+    (0x99, 0x66, 0xcc),
+];
+
 /// Every figure that the report has evidence for, by file stem, in the order of the page.
 pub fn all(view: &View, width: u32) -> Vec<(&'static str, Drawing)> {
     [
         ("decision", decision(view, width, charts::TEXT)),
         ("pairings", pairings(view, width)),
+        ("slices", slices(view, width)),
         ("refresh", refresh(view, width)),
         ("subclusters", subclusters(view, width)),
+        ("map", map(view, width)),
         ("credibility", credibility(view, width)),
+        ("scores", scores(view, width)),
     ]
     .into_iter()
     .filter_map(|(name, drawing)| Some((name, drawing?)))
@@ -173,18 +192,32 @@ mod tests {
         let everything = [
             "decision",
             "pairings",
+            "slices",
             "refresh",
             "subclusters",
+            "map",
             "credibility",
+            "scores",
         ];
         assert_eq!(names(skip), everything);
         assert_eq!(names(full), everything);
         // Without new->new nothing can be refreshed.
         assert_eq!(
             names(unsettled),
-            ["decision", "pairings", "subclusters", "credibility"]
+            [
+                "decision",
+                "pairings",
+                "slices",
+                "subclusters",
+                "map",
+                "credibility",
+                "scores"
+            ]
         );
-        assert_eq!(names(dimensions), ["pairings", "credibility"]);
+        assert_eq!(
+            names(dimensions),
+            ["pairings", "map", "credibility", "scores"]
+        );
     }
 
     #[test]

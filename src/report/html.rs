@@ -1,16 +1,19 @@
-//! report.html: the view in one file that needs no network, no script and no other file.
+//! report.html: the view in one file that needs no network and no other file, and can be read without its script.
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+use sha2::{Digest, Sha256};
 
 use super::view::View;
 use super::{ReportError, figures};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
 
 /// Renders the page. The template lays out the view's texts, escaped, and computes nothing.
 ///
@@ -36,7 +39,9 @@ pub fn to_html(view: &View) -> Result<String, ReportError> {
     let html = page
         .render(context! {
             view => Serde(view),
+            policy => security_policy(),
             style => Value::from_safe_string(STYLE.to_owned()),
+            script => Value::from_safe_string(SCRIPT.to_owned()),
             badge => Value::from_safe_string(figures::badge(view.headline.tone, 64).svg()?),
             figures => figures(view)?,
         })
@@ -44,11 +49,21 @@ pub fn to_html(view: &View) -> Result<String, ReportError> {
     Ok(keep_pairings_whole(&html))
 }
 
+/// The page may run this script and use this style sheet, by their hashes, and show pictures and play recordings that it carries; nothing else.
+fn security_policy() -> String {
+    let hash = |text: &str| base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text));
+    format!(
+        "default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    )
+}
+
 /// Browsers break lines after a hyphen; `new->old` must stay in one. Only texts are touched: no attribute, figure,
 /// title or command.
 fn keep_pairings_whole(html: &str) -> String {
     const PAIRINGS: [&str; 4] = ["old-&gt;old", "new-&gt;old", "new-&gt;new", "old-&gt;new"];
-    const AS_THEY_ARE: [&str; 4] = ["svg", "title", "style", "pre"];
+    const AS_THEY_ARE: [&str; 5] = ["svg", "title", "style", "script", "pre"];
     let mut whole = String::with_capacity(html.len() + html.len() / 50);
     let mut inside: Option<&str> = None;
     for (index, piece) in html.split('<').enumerate() {
@@ -56,7 +71,12 @@ fn keep_pairings_whole(html: &str) -> String {
             whole.push_str(piece);
             continue;
         }
-        let (tag, text) = piece.split_once('>').unwrap_or((piece, ""));
+        // A script may compare with `<`.
+        let Some((tag, text)) = piece.split_once('>') else {
+            whole.push('<');
+            whole.push_str(piece);
+            continue;
+        };
         let name = tag.split([' ', '\n']).next().unwrap_or_default();
         match inside {
             None => inside = AS_THEY_ARE.into_iter().find(|&known| known == name),
@@ -85,9 +105,12 @@ fn figures(view: &View) -> Result<Value, ReportError> {
     let names = [
         "decision",
         "pairings",
+        "slices",
         "refresh",
         "subclusters",
+        "map",
         "credibility",
+        "scores",
     ];
     let mut entries: BTreeMap<&str, Value> = names.map(|name| (name, Value::from(()))).into();
     let narrow = figures::all(view, figures::NARROW);
@@ -116,9 +139,9 @@ mod tests {
         for report in sample::all() {
             let page = html(&report);
             assert!(page.starts_with("<!DOCTYPE html>"));
-            assert!(page.contains("default-src 'none'"));
+            assert!(page.contains("default-src &#x27;none&#x27;"));
             for outside in [
-                "<script",
+                "<script src",
                 "<link",
                 "<iframe",
                 "@import",
@@ -130,6 +153,16 @@ mod tests {
                 assert!(!page.contains(outside), "{outside}");
             }
             assert!(page.contains(&report.verdict.verdict.to_string()));
+            assert_eq!(page.matches("<script").count(), 1);
+            assert!(
+                page.contains(&format!("<script>{SCRIPT}</script>")),
+                "as it was hashed"
+            );
+            assert!(
+                page.contains(&format!("<style>{STYLE}</style>")),
+                "as it was hashed"
+            );
+            assert!(!page.contains(" style=\""), "the policy forbids it");
         }
     }
 
@@ -143,7 +176,7 @@ mod tests {
         let body = at("<body");
         assert!(body < at("NOT TESTED"));
         assert!(at("NOT TESTED") < at("<h1"));
-        assert!(at("<h1") < at("Next steps") && at("Next steps") < at("Checks"));
+        assert!(at("<h1") < at("What do I do next?") && at("What do I do next?") < at("Checks"));
     }
 
     #[test]
@@ -186,7 +219,7 @@ mod tests {
         });
         let page = html(&report);
         assert!(
-            !page.contains("<script")
+            page.matches("<script").count() == 1
                 && !page.contains("<img src=x")
                 && !page.contains("</text></svg><")
         );
@@ -225,9 +258,9 @@ mod tests {
     #[test]
     fn pictures_are_embedded_and_missing_ones_have_a_placeholder() {
         let mut report = sample::skip();
-        assert!(html(&report).contains("src=\"data:image/png;base64,"));
-        assert!(!html(&report).contains("no picture"));
+        assert!(html(&report).contains("src=\"data:image/"));
+        assert!(!html(&report).contains("not shown"));
         report.worst_flips[0].query.image = Some("gone.png".into());
-        assert!(html(&report).contains("no picture"));
+        assert!(html(&report).contains("not shown"));
     }
 }

@@ -77,7 +77,36 @@ fn pairing(name: &str, map: f64) -> PairingSection {
                     observed_far: 0.00099,
                 },
             ],
+            scores: Some(scores()),
         }),
+    }
+}
+
+fn scores() -> ScoreHistogramSection {
+    ScoreHistogramSection {
+        lowest: -0.25,
+        width: 0.125,
+        matches: vec![0, 2, 40, 110, 290, 398, 260, 108, 28],
+        non_matches: vec![9_204, 61_022, 98_110, 58_730, 16_911, 1_820, 170, 24, 3],
+    }
+}
+
+fn map() -> MapSection {
+    let point = |index: usize| {
+        let angle = index as f32;
+        let old = [0.4 * angle.cos(), 0.3 * angle.sin()];
+        MapPointRow {
+            id: format!("images/{index}.png"),
+            subcluster: format!("1f{:x}/{}", 0x365 + 17 * (index % 12), 1 + index % 12 % 2),
+            query: index >= 30,
+            old,
+            new: Some([old[0] + 0.05, old[1] - 0.02]),
+            moved_to: index.is_multiple_of(7).then(|| "1f444".to_owned()),
+        }
+    };
+    MapSection {
+        explained: [0.21, 0.13],
+        points: (0..48).map(point).collect(),
     }
 }
 
@@ -86,6 +115,7 @@ fn item(name: &str, identity: &str) -> ItemView {
         id: format!("images/{name}.png"),
         identity: identity.into(),
         image: Some(emoji(name)),
+        sound: None,
         text: None,
     }
 }
@@ -205,6 +235,7 @@ fn structure() -> StructureSection {
                 })
                 .collect(),
         },
+        map: Some(map()),
     }
 }
 
@@ -405,6 +436,7 @@ pub fn skip() -> AuditReport {
         structure: structure(),
         worst_flips: flips(),
         baseline: None,
+        privacy: Privacy::Full,
         policy: gate::policy(),
         settings: vec![
             Setting { key: "policy.margin".into(), value: 0.01.into(), origin: Origin::Default },

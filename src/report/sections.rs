@@ -72,6 +72,9 @@ pub struct AuditReport {
     pub worst_flips: Vec<FlipExample>,
     /// An earlier audit beside this one; `None` without `--baseline`.
     pub baseline: Option<super::BaselineSection>,
+    /// Whether items are shown.
+    #[serde(default)]
+    pub privacy: super::Privacy,
     /// The policy as it was used.
     pub policy: PolicySection,
     /// Every setting with its origin.

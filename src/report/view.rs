@@ -5,11 +5,13 @@
 
 pub mod format;
 
+mod answers;
 mod baseline;
 pub mod cases;
 mod ci;
 mod evidence;
 mod gate;
+mod pictures;
 mod provenance;
 mod structure;
 mod top;
@@ -21,6 +23,7 @@ use super::thumbnails::Thumbnails;
 
 pub use baseline::Baseline;
 pub use ci::Ci;
+pub use pictures::{Bar, Curve, Forest, ForestRow, MapDot, ScorePanel, Scores, SpaceMap};
 
 /// What a mark or colour says; never said by colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -60,10 +63,16 @@ pub struct View {
     pub cautions: Vec<String>,
     /// What this probe could have seen; stands before the verdict.
     pub sight: String,
-    /// D against its margin; `None` when it was not tested.
+    /// The number that decided against its limit; `None` when D was not tested and nothing else decided.
     pub decision: Option<Decision>,
     /// What to do next.
     pub next_steps: Vec<String>,
+    /// What would break, and for whom, if the backfill were skipped.
+    pub breaks: Vec<String>,
+    /// What it would take to change the verdict.
+    pub turning: Vec<String>,
+    /// What the report was made without; empty when it shows all.
+    pub left_out: &'static str,
     /// Label and value of the headline counts.
     pub counts: Vec<Fact>,
     /// The checks, most important columns first.
@@ -84,6 +93,8 @@ pub struct View {
     pub slice_notes: Vec<String>,
     /// The tested slices, failing first.
     pub slices: Option<Table>,
+    /// The tested slices that lose most, for the figure.
+    pub forest: Option<Forest>,
     /// Lowest points and areas of the refresh curve.
     pub refresh_notes: Vec<String>,
     /// The refresh curve, for its figure.
@@ -112,8 +123,12 @@ pub struct View {
     pub subcluster_bars: Vec<Bar>,
     /// Consensus before and after.
     pub consensus: Option<Table>,
+    /// Where old and new embeddings lie, for the figure.
+    pub map: Option<SpaceMap>,
     /// Credibility of the old gallery.
     pub credibility: Credibility,
+    /// How the scores are spread, for the figure.
+    pub scores: Option<Scores>,
     /// Fixed thresholds under new queries.
     pub threshold_transfer: Option<Table>,
     /// Overlap of the rankings and alignment of the embeddings.
@@ -161,11 +176,15 @@ pub struct Headline {
     pub tags: Vec<String>,
 }
 
-/// D, its interval and its limit: the line that decides.
+/// The number that decided, its interval and its limit.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Decision {
-    /// `D = mAP(new->old) - mAP(old->old)`.
+    /// `D = mAP(new->old) - mAP(old->old)`, or another check's name.
     pub name: String,
+    /// `D`, `W` or the check's code.
+    pub symbol: &'static str,
+    /// D in one sentence where another number decided, else nothing.
+    pub beside: String,
     /// `+0.0207`.
     pub value_text: String,
     /// `[+0.0111, +0.0308]`.
@@ -180,6 +199,8 @@ pub struct Decision {
     pub sentence: String,
     /// Tone of the state.
     pub tone: Tone,
+    /// Whether values above the limit are safe.
+    pub safe_above: bool,
     /// Where to draw: the estimate.
     pub value: f64,
     /// The lower end, may be infinite.
@@ -248,44 +269,6 @@ pub struct FindingLine {
     pub items: String,
     /// Whether it stands among the cautions already.
     pub said_first: bool,
-}
-
-/// A value with its interval, as text and for a figure.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Bar {
-    /// Name.
-    pub label: String,
-    /// What it stands for, or `n`.
-    pub note: String,
-    /// The value.
-    pub value_text: String,
-    /// Its interval, or nothing.
-    pub interval_text: String,
-    /// Where to draw: the value.
-    pub value: f64,
-    /// The interval's ends, where there is one.
-    pub ends: Option<(f64, f64)>,
-}
-
-/// A curve over the share of the gallery that is re-embedded.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Curve {
-    /// What it shows.
-    pub name: String,
-    /// Where its points lie, in [0, 1].
-    pub betas: Vec<f64>,
-    /// The points in the plan's order.
-    pub values: Vec<f64>,
-    /// Their intervals.
-    pub ends: Vec<(f64, f64)>,
-    /// The points of the mean over random orders.
-    pub random: Vec<f64>,
-    /// The floor.
-    pub limit: f64,
-    /// `floor -0.01`.
-    pub limit_text: String,
-    /// beta* and its name, when there is one.
-    pub beta_star: Option<(f64, String)>,
 }
 
 /// A table of text.
@@ -366,7 +349,9 @@ pub struct ItemCard {
     pub identity: String,
     /// Thumbnail as a data URI.
     pub thumbnail: Option<String>,
-    /// Whether the item is an image that could not be shown.
+    /// Recording as a data URI.
+    pub sound: Option<String>,
+    /// Whether the item is an image or a recording that could not be shown.
     pub placeholder: bool,
     /// Its text, shortened.
     pub text: Option<String>,
@@ -447,6 +432,14 @@ impl View {
             sight: top::sight(report),
             decision: top::decision(report),
             next_steps: report.verdict.next_steps.clone(),
+            breaks: answers::breaks(report),
+            turning: answers::turning(report),
+            left_out: match report.privacy {
+                super::Privacy::Full => "",
+                super::Privacy::Statistics => {
+                    "Statistics only: items, pictures, texts and names of identities were left out; numbers stand in for the names."
+                }
+            },
             counts: top::counts(report),
             checks: report
                 .checks
@@ -461,6 +454,7 @@ impl View {
             changes: evidence::changes(report),
             slice_notes: gate::slice_notes(report),
             slices: gate::slices(report),
+            forest: pictures::forest(report),
             refresh_notes: gate::refresh_notes(report),
             refresh: gate::refresh_curve(report),
             backfill_notes: gate::backfill_notes(report),
@@ -475,7 +469,9 @@ impl View {
             subclusters: structure::subclusters(report),
             subcluster_bars: structure::subcluster_bars(report),
             consensus: structure::consensus(report),
+            map: pictures::space_map(report),
             credibility: structure::credibility(report, thumbnails),
+            scores: pictures::scores(report),
             threshold_transfer: evidence::threshold_transfer(report),
             agreement: evidence::agreement(report),
             models: provenance::models(report),
@@ -490,5 +486,17 @@ impl View {
             baseline: baseline::baseline(report),
             ci: ci::ci(report),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn the_view_is_stable() {
+        let view = View::new(&sample::full(), &mut Thumbnails::new(0));
+        insta::assert_json_snapshot!("view_full_backfill", view);
     }
 }

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::view::View;
 use super::{
-    AuditReport, ReportError, Rows, figures, html, json, junit, markdown, prometheus, tables,
-    thumbnails::Thumbnails,
+    AuditReport, Privacy, ReportError, Rows, figures, html, json, junit, markdown, prometheus,
+    tables, thumbnails::Thumbnails,
 };
 use crate::interrupt::{self, HalfWritten};
 
@@ -176,10 +176,10 @@ pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), Report
     let mut files = vec![(REPORT.to_owned(), json::to_json(report)?.into_bytes())];
     let mut thumbnails = Thumbnails::new(super::thumbnails::LIMIT);
     files.extend(render(report, &mut thumbnails)?);
-    files.push((
-        ITEMS.to_owned(),
-        tables::items_parquet(&rows.items, report.primary.reference)?,
-    ));
+    if report.privacy == Privacy::Full {
+        let items = tables::items_parquet(&rows.items, report.primary.reference)?;
+        files.push((ITEMS.to_owned(), items));
+    }
     if !rows.backfill.is_empty() {
         let tables = tables::backfill_tables(&rows.backfill)?;
         files.extend(BACKFILL.map(str::to_owned).into_iter().zip(tables));
@@ -235,6 +235,27 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<usize, ReportError
         }
     }
     replace_folder(&files, out).map(|()| missing)
+}
+
+/// Renders a report.json again without its items, into another folder: what stands beside it in its own would still name them.
+///
+/// # Errors
+/// As [`read`] and [`write()`]; [`ReportError::ItemsBeside`] when `out` is the report's own folder.
+pub fn without_items(report_json: &Path, out: &Path) -> Result<(), ReportError> {
+    let mut report = read(report_json)?;
+    let own = match report_json.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let is_own = own.canonicalize().ok().zip(target_of(out).ok());
+    if out == Path::new("") || is_own.is_some_and(|(own, out)| own == out) {
+        return Err(ReportError::ItemsBeside {
+            path: report_json.to_owned(),
+        });
+    }
+    let mut rows = Rows::default();
+    super::statistics_only(&mut report, &mut rows);
+    write(&report, &rows, out)
 }
 
 /// Reads a report.json.
@@ -447,17 +468,23 @@ mod tests {
         files(folder).into_keys().collect()
     }
 
-    const ALL: [&str; 19] = [
+    const ALL: [&str; 25] = [
         "backfill.csv",
         "backfill.parquet",
         "figures/credibility.png",
         "figures/credibility.svg",
         "figures/decision.png",
         "figures/decision.svg",
+        "figures/map.png",
+        "figures/map.svg",
         "figures/pairings.png",
         "figures/pairings.svg",
         "figures/refresh.png",
         "figures/refresh.svg",
+        "figures/scores.png",
+        "figures/scores.svg",
+        "figures/slices.png",
+        "figures/slices.svg",
         "figures/subclusters.png",
         "figures/subclusters.svg",
         "items.parquet",

@@ -4,6 +4,7 @@
 //! against them, in cells of neighbouring f32, and around the thresholds to the last bit.
 
 pub mod cells;
+mod histogram;
 pub mod pilot;
 pub mod pooled;
 mod roc;
@@ -25,6 +26,7 @@ use roc::RocCurve;
 use steps::{StepCounts, Steps};
 use tail::{NonMatches, Windows};
 
+pub use histogram::ScoreHistogram;
 pub use transfer::{ThresholdTransfer, TransferPairs};
 
 /// False-accept rates that are reported when there are pairs enough.
@@ -51,6 +53,8 @@ pub struct Verification {
     pub operating_points: Vec<OperatingPoint>,
     /// (FAR, FRR) at each threshold asked for.
     pub at_thresholds: Vec<(f64, f64)>,
+    /// Where the scores lie.
+    pub histogram: ScoreHistogram,
 }
 
 /// One threshold and what it does.
@@ -170,6 +174,7 @@ impl Scores {
             eer: self.curve.equal_error_rate(),
             operating_points: operating_points.collect(),
             at_thresholds: thresholds.iter().map(at_threshold).collect(),
+            histogram: self.non_matches.histogram(&self.matches),
         })
     }
 

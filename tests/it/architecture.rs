@@ -16,7 +16,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
         ],
     ),
     ("linfa", &["structure/", "structure.rs"]),
-    ("linfa_linalg", &["retrieve/what_if.rs"]),
+    ("linfa_linalg", &["retrieve/what_if.rs", "structure/map.rs"]),
     (
         "polars",
         &[

@@ -7,6 +7,7 @@ mod cli;
 mod embedding;
 mod golden;
 mod label_free;
+mod numbers;
 mod properties;
 mod qrels;
 mod run;

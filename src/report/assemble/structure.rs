@@ -7,6 +7,9 @@ use super::*;
 /// Sub-clusters shown.
 const SUBCLUSTERS: usize = 50;
 
+/// Sub-clusters, of those that lose most, that the map shows whole.
+const ON_MAP: usize = 6;
+
 /// Shares of the least credible items whose part in the damage is told.
 const LEAST_CREDIBLE: [f64; 4] = [0.01, 0.05, 0.1, 0.2];
 
@@ -68,6 +71,11 @@ impl Tables<'_> {
             row.nearest_rival = rival.map(|(rival, cosine)| (self.subcluster_name(rival), cosine));
             row.consensus = self.subcluster_consensus(index, &queries[index]);
         }
+        let on_map: Vec<u32> = shown
+            .iter()
+            .take(ON_MAP)
+            .map(|&index| index as u32)
+            .collect();
         StructureSection {
             n_subclusters: structure.subclusters.len(),
             n_split_identities: structure
@@ -79,7 +87,41 @@ impl Tables<'_> {
             subclusters: rows,
             consensus: consensus_section(self.stages.consensus, self.stages.temperature),
             credibility: self.credibility(),
+            map: self.map(&on_map),
         }
+    }
+
+    fn map(&self, first: &[u32]) -> Option<MapSection> {
+        let Stages {
+            probe,
+            structure,
+            config,
+            ..
+        } = *self.stages;
+        let embeddings = [&self.stages.old.embeddings, &self.stages.new.embeddings];
+        let queries: Vec<usize> = self.query_items().collect();
+        let map =
+            crate::structure::map(probe, structure, embeddings, &queries, first, config.seed)?;
+        let points = map.points.iter().map(|point| {
+            let subcluster = structure.assignment[point.item];
+            MapPointRow {
+                id: probe.items[point.item].id.to_string(),
+                subcluster: subcluster
+                    .map_or_else(String::new, |index| self.subcluster_name(index)),
+                query: !probe.items[point.item].role.is_gallery(),
+                // A picture's places: more digits would only be longer.
+                old: point.old.map(|value| value as f32),
+                new: point.new.map(|place| place.map(|value| value as f32)),
+                moved_to: point
+                    .nearest_new
+                    .filter(|_| point.moved(structure, probe))
+                    .map(|index| self.subcluster_name(index)),
+            }
+        });
+        Some(MapSection {
+            explained: map.explained,
+            points: points.collect(),
+        })
     }
 
     pub(super) fn subcluster_name(&self, index: u32) -> String {

@@ -1,7 +1,7 @@
 //! report.png: the report on one card, for a chat or a pull request.
 
 use super::drawing::{Anchor, Drawing};
-use super::lettering::{fitted, wrapped};
+use super::lettering::{fitted, text_width, wrapped};
 use super::{
     INK, MUTED, NEW, OLD, PANEL, RULE, UNSURE_PALE, badge, bold, charts, regular, tone_color,
 };
@@ -57,6 +57,14 @@ pub fn card(view: &View) -> Drawing {
         baseline += 27.0;
     }
 
+    if let Some(decision) = view
+        .decision
+        .as_ref()
+        .filter(|_| view.not_tested.is_empty())
+    {
+        let look = regular(15.0, MUTED);
+        card.text((LEFT, 258.0), &decision.beside, look, Anchor::Start);
+    }
     let top = 272.0;
     card.line(&[(LEFT, top), (RIGHT, top)], 1.0, RULE);
     // The chart's own margin is taken back, so that its axis ends where the card's text does.
@@ -78,11 +86,24 @@ pub fn card(view: &View) -> Drawing {
     card.place(pairing_rows(view, 700), (LEFT, top));
     let column = 812.0;
     card.rect((column, top), (RIGHT - column, 146.0), PANEL);
-    for (index, fact) in view.counts.iter().enumerate() {
-        let baseline = top + 33.0 + 32.0 * index as f64;
-        let (label, value) = (regular(17.0, MUTED), bold(17.0, INK));
-        card.text((column + 20.0, baseline), &fact.label, label, Anchor::Start);
-        card.text((RIGHT - 20.0, baseline), &fact.value, value, Anchor::End);
+    let worst = view.forest.as_ref().and_then(|forest| forest.rows.first());
+    let worst = worst.map(|row| (row.bar.label.as_str(), row.bar.value_text.as_str()));
+    let facts = view
+        .counts
+        .iter()
+        .map(|fact| (fact.label.as_str(), fact.value.as_str()));
+    for (index, (name, number)) in facts.chain(worst).enumerate() {
+        let baseline = top + 27.0 + 28.0 * index as f64;
+        let (label, value) = (regular(16.0, MUTED), bold(16.0, INK));
+        let name = if index < view.counts.len() {
+            name.to_owned()
+        } else {
+            format!("worst slice {name}")
+        };
+        let room = RIGHT - column - 52.0 - 1.1 * text_width(number, &value);
+        let name = fitted(&name, &label, room);
+        card.text((column + 20.0, baseline), name, label, Anchor::Start);
+        card.text((RIGHT - 20.0, baseline), number, value, Anchor::End);
     }
     let look = regular(13.0, MUTED);
     if let Some(decision) = &view.decision {

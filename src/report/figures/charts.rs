@@ -1,4 +1,4 @@
-//! The four charts. Each draws what the view says and nothing it does not say.
+//! The charts of bars and lines. Each draws what the view says and nothing it does not say.
 
 use super::drawing::{Anchor, Drawing};
 use super::lettering::{fitted, text_width};
@@ -56,8 +56,8 @@ impl Axis {
     }
 }
 
-/// D and its interval against the margin, with values in letters of `text` page pixels; `None` when D was not
-/// tested.
+/// The number that decided and its interval against its limit, with values in letters of `text` page pixels; `None` where there
+/// is none.
 pub fn decision(view: &View, width: u32, text: f64) -> Option<Drawing> {
     let line = view.decision.as_ref()?;
     let known: Vec<f64> = [line.value, line.lower, line.upper, line.limit, 0.0]
@@ -84,8 +84,16 @@ pub fn decision(view: &View, width: u32, text: f64) -> Option<Drawing> {
     let mut drawing = Drawing::new(width, (122.0 * unit) as u32, description);
     let (band_top, band_bottom, middle) = (44.0 * unit, 92.0 * unit, 68.0 * unit);
     let limit = axis.x(line.limit);
-    let band = (limit - left, band_bottom - band_top);
-    drawing.rect((left, band_top), band, BAD_PALE);
+    let (from, to) = if line.safe_above {
+        (left, limit)
+    } else {
+        (limit, right)
+    };
+    drawing.rect(
+        (from, band_top),
+        (to - from, band_bottom - band_top),
+        BAD_PALE,
+    );
     let zero = axis.x(0.0);
     drawing.line(&[(zero, band_top), (zero, band_bottom)], 1.0, MUTED);
     drawing.dashed(limit, (band_top - 6.0, band_bottom), BAD);
@@ -113,7 +121,9 @@ pub fn decision(view: &View, width: u32, text: f64) -> Option<Drawing> {
     let small = text * SMALL / TEXT;
     let limit_look = bold(small, BAD);
     let needed = text_width(&line.limit_text, &limit_look) + 8.0;
-    let (x, anchor) = if limit - left >= needed {
+    let room_left = limit - left >= needed;
+    let room_right = right - limit >= needed;
+    let (x, anchor) = if room_left && (line.safe_above || !room_right) {
         (limit - 6.0, Anchor::End)
     } else {
         (limit + 6.0, Anchor::Start)
@@ -126,7 +136,10 @@ pub fn decision(view: &View, width: u32, text: f64) -> Option<Drawing> {
     );
     // D's name over the interval.
     let value_look = bold(text, color);
-    let value = format!("D = {} {}", line.value_text, line.interval_text);
+    let value = format!(
+        "{} = {} {}",
+        line.symbol, line.value_text, line.interval_text
+    );
     let half = 1.08 * text_width(&value, &value_look) / 2.0;
     let center = end(line.value, f64::from(width) / 2.0).clamp(left + half, right - half);
     drawing.text((center, 16.0 * unit), value, value_look, Anchor::Middle);
@@ -200,6 +213,11 @@ pub fn pairings(view: &View, width: u32) -> Option<Drawing> {
                 drawing.rect((x - 1.0, y + 2.0), (2.0, thick - 4.0), INK);
             }
         }
+        let tip = format!(
+            "{} ({}): {} {}",
+            bar.label, bar.note, bar.value_text, bar.interval_text
+        );
+        drawing.tip((0.0, top), (f64::from(width), row_height), tip);
     }
     axis.draw_ticks(
         &mut drawing,
@@ -272,6 +290,8 @@ pub fn subclusters(view: &View, width: u32) -> Option<Drawing> {
             look,
             Anchor::End,
         );
+        let tip = format!("{}, {}: {}", bar.label, bar.note, bar.value_text);
+        drawing.tip((0.0, top), (f64::from(width), row_height), tip);
     }
     drawing.line(&[(zero, 4.0), (zero, bottom)], 1.0, INK);
     axis.draw_ticks(
@@ -333,6 +353,14 @@ pub fn credibility(view: &View, width: u32) -> Option<Drawing> {
             drawing.dashed(cut, (line_starts, baseline - SMALL), BAD);
             line_starts = baseline + 3.0;
         }
+        let edge = |bin: usize| format::plain(bin as f64 / bins);
+        let tip = format!(
+            "{} items from {} to {}",
+            format::count(n),
+            edge(index),
+            edge(index + 1)
+        );
+        drawing.tip((from, top - 16.0), (to - from, bottom - top + 16.0), tip);
     }
     drawing.dashed(cut, (line_starts, bottom), BAD);
     let look = bold(SMALL, BAD);
@@ -353,7 +381,7 @@ pub fn credibility(view: &View, width: u32) -> Option<Drawing> {
     Some(drawing)
 }
 
-fn described(title: &str, bars: &[Bar]) -> String {
+pub fn described(title: &str, bars: &[Bar]) -> String {
     let each: Vec<_> = bars
         .iter()
         .map(|bar| {

@@ -60,6 +60,11 @@ enum Shape {
         look: Type,
         anchor: Anchor,
     },
+    Tip {
+        from: (f64, f64),
+        to: (f64, f64),
+        text: String,
+    },
 }
 
 /// Shapes on a white page, later ones over earlier ones.
@@ -139,6 +144,20 @@ impl Drawing {
         });
     }
 
+    /// What a reader who points at this rectangle is told; in an SVG only.
+    pub fn tip(
+        &mut self,
+        (x, y): (f64, f64),
+        (width, height): (f64, f64),
+        text: impl Into<String>,
+    ) {
+        self.shapes.push(Shape::Tip {
+            from: (x, y),
+            to: (x + width, y + height),
+            text: text.into(),
+        });
+    }
+
     /// Puts another drawing on this one, its top left corner at `(x, y)`.
     pub fn place(&mut self, other: Drawing, (x, y): (f64, f64)) {
         let moved = |(px, py): (f64, f64)| (px + x, py + y);
@@ -182,6 +201,11 @@ impl Drawing {
                     look,
                     anchor,
                 },
+                Shape::Tip { from, to, text } => Shape::Tip {
+                    from: moved(from),
+                    to: moved(to),
+                    text,
+                },
             }));
     }
 
@@ -203,6 +227,9 @@ impl Drawing {
             )
             .map_err(|error| failed(&error))?;
         }
+        let tips: String = self.shapes.iter().filter_map(tip_element).collect();
+        let end = svg.rfind("</svg>").unwrap_or(svg.len());
+        svg.insert_str(end, &tips);
         Ok(svg)
     }
 
@@ -299,10 +326,30 @@ impl Drawing {
                         style,
                     ))?;
                 }
+                // plotters has no such thing.
+                Shape::Tip { .. } => {}
             }
         }
         area.present()
     }
+}
+
+/// An unseen rectangle over everything, with a title that browsers show.
+fn tip_element(shape: &Shape) -> Option<String> {
+    let Shape::Tip { from, to, text } = shape else {
+        return None;
+    };
+    let text = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    Some(format!(
+        "<rect class=\"tip\" x=\"{:.0}\" y=\"{:.0}\" width=\"{:.0}\" height=\"{:.0}\" fill-opacity=\"0\"><title>{text}</title></rect>\n",
+        from.0,
+        from.1,
+        (to.0 - from.0).max(1.0),
+        (to.1 - from.1).max(1.0)
+    ))
 }
 
 fn failed<E: std::error::Error + Send + Sync>(error: &DrawingAreaErrorKind<E>) -> ReportError {

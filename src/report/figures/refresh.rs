@@ -86,10 +86,10 @@ pub fn refresh(view: &View, width: u32) -> Option<Drawing> {
     let floor = y(curve.limit);
     drawing.line(&[(x.left, floor), (x.right, floor)], 1.5, BAD);
     drawing.text(
-        (x.right, floor + SMALL + 3.0),
+        (x.left + 6.0, floor + SMALL + 3.0),
         &curve.limit_text,
         bold(SMALL, BAD),
-        Anchor::End,
+        Anchor::Start,
     );
     if let Some((beta, text)) = &curve.beta_star {
         let at = x.x(*beta);
@@ -102,6 +102,23 @@ pub fn refresh(view: &View, width: u32) -> Option<Drawing> {
             (-6.0, Anchor::End)
         };
         drawing.text((at + shift, top + 10.0), text, look, anchor);
+    }
+    let half = (x.right - x.left) / (2.0 * n.max(2) as f64);
+    for (i, &value) in curve.values.iter().enumerate() {
+        let (at, _) = place(i, value);
+        let (lower, upper) = curve.ends[i];
+        let tip = format!(
+            "{} re-embedded: {} [{}, {}]; random orders {}",
+            format::percent(curve.betas[i]),
+            format::change(value),
+            format::change(lower),
+            format::change(upper),
+            curve
+                .random
+                .get(i)
+                .map_or_else(String::new, |&value| format::change(value)),
+        );
+        drawing.tip((at - half, top), (2.0 * half, bottom - top), tip);
     }
     // The legend, over the plot.
     drawing.line(&[(x.left, 14.0), (x.left + 22.0, 14.0)], 2.5, NEW);

@@ -42,6 +42,24 @@ pub struct VerificationSection {
     pub eer: f64,
     /// True-accept rates at the false-accept rates that the number of pairs supports.
     pub operating_points: Vec<OperatingPoint>,
+    /// How the scores are spread; `None` in a report of an earlier version.
+    #[serde(default)]
+    pub scores: Option<ScoreHistogramSection>,
+}
+
+/// Matching and non-matching scores, counted in the same bins: bin i spans from `lowest + i * width` to the next. A score
+/// that equals an edge counts in the bin farther from zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ScoreHistogramSection {
+    /// Lower edge of the first bin.
+    pub lowest: f64,
+    /// Width of a bin, a power of two.
+    pub width: f64,
+    /// Matching pairs in each bin.
+    pub matches: Vec<u64>,
+    /// Non-matching pairs in each bin.
+    pub non_matches: Vec<u64>,
 }
 
 /// One threshold.

@@ -21,6 +21,39 @@ pub struct StructureSection {
     pub consensus: Option<ConsensusSection>,
     /// Credibility of the old gallery.
     pub credibility: CredibilitySection,
+    /// Where old and new embeddings of some items lie; `None` where the old space does not spread in two directions, and in a
+    /// report of an earlier version.
+    #[serde(default)]
+    pub map: Option<MapSection>,
+}
+
+/// The first two principal components of the old gallery's embeddings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MapSection {
+    /// Share of the shown gallery items' variance along each axis.
+    pub explained: [f64; 2],
+    /// Some gallery items, then some queries.
+    pub points: Vec<MapPointRow>,
+}
+
+/// One item on the map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct MapPointRow {
+    /// Item id.
+    pub id: String,
+    /// Sub-cluster name.
+    pub subcluster: String,
+    /// Whether it is a query and no gallery item.
+    pub query: bool,
+    /// Place of the old embedding.
+    pub old: [f32; 2],
+    /// Place of the new embedding on the same axes; `None` without one, or with another dimension.
+    pub new: Option<[f32; 2]>,
+    /// The sub-cluster of another identity whose prototype is nearest to the new embedding, where the nearest to the old one was
+    /// of its own identity.
+    pub moved_to: Option<String>,
 }
 
 /// Clusters of the old gallery that stand in for labels: every measure is agreement with the old model.
@@ -174,6 +207,9 @@ pub struct ItemView {
     pub identity: String,
     /// Image path as read (for the thumbnail), when the item is an image.
     pub image: Option<std::path::PathBuf>,
+    /// Path of a recording, when the item has one.
+    #[serde(default)]
+    pub sound: Option<std::path::PathBuf>,
     /// The text, when the item has one.
     pub text: Option<String>,
 }

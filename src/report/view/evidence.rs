@@ -233,11 +233,17 @@ pub fn item_card(item: &ItemView, thumbnails: &mut Thumbnails) -> ItemCard {
         .image
         .as_deref()
         .and_then(|path| thumbnails.data_uri(path));
+    let sound = item
+        .sound
+        .as_deref()
+        .and_then(|path| thumbnails.sound_uri(path));
     ItemCard {
         id: item.id.clone(),
         identity: item.identity.clone(),
-        placeholder: item.image.is_some() && thumbnail.is_none(),
+        placeholder: (item.image.is_some() && thumbnail.is_none())
+            || (item.sound.is_some() && sound.is_none()),
         thumbnail,
+        sound,
         text: item.text.as_deref().map(|text| shortened(text, TEXT_SHOWN)),
     }
 }

@@ -86,31 +86,82 @@ fn is_caution(finding: &Finding) -> bool {
     )
 }
 
+/// The check whose number decided: a failing or unsettled gate of the verdict's rule, else D.
+fn deciding(report: &AuditReport) -> Option<&Check> {
+    let checks = &report.checks;
+    let of = |code: CheckCode| checks.iter().find(|check| check.code == code);
+    let gate_in = |state: CheckState| {
+        let is_gate = |check: &&Check| check.severity == CheckSeverity::Gate;
+        checks
+            .iter()
+            .filter(is_gate)
+            .find(|check| check.state == state)
+    };
+    let by_rule = match (report.verdict.rule, report.verdict.verdict) {
+        (_, Verdict::DoNotUpgrade) => of(CheckCode::UpgradeWorth),
+        (7, _) => gate_in(CheckState::Fail),
+        (8, _) => gate_in(CheckState::Unsettled),
+        _ => None,
+    };
+    by_rule
+        .filter(|check| check.estimate.is_some() && check.limit.is_some())
+        .or_else(|| of(CheckCode::CrossTestChange))
+}
+
+/// The number that decided, its interval and its limit.
 pub fn decision(report: &AuditReport) -> Option<Decision> {
-    let check = report
-        .checks
-        .iter()
-        .find(|check| check.code == CheckCode::CrossTestChange)?;
-    let (estimate, limit) = (check.estimate?, check.limit?);
+    let decided = deciding(report)?;
+    let (estimate, limit) = (decided.estimate?, decided.limit?);
+    let line = check(decided, report.primary);
     let [identity, identities] = report.primary.reference.groups();
-    let (state, _, tone) = state(check.state);
-    let sentence = match check.state {
-        CheckState::Pass if report.primary.reference == Reference::OldModel => {
+    let (number, limit_number) = numbers(decided.code);
+    let symbol = match decided.code {
+        CheckCode::CrossTestChange => "D",
+        CheckCode::UpgradeWorth => "W",
+        code => code.name(),
+    };
+    let is_change = decided.code == CheckCode::CrossTestChange;
+    let sentence = match (decided.state, report.primary.reference) {
+        (CheckState::Pass, Reference::OldModel) if is_change => {
             "The whole interval lies above the margin: new queries agree with the old model within the margin."
         }
-        CheckState::Pass => {
+        (CheckState::Pass, _) if is_change => {
             "The whole interval lies above the margin: no worse than today, within the margin."
         }
-        CheckState::Fail => {
+        (CheckState::Fail, _) if is_change => {
             "The whole interval lies below the margin: the loss is proven to exceed it."
         }
-        CheckState::Unsettled => "Neither a loss beyond the margin nor its absence is proven.",
-        CheckState::NotTested => "Not tested.",
+        (CheckState::Unsettled, _) if is_change => {
+            "Neither a loss beyond the margin nor its absence is proven."
+        }
+        (CheckState::Pass, _) => "The whole interval lies on the safe side of the limit.",
+        (CheckState::Fail, _) => "The whole interval lies beyond the limit: that is proven.",
+        (CheckState::Unsettled, _) => "The interval holds the limit: neither side of it is proven.",
+        (CheckState::NotTested, _) => "Not tested.",
     };
+    // Per cents are drawn as they are written.
+    let scale = if number(1.0).ends_with('%') {
+        100.0
+    } else {
+        1.0
+    };
+    let change_line = report
+        .checks
+        .iter()
+        .find(|check| check.code == CheckCode::CrossTestChange && !is_change)
+        .filter(|check| check.estimate.is_some())
+        .map(|change| check(change, report.primary));
     Some(Decision {
-        name: change_name(report.primary),
-        value_text: change(estimate.value),
-        interval_text: interval(&estimate, change),
+        beside: change_line.map_or_else(String::new, |line| {
+            format!(
+                "{} = {} {}, {}: {}.",
+                line.name, line.value, line.interval, line.limit, line.state
+            )
+        }),
+        name: line.name,
+        symbol,
+        value_text: number(estimate.value),
+        interval_text: interval(&estimate, number),
         interval_note: format!(
             "{} % interval, {}; n = {}, {}",
             plain(100.0 * estimate.level),
@@ -118,14 +169,26 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
             counted(report.probe.queries, "query", "queries"),
             counted(report.probe.query_identities, identity, identities),
         ),
-        limit_text: format!("margin {}", plain(limit)),
-        state,
+        limit_text: format!(
+            "{} {}",
+            if matches!(
+                decided.code,
+                CheckCode::CrossTestChange | CheckCode::UpgradeWorth
+            ) {
+                "margin"
+            } else {
+                "limit"
+            },
+            limit_number(limit)
+        ),
+        state: line.state,
         sentence: sentence.into(),
-        tone,
-        value: estimate.value,
-        lower: estimate.lower,
-        upper: estimate.upper,
-        limit,
+        tone: line.tone,
+        safe_above: decided.safe_side == SafeSide::Above,
+        value: scale * estimate.value,
+        lower: scale * estimate.lower,
+        upper: scale * estimate.upper,
+        limit: scale * limit,
     })
 }
 
@@ -337,5 +400,54 @@ fn method(method: IntervalMethod) -> &'static str {
         IntervalMethod::LinearisedT => "linearised t by identity",
         IntervalMethod::KornGraubard => "Korn-Graubard",
         IntervalMethod::ModeratedT => "moderated t by query",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::sample;
+    use super::*;
+
+    #[test]
+    fn the_line_shows_the_number_that_decided() {
+        let mut report = sample::skip();
+        let line = decision(&report).unwrap();
+        assert_eq!((line.symbol, line.beside.as_str()), ("D", ""));
+        assert!(line.safe_above && line.limit_text == "margin -0.01");
+        // Rule 7: another gate fails.
+        report.verdict.verdict = Verdict::PartialBackfill;
+        report.verdict.rule = 7;
+        let flips = report
+            .checks
+            .iter_mut()
+            .find(|check| check.code == CheckCode::ExcessFlips);
+        let flips = flips.unwrap();
+        flips.state = CheckState::Fail;
+        let value = flips.estimate.unwrap().value;
+        let line = decision(&report).unwrap();
+        assert_eq!(
+            (line.symbol, line.state, line.safe_above),
+            ("excess-flips", "fail", false)
+        );
+        assert_eq!(line.limit_text, "limit 5.00 %");
+        assert!(
+            (line.value - 100.0 * value).abs() < 1e-12,
+            "drawn in per cent"
+        );
+        assert!(
+            line.beside
+                .starts_with("D = mAP(new->old) - mAP(old->old) = +0.0207 [")
+        );
+        // A gate without an interval leaves D.
+        let gates = report.checks.iter_mut();
+        gates.for_each(|check| {
+            if check.state == CheckState::Fail {
+                check.estimate = None
+            }
+        });
+        assert_eq!(decision(&report).unwrap().symbol, "D");
+        report.verdict.verdict = Verdict::DoNotUpgrade;
+        report.verdict.rule = 5;
+        assert_eq!(decision(&report).unwrap().symbol, "W");
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::ScoreHistogram;
 use super::cells::{SCORES_A_CELL, cell_of, first_key, first_score, order_key, score_of};
 use super::steps::at_or_above;
 
@@ -123,6 +124,11 @@ impl NonMatches {
     /// Non-matches in each cell or above it.
     pub fn at_or_above_cells(&self) -> Vec<u64> {
         at_or_above(self.cells.iter().copied())
+    }
+
+    /// Of these and the matching scores, which ascend.
+    pub fn histogram(&self, matches: &[f32]) -> ScoreHistogram {
+        ScoreHistogram::new(matches, &self.cells)
     }
 
     /// Of the cells that hold the answer to a question, those that lie in no window.

@@ -1,0 +1,270 @@
+//! The two answers of the first screen that no single number gives: what would break, and what would change the verdict.
+
+use super::format::{change, count, counted, interval, percent};
+use super::top::numbers;
+use crate::domain::Estimate;
+use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
+use crate::report::{AuditReport, SliceRow};
+
+/// Sub-clusters named.
+const NAMED: usize = 3;
+
+/// What would break, and for whom, if the backfill were skipped; one sentence each.
+pub fn breaks(report: &AuditReport) -> Vec<String> {
+    let Some(compatibility) = &report.compatibility else {
+        return vec!["Everything: new queries cannot search the old gallery at all.".into()];
+    };
+    let flips = &compatibility.flips;
+    let total = flips.right_right + flips.right_wrong + flips.wrong_right + flips.wrong_wrong;
+    let mut lines = vec![match flips.right_wrong {
+        0 => format!(
+            "No query of {} loses its {} top hit; {} win one.",
+            count(total),
+            report.primary.reference.hits()[0],
+            count(flips.wrong_right)
+        ),
+        lost => format!(
+            "{} of {} ({}) {} the {} top hit that old queries find; {} win one.",
+            count(lost),
+            counted(total, "query", "queries"),
+            percent(flips.negative.value),
+            if lost == 1 { "loses" } else { "lose" },
+            report.primary.reference.hits()[0],
+            count(flips.wrong_right)
+        ),
+    }];
+    lines.extend(slices(report));
+    lines.extend(subclusters(report));
+    lines.extend(thresholds(report));
+    lines
+}
+
+fn slices(report: &AuditReport) -> Option<String> {
+    let section = report.slices.as_ref()?;
+    let describe = |row: &SliceRow| {
+        format!(
+            "{} {} {}",
+            row.name,
+            change(row.change.value),
+            interval(&row.change, change)
+        )
+    };
+    let failing: Vec<&SliceRow> = section
+        .tested
+        .iter()
+        .filter(|row| row.state == CheckState::Fail)
+        .collect();
+    if let Some(first) = failing.first() {
+        return Some(format!(
+            "{} proven to lose more than {}: {}{}.",
+            counted(failing.len(), "slice is", "slices are"),
+            report.policy.limits.slice_margin,
+            describe(first),
+            if failing.len() > 1 { " and others" } else { "" }
+        ));
+    }
+    let by_change = |a: &&SliceRow, b: &&SliceRow| a.change.value.total_cmp(&b.change.value);
+    Some(match section.tested.iter().min_by(by_change) {
+        Some(worst) => format!(
+            "Worst of {} tested slices: {}.",
+            count(section.tested.len()),
+            describe(worst)
+        ),
+        None => format!(
+            "For whom is not tested: no slice has {} queries.",
+            section.min_queries
+        ),
+    })
+}
+
+fn subclusters(report: &AuditReport) -> Option<String> {
+    let losing = report.structure.subclusters.iter().filter_map(|row| {
+        let change = row.new_old? - row.old_old?;
+        (change < 0.0).then_some((row, change))
+    });
+    let named: Vec<String> = losing
+        .take(NAMED)
+        .map(|(row, value)| {
+            let queries = counted(row.queries, "query", "queries");
+            format!("{} {} ({queries})", row.name, change(value))
+        })
+        .collect();
+    let clusters = match report.primary.reference {
+        crate::domain::Reference::Labels => "Sub-clusters",
+        crate::domain::Reference::OldModel => "Clusters",
+    };
+    (!named.is_empty()).then(|| format!("{clusters} hit hardest: {}.", named.join(", ")))
+}
+
+fn thresholds(report: &AuditReport) -> Option<String> {
+    let rows = &report.compatibility.as_ref()?.threshold_transfer;
+    let row = rows.iter().find(|row| row.pairing == "new->old")?;
+    Some(format!(
+        "A threshold set for {} false accepts would accept {} and reject {} of the matches.",
+        percent(row.far),
+        percent(row.observed_far),
+        percent(row.observed_frr)
+    ))
+}
+
+/// What it would take to change the verdict, one sentence each.
+pub fn turning(report: &AuditReport) -> Vec<String> {
+    let gates = || {
+        report
+            .checks
+            .iter()
+            .filter(|check| check.severity == CheckSeverity::Gate)
+    };
+    let open: Vec<&Check> = gates()
+        .filter(|check| matches!(check.state, CheckState::Fail | CheckState::Unsettled))
+        .collect();
+    let verdict = report.verdict.verdict;
+    if verdict == Verdict::SkipBackfill {
+        return still_skips(gates().collect());
+    }
+    let mut lines: Vec<String> = open.iter().filter_map(|check| would_pass(check)).collect();
+    if open.len() > 1 {
+        lines.insert(
+            0,
+            format!("All {} gates that do not pass would have to.", open.len()),
+        );
+    }
+    if verdict == Verdict::PartialBackfill
+        && let Some(beta) = report.backfill.as_ref().and_then(|plan| plan.beta_star)
+    {
+        lines.push(format!(
+            "Once {:.0} % of the gallery is re-embedded in the plan's order, every gate passes.",
+            100.0 * beta
+        ));
+    }
+    if lines.is_empty() {
+        lines.extend(open.iter().filter_map(|check| check.settles.clone()));
+    }
+    if lines.is_empty() {
+        lines.push("Other models or another probe; no limit of the policy decides here.".into());
+    }
+    lines
+}
+
+/// Its bound and its limit, in the numbers of the check.
+fn bound(check: &Check) -> Option<(f64, f64, &Estimate)> {
+    let estimate = check.estimate.as_ref()?;
+    let bound = match check.safe_side {
+        SafeSide::Above => estimate.lower,
+        SafeSide::Below => estimate.upper,
+    };
+    let limit = check.limit?;
+    (bound.is_finite() && limit.is_finite()).then_some((bound, limit, estimate))
+}
+
+fn would_pass(check: &Check) -> Option<String> {
+    let (bound, limit, _) = bound(check)?;
+    let (number, _) = numbers(check.code);
+    let beyond = match check.safe_side {
+        SafeSide::Above => "below",
+        SafeSide::Below => "above",
+    };
+    Some(format!(
+        "{} would pass at a limit {beyond} {}; it is {}.",
+        check.code,
+        number(bound),
+        number(limit)
+    ))
+}
+
+/// How far a skip is from being none: the gate whose bound is nearest to its limit, in widths of its own interval.
+fn still_skips(gates: Vec<&Check>) -> Vec<String> {
+    let margin = |check: &Check| {
+        let (bound, limit, estimate) = bound(check)?;
+        let half = (estimate.value - bound).abs();
+        (half > 0.0).then(|| (limit - bound).abs() / half)
+    };
+    let nearest = gates
+        .iter()
+        .filter(|check| check.state == CheckState::Pass)
+        .filter_map(|check| Some((check, margin(check)?)))
+        .min_by(|a, b| a.1.total_cmp(&b.1));
+    let mut lines = Vec::new();
+    if let Some((check, _)) = nearest
+        && let Some((bound, limit, _)) = bound(check)
+    {
+        let (number, _) = numbers(check.code);
+        let (end, beyond) = match check.safe_side {
+            SafeSide::Above => ("lower", "below"),
+            SafeSide::Below => ("upper", "above"),
+        };
+        lines.push(format!(
+            "The gate nearest to its limit is {}: its {end} bound {} would have to fall {beyond} {}.",
+            check.code,
+            number(bound),
+            number(limit)
+        ).replace("fall above", "rise above"));
+    }
+    let change = gates
+        .iter()
+        .find(|check| check.code == CheckCode::CrossTestChange);
+    if let Some((lower, ..)) = change.and_then(|check| bound(check)) {
+        lines.push(if lower > 0.0 {
+            "cross-test-change passes at any margin, even at none: the gain is proven.".into()
+        } else {
+            format!(
+                "cross-test-change passes down to a margin of {}.",
+                super::format::measure(-lower)
+            )
+        });
+    }
+    if lines.is_empty() {
+        lines.push("A change of either model, of its preprocessing or of the gallery.".into());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::sample;
+    use super::*;
+
+    #[test]
+    fn a_skip_names_its_nearest_gate_and_the_strictest_margin() {
+        let lines = turning(&sample::skip());
+        assert!(
+            lines[0].starts_with("The gate nearest to its limit is "),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.contains("at any margin")),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_failure_names_the_limit_at_which_each_gate_would_pass() {
+        let report = sample::full();
+        let lines = turning(&report);
+        let change = report
+            .checks
+            .iter()
+            .find(|check| check.code == CheckCode::CrossTestChange)
+            .unwrap();
+        let lower = super::super::format::change(change.estimate.unwrap().lower);
+        let said = format!("cross-test-change would pass at a limit below {lower}; it is -0.0100.");
+        assert!(lines.contains(&said), "{lines:?}");
+    }
+
+    #[test]
+    fn what_breaks_is_counted_and_named() {
+        let lines = breaks(&sample::full());
+        assert!(
+            lines[0].contains("top hit that old queries find"),
+            "{lines:?}"
+        );
+        assert!(
+            lines.iter().any(|line| line.contains("hit hardest")),
+            "{lines:?}"
+        );
+        let lines = breaks(&sample::dimensions());
+        assert_eq!(lines.len(), 1);
+        assert!(!turning(&sample::dimensions()).is_empty());
+        assert!(!turning(&sample::unsettled()).is_empty());
+    }
+}

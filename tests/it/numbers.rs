@@ -1,0 +1,247 @@
+//! Every number that report.html shows is one of report.json, rounded.
+
+use std::collections::BTreeSet;
+
+use roxmltree::{Document, Node};
+use serde_json::Value;
+
+use crate::run::{Audit, data};
+
+fn audit(new: &str) -> Audit {
+    let emoji = data("emoji");
+    Audit::run(&emoji.join("old.onnx"), &emoji.join(new), &emoji, &[])
+}
+
+/// The tables of a part of the page: they are well-formed XML, the page around them is not.
+fn tables(html: &str, part: &str) -> Vec<String> {
+    let start = html
+        .find(&format!("<section id=\"{part}\">"))
+        .unwrap_or_else(|| panic!("no part {part}"));
+    let end = html[start..].find("</section>").expect("it ends") + start;
+    let tables = html[start..end].split("<table").skip(1);
+    tables
+        .map(|table| {
+            format!(
+                "<table{}</table>",
+                table.split("</table>").next().expect("split")
+            )
+        })
+        .collect()
+}
+
+/// Rows of cells, each its text and the smaller text under it.
+fn rows(table: &str) -> Vec<Vec<[String; 2]>> {
+    let document = Document::parse(table).unwrap_or_else(|error| panic!("{error}: {table}"));
+    let text = |node: Node<'_, '_>, small: bool| -> String {
+        let is_small = |n: &Node<'_, '_>| n.ancestors().any(|a| a.has_tag_name("small"));
+        let texts = node
+            .descendants()
+            .filter(|n| n.is_text() && is_small(n) == small);
+        texts.filter_map(|n| n.text()).collect()
+    };
+    let body = document
+        .descendants()
+        .find(|n| n.has_tag_name("tbody"))
+        .expect("a body");
+    let rows = body.children().filter(|n| n.has_tag_name("tr"));
+    rows.map(|row| {
+        let cells = row.children().filter(|n| n.has_tag_name("td"));
+        cells
+            .map(|cell| [text(cell, false), text(cell, true)])
+            .collect()
+    })
+    .collect()
+}
+
+fn four(value: &Value) -> String {
+    format!("{:.4}", value.as_f64().expect("a number"))
+}
+
+fn signed(value: &Value) -> String {
+    format!("{:+.4}", value.as_f64().expect("a number")).replace("-0.0000", "+0.0000")
+}
+
+fn ends(estimate: &Value, number: fn(&Value) -> String) -> String {
+    format!(
+        "[{}, {}]",
+        number(&estimate["lower"]),
+        number(&estimate["upper"])
+    )
+}
+
+#[test]
+fn pairings_cell_by_cell() {
+    for new in ["new_l2_compatible.onnx", "new_incompatible.onnx"] {
+        let audit = audit(new);
+        let table = &tables(&audit.file("report.html"), "pairings")[0];
+        let pairings = audit.report["pairings"].as_array().expect("pairings");
+        let found = rows(table);
+        let measures = pairings[0]["measures"].as_array().expect("measures");
+        assert_eq!(found.len(), measures.len());
+        for (row, cells) in found.iter().enumerate() {
+            assert_eq!(
+                cells[0][0],
+                measures[row]["measure"].as_str().expect("a name")
+            );
+            assert_eq!(cells.len(), 1 + pairings.len());
+            for (pairing, cell) in pairings.iter().zip(&cells[1..]) {
+                let estimate = &pairing["measures"][row]["estimate"];
+                assert_eq!(cell[0], four(&estimate["value"]));
+                assert_eq!(cell[1], ends(estimate, four));
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_and_checks_row_by_row() {
+    let audit = audit("new_bct_near.onnx");
+    let html = audit.file("report.html");
+    let tested = audit.report["slices"]["tested"].as_array().expect("slices");
+    let found = rows(&tables(&html, "slices")[0]);
+    assert_eq!(found.len(), tested.len());
+    for (cells, slice) in found.iter().zip(tested) {
+        assert_eq!(cells[0][0], slice["name"].as_str().expect("a name"));
+        assert_eq!(cells[1][0], slice["queries"].to_string());
+        assert_eq!(cells[2][0], four(&slice["old_old"]));
+        assert_eq!(cells[3][0], four(&slice["new_old"]));
+        assert_eq!(
+            cells[4],
+            [
+                signed(&slice["change"]["value"]),
+                ends(&slice["change"], signed)
+            ]
+        );
+    }
+    let checks = audit.report["checks"].as_array().expect("checks");
+    let found = rows(&tables(&html, "checks")[0]);
+    assert_eq!(found.len(), checks.len());
+    for (cells, check) in found.iter().zip(checks) {
+        assert_eq!(cells[6][0], check["code"].as_str().expect("a code"));
+        let state = check["state"].as_str().expect("a state");
+        assert!(cells[0][0].ends_with(&state.replace('-', " ")), "{cells:?}");
+        if ["cross-test-change", "upgrade-worth", "refresh"].contains(&&*cells[6][0]) {
+            let estimate = &check["estimate"];
+            assert_eq!(cells[2][0], signed(&estimate["value"]));
+            assert_eq!(cells[3][0], ends(estimate, signed));
+        }
+    }
+}
+
+/// All numbers of a JSON value, less those that no table shows.
+fn numbers(value: &Value, found: &mut Vec<f64>) {
+    match value {
+        Value::Number(number) => found.push(number.as_f64().expect("a number")),
+        Value::Array(list) => list.iter().for_each(|value| numbers(value, found)),
+        Value::Object(fields) => {
+            // Places and bins of figures, and seconds, are so many that any number would be among them.
+            let shown = fields
+                .iter()
+                .filter(|(name, _)| !["map", "scores", "run"].contains(&name.as_str()));
+            shown.for_each(|(_, value)| numbers(value, found));
+        }
+        _ => {}
+    }
+}
+
+/// Numbers that the page derives from two of the JSON: what a share is of, and changes of two means.
+fn derived(report: &Value, found: &mut Vec<f64>) {
+    let number = |value: &Value| value.as_f64();
+    let flips = &report["compatibility"]["flips"];
+    let counts = ["right_right", "right_wrong", "wrong_right", "wrong_wrong"];
+    let total: f64 = counts.iter().filter_map(|name| number(&flips[name])).sum();
+    found.extend(
+        counts
+            .iter()
+            .filter_map(|name| Some(number(&flips[name])? / total)),
+    );
+    let structure = &report["structure"];
+    for row in structure["subclusters"].as_array().into_iter().flatten() {
+        let pair = |a: &Value, b: &Value| Some(number(a)? - number(b)?);
+        found.extend(pair(&row["new_old"], &row["old_old"]));
+        found.extend(pair(
+            &row["consensus"]["mass_new"],
+            &row["consensus"]["mass_old"],
+        ));
+    }
+    let consensus = &structure["consensus"];
+    for name in ["mass", "nccl"] {
+        let at = |side: &str| number(&consensus[format!("{name}_{side}")]);
+        found.extend(at("new").zip(at("old")).map(|(new, old)| new - old));
+    }
+    let what_if = &report["what_if"];
+    let raw = number(&what_if["new_old"]).zip(number(&what_if["old_old"]));
+    found.extend(raw.map(|(new, old)| new - old));
+}
+
+/// The numbers in a text as (digits, decimals, whether a per cent sign follows).
+fn tokens(text: &str) -> Vec<(String, usize, bool)> {
+    let plain = text.replace(',', "");
+    let mut tokens = Vec::new();
+    let mut rest = plain.as_str();
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let signed = rest[..start].chars().last().filter(|c| "+-".contains(*c));
+        let tail = &rest[start..];
+        let end = tail
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(tail.len());
+        let digits = tail[..end].trim_end_matches('.');
+        let decimals = digits
+            .split_once('.')
+            .map_or(0, |(_, decimals)| decimals.len());
+        let sign = signed.map_or(String::new(), |c| c.to_string());
+        tokens.push((sign + digits, decimals, tail[end..].starts_with(" %")));
+        rest = &tail[end..];
+    }
+    tokens
+}
+
+#[test]
+fn every_number_in_a_table_is_one_of_the_json() {
+    for new in [
+        "new_l2_compatible.onnx",
+        "new_bct_near.onnx",
+        "new_incompatible.onnx",
+    ] {
+        let audit = audit(new);
+        let html = audit.file("report.html");
+        let mut known = Vec::new();
+        numbers(&audit.report, &mut known);
+        derived(&audit.report, &mut known);
+        let mut checked = 0;
+        let mut strangers = BTreeSet::new();
+        // Names of sub-clusters and items are made of digits here, so only cells of numbers are read.
+        for part in ["pairings", "slices", "refresh", "flips", "subclusters"] {
+            for table in tables(&html, part) {
+                let cells = table.split("<td class=\"").skip(1);
+                let is_number = |cell: &&str| {
+                    let classes = cell.split('"').next().unwrap_or_default();
+                    classes.split(' ').any(|class| class == "n")
+                };
+                for cell in cells.filter(is_number) {
+                    let text = cell.split_once('>').expect("a tag").1;
+                    let text = text.split("</td>").next().expect("split");
+                    let text = text.replace("<small>", " ").replace("</small>", " ");
+                    for (token, decimals, is_percent) in tokens(&text) {
+                        checked += 1;
+                        let scale = if is_percent { 100.0 } else { 1.0 };
+                        let wanted: f64 = token.parse().expect("digits");
+                        let is = |value: &f64| {
+                            format!("{:.decimals$}", (scale * value).abs())
+                                == format!("{:.decimals$}", wanted.abs())
+                                && (wanted >= 0.0 || *value < 0.0)
+                        };
+                        if !known.iter().any(is) {
+                            strangers.insert(format!(
+                                "{part}: {token}{}",
+                                if is_percent { " %" } else { "" }
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(checked > 500, "{checked} numbers were found");
+        assert!(strangers.is_empty(), "{new}: {strangers:?}");
+    }
+}
