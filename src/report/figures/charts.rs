@@ -46,12 +46,12 @@ impl Axis {
         for tick in self.ticks(most) {
             let x = self.x(tick);
             drawing.line(&[(x, y), (x, y + 5.0)], 1.0, MUTED);
-            drawing.text(
-                (x, y + 6.0 + size),
-                format::plain(tick),
-                regular(size, MUTED),
-                Anchor::Middle,
-            );
+            // A name at the end may reach out of the axis, but not out of the drawing.
+            let (name, look) = (format::plain(tick), regular(size, MUTED));
+            let half = 0.55 * text_width(&name, &look);
+            let most = drawing.width() - half;
+            let center = x.clamp(half.min(most), most);
+            drawing.text((center, y + 6.0 + size), name, look, Anchor::Middle);
         }
     }
 }

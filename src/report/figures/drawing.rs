@@ -88,6 +88,11 @@ impl Drawing {
         }
     }
 
+    /// Width in page pixels.
+    pub fn width(&self) -> f64 {
+        f64::from(self.width)
+    }
+
     /// Height in page pixels.
     pub fn height(&self) -> f64 {
         f64::from(self.height)

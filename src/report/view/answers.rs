@@ -1,6 +1,6 @@
 //! The two answers of the first screen that no single number gives: what would break, and what would change the verdict.
 
-use super::format::{change, count, counted, interval, percent};
+use super::format::{change, count, counted, interval, measure, percent, plain};
 use super::top::numbers;
 use crate::domain::Estimate;
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
@@ -99,11 +99,19 @@ fn subclusters(report: &AuditReport) -> Option<String> {
 fn thresholds(report: &AuditReport) -> Option<String> {
     let rows = &report.compatibility.as_ref()?.threshold_transfer;
     let row = rows.iter().find(|row| row.pairing == "new->old")?;
+    let pairings = report.pairings.iter();
+    let today = pairings.filter(|pairing| pairing.pairing == "old->old");
+    let mut points = today
+        .flat_map(|pairing| &pairing.verification)
+        .flat_map(|v| &v.operating_points);
+    let today = points.find(|point| point.far == row.far)?;
     Some(format!(
-        "A threshold set for {} false accepts would accept {} and reject {} of the matches.",
+        "At the old threshold for {} false accepts: {} accepted falsely (today {}), {} rejected falsely (today {}).",
         percent(row.far),
         percent(row.observed_far),
-        percent(row.observed_frr)
+        percent(today.observed_far),
+        percent(row.observed_frr),
+        percent(1.0 - today.tar)
     ))
 }
 
@@ -119,15 +127,16 @@ pub fn turning(report: &AuditReport) -> Vec<String> {
         .filter(|check| matches!(check.state, CheckState::Fail | CheckState::Unsettled))
         .collect();
     let verdict = report.verdict.verdict;
-    if verdict == Verdict::SkipBackfill {
-        return still_skips(gates().collect());
+    if report.verdict.rule == 2 {
+        return vec!["Another model or another preprocessing: these are the same.".into()];
     }
-    let mut lines: Vec<String> = open.iter().filter_map(|check| would_pass(check)).collect();
+    if verdict == Verdict::SkipBackfill {
+        return still_skips(&gates().collect::<Vec<_>>());
+    }
+    let mut lines: Vec<String> = open.iter().map(|check| would_pass(check)).collect();
     if open.len() > 1 {
-        lines.insert(
-            0,
-            format!("All {} gates that do not pass would have to.", open.len()),
-        );
+        let all = format!("Each of the {} gates that do not pass:", open.len());
+        lines.insert(0, all);
     }
     if verdict == Verdict::PartialBackfill
         && let Some(beta) = report.backfill.as_ref().and_then(|plan| plan.beta_star)
@@ -136,9 +145,6 @@ pub fn turning(report: &AuditReport) -> Vec<String> {
             "Once {:.0} % of the gallery is re-embedded in the plan's order, every gate passes.",
             100.0 * beta
         ));
-    }
-    if lines.is_empty() {
-        lines.extend(open.iter().filter_map(|check| check.settles.clone()));
     }
     if lines.is_empty() {
         lines.push("Other models or another probe; no limit of the policy decides here.".into());
@@ -157,23 +163,54 @@ fn bound(check: &Check) -> Option<(f64, f64, &Estimate)> {
     (bound.is_finite() && limit.is_finite()).then_some((bound, limit, estimate))
 }
 
-fn would_pass(check: &Check) -> Option<String> {
-    let (bound, limit, _) = bound(check)?;
-    let (number, _) = numbers(check.code);
-    let beyond = match check.safe_side {
-        SafeSide::Above => "below",
-        SafeSide::Below => "above",
+/// The policy's setting that is a check's limit, or minus it.
+fn setting(code: CheckCode) -> Option<&'static str> {
+    Some(match code {
+        CheckCode::CrossTestChange | CheckCode::UpgradeWorth => "margin",
+        CheckCode::Refresh => "refresh_margin",
+        CheckCode::ExcessFlips => "excess_flips",
+        CheckCode::NegativeFlips => "negative_flips",
+        CheckCode::ThresholdFrr => "threshold_frr_rise",
+        _ => return None,
+    })
+}
+
+/// The limit at which the check's bound would pass; without a bound what would settle it, or what was found.
+fn would_pass(check: &Check) -> String {
+    let Some((bound, limit, _)) = bound(check) else {
+        let why = check.settles.as_ref().unwrap_or(&check.message);
+        return format!("{}: {why}.", check.code);
     };
-    Some(format!(
-        "{} would pass at a limit {beyond} {}; it is {}.",
-        check.code,
-        number(bound),
-        number(limit)
-    ))
+    let (number, _) = numbers(check.code);
+    match (setting(check.code), check.safe_side) {
+        (Some(setting), SafeSide::Above) => format!(
+            "{} would pass with a {setting} above {}; it is {}.",
+            check.code,
+            measure(-bound),
+            plain(-limit)
+        ),
+        (Some(setting), SafeSide::Below) => format!(
+            "{} would pass with {setting} above {}; it is {}.",
+            check.code,
+            measure(bound),
+            plain(limit)
+        ),
+        (None, side) => format!(
+            "{} would pass at a limit {} {}; it is {}.",
+            check.code,
+            if side == SafeSide::Above {
+                "below"
+            } else {
+                "above"
+            },
+            number(bound),
+            number(limit)
+        ),
+    }
 }
 
 /// How far a skip is from being none: the gate whose bound is nearest to its limit, in widths of its own interval.
-fn still_skips(gates: Vec<&Check>) -> Vec<String> {
+fn still_skips(gates: &[&Check]) -> Vec<String> {
     let margin = |check: &Check| {
         let (bound, limit, estimate) = bound(check)?;
         let half = (estimate.value - bound).abs();
@@ -189,27 +226,27 @@ fn still_skips(gates: Vec<&Check>) -> Vec<String> {
         && let Some((bound, limit, _)) = bound(check)
     {
         let (number, _) = numbers(check.code);
-        let (end, beyond) = match check.safe_side {
-            SafeSide::Above => ("lower", "below"),
-            SafeSide::Below => ("upper", "above"),
+        let (end, moved) = match check.safe_side {
+            SafeSide::Above => ("lower", "fall below"),
+            SafeSide::Below => ("upper", "rise above"),
         };
         lines.push(format!(
-            "The gate nearest to its limit is {}: its {end} bound {} would have to fall {beyond} {}.",
+            "The gate nearest to its limit is {}: its {end} bound {} would have to {moved} {}.",
             check.code,
             number(bound),
             number(limit)
-        ).replace("fall above", "rise above"));
+        ));
     }
     let change = gates
         .iter()
         .find(|check| check.code == CheckCode::CrossTestChange);
     if let Some((lower, ..)) = change.and_then(|check| bound(check)) {
         lines.push(if lower > 0.0 {
-            "cross-test-change passes at any margin, even at none: the gain is proven.".into()
+            "cross-test-change passes with any margin, even with none: the gain is proven.".into()
         } else {
             format!(
                 "cross-test-change passes down to a margin of {}.",
-                super::format::measure(-lower)
+                measure((-lower).max(0.0))
             )
         });
     }
@@ -232,7 +269,7 @@ mod tests {
             "{lines:?}"
         );
         assert!(
-            lines.iter().any(|line| line.contains("at any margin")),
+            lines.iter().any(|line| line.contains("with any margin")),
             "{lines:?}"
         );
     }
@@ -246,9 +283,32 @@ mod tests {
             .iter()
             .find(|check| check.code == CheckCode::CrossTestChange)
             .unwrap();
-        let lower = super::super::format::change(change.estimate.unwrap().lower);
-        let said = format!("cross-test-change would pass at a limit below {lower}; it is -0.0100.");
+        let bound = measure(-change.estimate.unwrap().lower);
+        let said = format!("cross-test-change would pass with a margin above {bound}; it is 0.01.");
         assert!(lines.contains(&said), "{lines:?}");
+    }
+
+    #[test]
+    fn every_gate_that_does_not_pass_is_named() {
+        for report in sample::all() {
+            let lines = turning(&report).join("\n");
+            for check in report
+                .checks
+                .iter()
+                .filter(|check| check.severity == CheckSeverity::Gate)
+            {
+                if matches!(check.state, CheckState::Fail | CheckState::Unsettled) {
+                    assert!(
+                        lines.contains(&check.code.to_string()),
+                        "{}: {lines}",
+                        check.code
+                    );
+                }
+            }
+        }
+        let mut same = sample::skip();
+        same.verdict.rule = 2;
+        assert_eq!(turning(&same).len(), 1);
     }
 
     #[test]
