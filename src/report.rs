@@ -15,6 +15,7 @@ pub mod tables;
 pub mod terminal;
 pub mod thumbnails;
 pub mod view;
+pub(crate) mod xml;
 
 mod baseline;
 mod error;

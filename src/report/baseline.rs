@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuditReport, MeasureRow, ProbeSection};
+use super::{AuditReport, MeasureRow, Privacy, ProbeSection};
 use crate::domain::Estimate;
 use crate::judge::{CheckState, Verdict};
 
@@ -79,9 +79,14 @@ impl BaselineSection {
             checks: transitions(&check_states(then), &check_states(now), |then, now| {
                 then != now
             }),
-            slices: transitions(&slice_states(then), &slice_states(now), |then, now| {
-                (then == Some(CheckState::Fail)) != (now == Some(CheckState::Fail))
-            }),
+            slices: match then.privacy {
+                Privacy::Full => {
+                    transitions(&slice_states(then), &slice_states(now), |then, now| {
+                        (then == Some(CheckState::Fail)) != (now == Some(CheckState::Fail))
+                    })
+                }
+                Privacy::Statistics => Vec::new(),
+            },
         }
     }
 }
@@ -119,6 +124,11 @@ fn cautions(then: &AuditReport, now: &AuditReport) -> Vec<String> {
             "the probe was read from another place: {} then, {} now",
             then.probe.origin, now.probe.origin
         ));
+    }
+    if then.privacy == Privacy::Statistics {
+        lines.push(
+            "the earlier report withholds the names of slices, so these are not compared".into(),
+        );
     }
     if then.probe.qrels != now.probe.qrels {
         lines.push("other relevance judgements".into());

@@ -43,8 +43,8 @@ const NEW_PALE: Color = (0xe3, 0xee, 0xf8);
 const BAD_PALE: Color = (0xfb, 0xea, 0xe8);
 const UNSURE_PALE: Color = (0xfd, 0xf3, 0xdc);
 
-/// Told apart by most colour-blind readers, on light and dark (Okabe and Ito, 2008, without the yellow, black and red-like ones).
-const SERIES: [Color; 6] = [
+/// Five of Okabe and Ito (2008), told apart by most colour-blind readers, and a violet; on light and dark. The tips name the groups too.
+const SERIES: [Color; super::ON_MAP] = [
     (0xe6, 0x9f, 0x00),
     (0x56, 0xb4, 0xe9),
     (0x00, 0x9e, 0x73),

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use super::view::View;
 use super::view::cases::{Case, Outcome};
+use super::xml::xml_escaped;
 
 /// Renders the XML: `testsuites`, a `testsuite` of checks and one of slices, each `properties`, `testcase`s,
 /// `system-out` in the order of the common JUnit schema.
@@ -81,7 +82,7 @@ fn suite(
         for (name, value) in properties {
             line(format!(
                 "      <property name=\"{name}\" value=\"{}\"/>",
-                escape(value)
+                xml_escaped(value)
             ));
         }
         line("    </properties>".into());
@@ -92,7 +93,7 @@ fn suite(
     if !system_out.is_empty() {
         line(format!(
             "    <system-out>{}</system-out>",
-            escape(system_out)
+            xml_escaped(system_out)
         ));
     }
     line("  </testsuite>".into());
@@ -101,10 +102,10 @@ fn suite(
 fn testcase(case: &Case, suite: &str) -> String {
     let mut text = format!(
         "    <testcase name=\"{}\" classname=\"compat-audit.{suite}\" time=\"0\">",
-        escape(&case.name)
+        xml_escaped(&case.name)
     );
-    let message = escape(&case.message);
-    let note = escape(&case.note);
+    let message = xml_escaped(&case.message);
+    let note = xml_escaped(&case.note);
     let with_note = |separator: &str| match note.as_str() {
         "" => message.clone(),
         note => format!("{message}{separator}{note}"),
@@ -134,27 +135,6 @@ fn testcase(case: &Case, suite: &str) -> String {
         ),
     };
     text + "</testcase>"
-}
-
-/// Text for content and quoted attributes. What XML 1.0 cannot hold at all (most control characters, U+FFFE,
-/// U+FFFF) becomes U+FFFD; line ends and tabs are kept as references, which attributes would else make spaces.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&apos;"),
-            '\t' => escaped.push_str("&#9;"),
-            '\n' => escaped.push_str("&#10;"),
-            '\r' => escaped.push_str("&#13;"),
-            c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -78,13 +78,16 @@ document.addEventListener("scroll", hide, { passive: true });
 
 // Enter goes to the next place that names the item, all of it or a part.
 const find = document.getElementById("find");
+if (!document.querySelector("[data-item]")) for (const part of [find, find.previousElementSibling]) part.hidden = true;
 const foundSaid = document.getElementById("find-said");
 let last = { text: "", index: -1 };
 find.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !find.value.trim()) return;
   const wanted = find.value.trim().toLowerCase();
   const names = (item) => item.dataset.item.toLowerCase();
-  const named = all("[data-item]").filter((item) => names(item).includes(wanted));
+  // A figure for another width is there too, and not seen.
+  const isSeen = (item) => item.getClientRects().length > 0;
+  const named = all("[data-item]").filter((item) => isSeen(item) && names(item).includes(wanted));
   // An id that is meant whole comes before longer ones.
   named.sort((a, b) => (names(b) === wanted) - (names(a) === wanted));
   for (const item of all(".found")) item.classList.remove("found");

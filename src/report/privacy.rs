@@ -18,11 +18,14 @@ pub enum Privacy {
     Statistics,
 }
 
-/// Columns whose values name one person, product or text each.
-const NAMING: [&str; 2] = ["identity", "sub-cluster"];
+/// The column whose values are places or devices; the values of every other may name someone.
+const OPEN_COLUMN: &str = "camera";
 
-/// Takes out of the report all that names or shows an item: examples, places on the map, ids in findings, names of identities
-/// and sub-clusters, slices with too few queries. Every number of the verdict stays.
+/// What stands where a free text was.
+const WITHHELD: &str = "withheld";
+
+/// Takes out of the report all that names or shows an item: examples, places on the map, ids in findings, names of identities,
+/// sub-clusters and slices, slices with too few queries, reasons of waivers. Every number of the verdict stays.
 pub fn statistics_only(report: &mut AuditReport, rows: &mut Rows) {
     report.privacy = Privacy::Statistics;
     *rows = Rows::default();
@@ -37,22 +40,27 @@ pub fn statistics_only(report: &mut AuditReport, rows: &mut Rows) {
     structure.map = None;
     let mut withheld = Withheld::default();
     for row in &mut structure.subclusters {
-        withheld.hide(&mut row.name, "sub-cluster");
-        row.nearest_rival = None;
-        if let Some(consensus) = &mut row.consensus {
-            consensus.confused_with = None;
-        }
+        withheld.hide(&mut row.name);
+        row.nearest_rival
+            .iter_mut()
+            .for_each(|(name, _)| withheld.hide(name));
+        let confused = row
+            .consensus
+            .as_mut()
+            .and_then(|consensus| consensus.confused_with.as_mut());
+        confused
+            .into_iter()
+            .for_each(|(name, _)| withheld.hide(name));
     }
     if let Some(plan) = &mut report.backfill {
-        let first = plan.first_subclusters.iter_mut();
-        first.for_each(|name| withheld.hide(name, "sub-cluster"));
-        for name in plan
+        plan.first_subclusters
+            .iter_mut()
+            .for_each(|name| withheld.hide(name));
+        let slices = plan
             .steps
             .iter_mut()
-            .flat_map(|step| &mut step.failing_slices)
-        {
-            withheld.hide_slice(name);
-        }
+            .flat_map(|step| &mut step.failing_slices);
+        slices.for_each(|name| withheld.hide_slice(name));
     }
     if let Some(slices) = &mut report.slices {
         slices.untestable.clear();
@@ -67,25 +75,34 @@ pub fn statistics_only(report: &mut AuditReport, rows: &mut Rows) {
             .iter_mut()
             .for_each(|row| withheld.hide_slice(&mut row.name));
     }
-    for used in &mut report.policy.waivers {
-        used.waiver
-            .slice
-            .iter_mut()
-            .for_each(|name| withheld.hide_slice(name));
-    }
-    for waiver in &mut report.policy.limits.waivers {
+    let used = report
+        .policy
+        .waivers
+        .iter_mut()
+        .map(|used| &mut used.waiver);
+    for waiver in used.chain(&mut report.policy.limits.waivers) {
         waiver
             .slice
             .iter_mut()
             .for_each(|name| withheld.hide_slice(name));
+        waiver.reason = WITHHELD.to_owned();
     }
-    // Sentences name slices as the tables do.
-    withheld.in_text(&mut report.verdict.reason);
     report
-        .verdict
-        .next_steps
+        .settings
+        .retain(|setting| !setting.key.contains("waiver"));
+    // Sentences name slices as the tables do.
+    let verdict = &mut report.verdict;
+    withheld.in_text(&mut verdict.reason);
+    verdict
+        .not_tested
         .iter_mut()
         .for_each(|text| withheld.in_text(text));
+    for text in &mut verdict.next_steps {
+        withheld.in_text(text);
+        if text.contains("backfill.csv") {
+            text.push_str(" This report was made without it: the audit writes it without `--privacy statistics`.");
+        }
+    }
     for check in &mut report.checks {
         withheld.in_text(&mut check.message);
         check
@@ -95,7 +112,7 @@ pub fn statistics_only(report: &mut AuditReport, rows: &mut Rows) {
         check
             .waived
             .iter_mut()
-            .for_each(|text| withheld.in_text(text));
+            .for_each(|text| WITHHELD.clone_into(text));
     }
     report
         .findings
@@ -111,36 +128,39 @@ pub fn statistics_only(report: &mut AuditReport, rows: &mut Rows) {
 /// Names that were taken out, each with the number that stands in its place everywhere.
 #[derive(Default)]
 struct Withheld {
-    number: BTreeMap<String, String>,
+    number: BTreeMap<String, usize>,
+    /// Slices as sentences name them, and what they say now.
+    slices: BTreeMap<String, String>,
 }
 
 impl Withheld {
-    fn hide(&mut self, name: &mut String, kind: &str) {
+    fn hide(&mut self, name: &mut String) {
         let next = self.number.len() + 1;
-        let stand_in = self.number.entry(std::mem::take(name));
-        *name = stand_in.or_insert_with(|| format!("{kind} {next}")).clone();
+        let number = self.number.entry(std::mem::take(name)).or_insert(next);
+        *name = format!("#{number}");
     }
 
     /// `identity=name`: the column stays.
     fn hide_slice(&mut self, slice: &mut String) {
-        if let Some((column, _)) = slice.split_once('=')
-            && NAMING.contains(&column)
-        {
-            let column = column.to_owned();
-            self.hide(slice, &column);
+        let Some((column, value)) = slice.split_once('=') else {
+            return;
+        };
+        if column == OPEN_COLUMN {
+            return;
         }
+        let mut value = value.to_owned();
+        self.hide(&mut value);
+        let hidden = format!("{column}={value}");
+        self.slices
+            .insert(std::mem::replace(slice, hidden.clone()), hidden);
     }
 
     fn in_text(&self, text: &mut String) {
         // The longer first: a name may begin another.
-        let mut names: Vec<_> = self
-            .number
-            .iter()
-            .filter(|(name, _)| name.contains('='))
-            .collect();
-        names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        for (name, stand_in) in names {
-            *text = text.replace(name.as_str(), stand_in);
+        let mut slices: Vec<_> = self.slices.iter().collect();
+        slices.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        for (name, hidden) in slices {
+            *text = text.replace(name.as_str(), hidden);
         }
     }
 }
@@ -149,8 +169,12 @@ impl Withheld {
 mod tests {
     use super::super::{SliceRow, sample, write};
     use super::*;
+    use crate::config::Waiver;
+    use crate::domain::Date;
+    use crate::judge::CheckCode;
+    use crate::judge::waivers::{WaiverState, WaiverUse};
 
-    /// Every file of a report, as text; of a Parquet file or a picture whatever is text in it.
+    /// Every file of a report that is text.
     fn texts(folder: &std::path::Path) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         for name in [
@@ -165,6 +189,10 @@ mod tests {
         }
         for entry in std::fs::read_dir(folder.join("figures")).unwrap() {
             let path = entry.unwrap().path();
+            // Letters of a picture are no letters.
+            if path.extension().is_none_or(|extension| extension != "svg") {
+                continue;
+            }
             let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
             texts.push((path.display().to_string(), text));
         }
@@ -180,7 +208,23 @@ mod tests {
             name: "identity=Jane Doe".into(),
             ..slices.tested[0].clone()
         };
-        slices.tested.push(named);
+        let column = SliceRow {
+            name: "surname=Doe-Smith".into(),
+            ..slices.tested[0].clone()
+        };
+        slices.tested.extend([named, column]);
+        let waiver = Waiver {
+            check: CheckCode::Slices,
+            slice: Some("identity=Jane Doe".into()),
+            reason: "Jane Doe has left".into(),
+            until: Date::of_unix_day(20_000),
+        };
+        report.policy.limits.waivers.push(waiver.clone());
+        report.policy.waivers.push(WaiverUse {
+            waiver,
+            state: WaiverState::Used,
+        });
+        report.checks[0].waived = Some("Jane Doe has left".into());
         report.verdict.reason += " identity=Jane Doe loses.";
         report.findings[0].items = vec!["images/secret.png".into()];
         let before = report.clone();
@@ -209,14 +253,24 @@ mod tests {
                     .iter()
                     .flat_map(|s| s.untestable.iter().map(|row| row.name.clone())),
             )
-            .chain(["Jane Doe", "secret.png", "data:image"].map(String::from))
+            .chain(["Jane Doe", "Doe-Smith", "secret.png", "data:image"].map(String::from))
             .collect();
         assert!(secrets.len() > 20);
         statistics_only(&mut report, &mut rows);
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
         write(&report, &rows, &out).unwrap();
-        for (name, text) in texts(&out) {
+        let terminal = super::super::terminal::summary(&report, &out, Default::default());
+        let view = super::super::view::View::new(
+            &report,
+            &mut super::super::thumbnails::Thumbnails::new(9),
+        );
+        let annotations = super::super::annotations::lines(&view).join("\n");
+        let said = [
+            ("terminal".to_owned(), terminal),
+            ("annotations".to_owned(), annotations),
+        ];
+        for (name, text) in texts(&out).into_iter().chain(said) {
             for secret in &secrets {
                 assert!(!text.contains(secret.as_str()), "{secret} in {name}");
             }
@@ -225,7 +279,7 @@ mod tests {
             assert!(!out.join(table).exists(), "{table}");
         }
         assert!(
-            report.verdict.reason.contains("identity "),
+            report.verdict.reason.contains(" identity=#"),
             "{}",
             report.verdict.reason
         );
@@ -245,15 +299,17 @@ mod tests {
     fn one_name_has_one_stand_in() {
         let mut withheld = Withheld::default();
         let mut names = ["a", "b", "a"].map(String::from);
-        names
-            .iter_mut()
-            .for_each(|name| withheld.hide(name, "sub-cluster"));
-        assert_eq!(names, ["sub-cluster 1", "sub-cluster 2", "sub-cluster 1"]);
-        let mut slices = ["identity=x", "identity=xy", "camera=3"].map(String::from);
+        names.iter_mut().for_each(|name| withheld.hide(name));
+        assert_eq!(names, ["#1", "#2", "#1"]);
+        let mut slices =
+            ["identity=x", "identity=xy", "camera=3", "sub-cluster=a"].map(String::from);
         slices.iter_mut().for_each(|name| withheld.hide_slice(name));
-        assert_eq!(slices, ["identity 3", "identity 4", "camera=3"]);
+        assert_eq!(
+            slices,
+            ["identity=#3", "identity=#4", "camera=3", "sub-cluster=#1"]
+        );
         let mut text = "identity=xy and identity=x lose".to_owned();
         withheld.in_text(&mut text);
-        assert_eq!(text, "identity 4 and identity 3 lose");
+        assert_eq!(text, "identity=#4 and identity=#3 lose");
     }
 }

@@ -437,7 +437,7 @@ impl View {
             left_out: match report.privacy {
                 super::Privacy::Full => "",
                 super::Privacy::Statistics => {
-                    "Statistics only: items, pictures, texts and names of identities were left out; numbers stand in for the names."
+                    "Statistics only: items, pictures, texts, names and the tables of items were left out; #1, #2, ... stand in for names."
                 }
             },
             counts: top::counts(report),

@@ -93,11 +93,12 @@ pub fn map(
     let (axes, explained) = principal_axes(rows, total, rng)?;
 
     let items: Vec<usize> = shown.into_iter().chain(asking).collect();
+    let prototypes = prototypes(structure, old.dim());
     let place = |embeddings: &Embeddings, items: &[usize]| -> Vec<([f64; 2], u32)> {
         let rows = unit_rows(embeddings, items);
         let on_axes = (&rows - &centre).dot(&axes);
         let places = on_axes.rows().into_iter().map(|row| [row[0], row[1]]);
-        places.zip(nearest_prototypes(structure, &rows)).collect()
+        places.zip(nearest_prototypes(&prototypes, &rows)).collect()
     };
     let mut after: BTreeMap<usize, ([f64; 2], u32)> = BTreeMap::new();
     if old.dim() == new.dim() {
@@ -173,19 +174,24 @@ fn principal_axes(
     Some((axes, [share(0), share(1)]))
 }
 
-/// For each unit row the sub-cluster of the prototype with the highest cosine, of equal ones the first.
-fn nearest_prototypes(structure: &Structure, rows: &Array2<f64>) -> Vec<u32> {
-    let Some(first) = structure.subclusters.first() else {
-        return Vec::new();
-    };
-    let (n, dim) = (structure.subclusters.len(), first.centroid.len());
-    let values = structure.subclusters.iter().flat_map(|s| &s.centroid);
-    let prototypes = dense(n, dim, values.copied().collect());
-    let rows = dense(rows.nrows(), dim, rows.iter().map(|&v| v as f32).collect());
+/// The sub-clusters' prototypes, rows in their order.
+fn prototypes(structure: &Structure, dim: usize) -> Embeddings {
+    let n = structure.subclusters.len();
+    let mut values = Vec::with_capacity(n * dim);
+    for subcluster in &structure.subclusters {
+        values.extend_from_slice(&subcluster.centroid);
+    }
+    dense(n, dim, values)
+}
+
+/// For each unit row the prototype with the highest cosine, of equal ones the first.
+fn nearest_prototypes(prototypes: &Embeddings, rows: &Array2<f64>) -> Vec<u32> {
+    let values = rows.iter().map(|&v| v as f32).collect();
+    let rows = dense(rows.nrows(), rows.ncols(), values);
     let asked: Vec<usize> = (0..rows.n_items()).collect();
-    let all: Vec<usize> = (0..n).collect();
+    let all: Vec<usize> = (0..prototypes.n_items()).collect();
     let gallery = Gallery {
-        embeddings: &prototypes,
+        embeddings: prototypes,
         items: &all,
     };
     let found = nearest(&rows, &asked, gallery, &vec![1; asked.len()], |_, _| false);

@@ -1,4 +1,4 @@
-//! Every number that report.html shows is one of report.json, rounded.
+//! Every number that a table of report.html shows is one of report.json, rounded; and so is the one that decided.
 
 use std::collections::BTreeSet;
 
@@ -128,6 +128,36 @@ fn slices_and_checks_row_by_row() {
     }
 }
 
+#[test]
+fn the_line_of_the_first_screen_shows_the_number_that_decided() {
+    for (new, code) in [
+        ("new_l2_compatible.onnx", "cross-test-change"),
+        ("new_bct_near.onnx", "excess-flips"),
+        ("new_incompatible.onnx", "cross-test-change"),
+    ] {
+        let audit = audit(new);
+        let estimate = &audit.check(code)["estimate"];
+        let per_cent =
+            |value: &Value| format!("{:.2} %", 100.0 * value.as_f64().expect("a number"));
+        let said = match code {
+            "excess-flips" => format!(
+                "excess-flips = {} {}",
+                per_cent(&estimate["value"]),
+                ends(estimate, per_cent)
+            ),
+            _ => format!(
+                "D = {} {}",
+                signed(&estimate["value"]),
+                ends(estimate, signed)
+            ),
+        };
+        let html = audit.file("report.html");
+        let start = html.find("<section id=\"decision\">").expect("the part");
+        let end = start + html[start..].find("</section>").expect("it ends");
+        assert!(html[start..end].contains(&said), "{new}: {said}");
+    }
+}
+
 /// All numbers of a JSON value, less those that no table shows.
 fn numbers(value: &Value, found: &mut Vec<f64>) {
     match value {
@@ -229,7 +259,7 @@ fn every_number_in_a_table_is_one_of_the_json() {
                         let is = |value: &f64| {
                             format!("{:.decimals$}", (scale * value).abs())
                                 == format!("{:.decimals$}", wanted.abs())
-                                && (wanted >= 0.0 || *value < 0.0)
+                                && (wanted == 0.0 || (wanted < 0.0) == (*value < 0.0))
                         };
                         if !known.iter().any(is) {
                             strangers.insert(format!(

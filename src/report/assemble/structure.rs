@@ -7,9 +7,6 @@ use super::*;
 /// Sub-clusters shown.
 const SUBCLUSTERS: usize = 50;
 
-/// Sub-clusters, of those that lose most, that the map shows whole.
-const ON_MAP: usize = 6;
-
 /// Shares of the least credible items whose part in the damage is told.
 const LEAST_CREDIBLE: [f64; 4] = [0.01, 0.05, 0.1, 0.2];
 

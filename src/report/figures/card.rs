@@ -12,7 +12,7 @@ const HEIGHT: u32 = 630;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 1148.0;
 
-/// What was not tested, the verdict, why, D against its margin, the pairings, the counts: 1200 x 630.
+/// What was not tested, the verdict, why, the number that decided against its limit, the pairings, the counts: 1200 x 630.
 pub fn card(view: &View) -> Drawing {
     let headline = &view.headline;
     let description = format!("{}. {}", headline.words, headline.reason);

@@ -1,7 +1,7 @@
 //! The charts of bars and lines. Each draws what the view says and nothing it does not say.
 
 use super::drawing::{Anchor, Drawing};
-use super::lettering::{fitted, text_width};
+use super::lettering::{centred, fitted, text_width};
 use super::{BAD, BAD_PALE, INK, MUTED, NEW, OLD, RULE, bold, regular, tone_color};
 use crate::report::view::{Bar, View, format};
 
@@ -43,14 +43,15 @@ impl Axis {
 
     pub fn draw_ticks(&self, drawing: &mut Drawing, y: f64, most: f64, size: f64) {
         drawing.line(&[(self.left, y), (self.right, y)], 1.0, RULE);
-        for tick in self.ticks(most) {
+        let ticks = self.ticks(most);
+        let step = ticks.get(1).map_or(1.0, |second| second - ticks[0]);
+        for tick in ticks {
             let x = self.x(tick);
             drawing.line(&[(x, y), (x, y + 5.0)], 1.0, MUTED);
             // A name at the end may reach out of the axis, but not out of the drawing.
-            let (name, look) = (format::plain(tick), regular(size, MUTED));
+            let (name, look) = (format::on_axis(tick, step), regular(size, MUTED));
             let half = 0.55 * text_width(&name, &look);
-            let most = drawing.width() - half;
-            let center = x.clamp(half.min(most), most);
+            let center = centred(x, half, 0.0, drawing.width());
             drawing.text((center, y + 6.0 + size), name, look, Anchor::Middle);
         }
     }
@@ -136,12 +137,19 @@ pub fn decision(view: &View, width: u32, text: f64) -> Option<Drawing> {
     );
     // D's name over the interval.
     let value_look = bold(text, color);
-    let value = format!(
-        "{} = {} {}",
-        line.symbol, line.value_text, line.interval_text
-    );
-    let half = 1.08 * text_width(&value, &value_look) / 2.0;
-    let center = end(line.value, f64::from(width) / 2.0).clamp(left + half, right - half);
+    // On a telephone a check's code and its interval are too long for one line.
+    let said = [
+        format!(
+            "{} = {} {}",
+            line.symbol, line.value_text, line.interval_text
+        ),
+        format!("{} {}", line.value_text, line.interval_text),
+    ];
+    let half_of = |said: &str| 1.08 * text_width(said, &value_look) / 2.0;
+    let fits = |said: &&String| 2.0 * half_of(said) <= right - left;
+    let value = said.iter().find(fits).unwrap_or(&line.value_text);
+    let wanted = end(line.value, f64::from(width) / 2.0);
+    let center = centred(wanted, half_of(value), left, right);
     drawing.text((center, 16.0 * unit), value, value_look, Anchor::Middle);
     let most = if width < 500 { 5.0 } else { 10.0 };
     axis.draw_ticks(&mut drawing, band_bottom, most, small);
@@ -413,6 +421,32 @@ mod tests {
             [-1.0, 0.0, 1.0, 9.0].map(|value| axis.x(value)),
             [10.0, 60.0, 110.0, 110.0]
         );
+    }
+
+    #[test]
+    fn the_longest_check_at_its_highest_value_is_drawn_on_a_telephone() {
+        use crate::report::{sample, thumbnails::Thumbnails};
+        let mut view = View::new(&sample::skip(), &mut Thumbnails::new(0));
+        let line = view.decision.as_mut().unwrap();
+        line.symbol = "cross-test-change";
+        line.value_text = "100.00 %".into();
+        line.interval_text = "[99.00 %, 100.00 %]".into();
+        (line.value, line.lower, line.upper) = (100.0, 99.0, 100.0);
+        let svg = decision(&view, 340, TEXT).unwrap().svg().unwrap();
+        assert!(svg.contains("100.00 % [99.00 %, 100.00 %]"));
+        line_of_large_scores(&mut view);
+    }
+
+    fn line_of_large_scores(view: &mut View) {
+        let scores = view.scores.as_mut().unwrap();
+        for panel in &mut scores.panels {
+            (panel.lowest, panel.width) = (-1e10, 1e9);
+        }
+        scores.threshold = Some((
+            1e9,
+            "old->old threshold 1000000000.0000 (set for FAR 1.00 %)".repeat(2),
+        ));
+        assert!(super::super::scores(view, 340).unwrap().svg().is_ok());
     }
 
     #[test]

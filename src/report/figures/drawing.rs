@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::Color;
 use super::lettering::{FONTS, OVERSAMPLING, RASTER_EM, Type, font};
 use crate::report::ReportError;
+use crate::report::xml::{is_xml, xml_escaped};
 
 /// What plotters divides the size by to get the em of an SVG text.
 const SVG_EM: f64 = 1.24;
@@ -64,6 +65,7 @@ enum Shape {
         from: (f64, f64),
         to: (f64, f64),
         text: String,
+        item: Option<String>,
     },
 }
 
@@ -160,6 +162,17 @@ impl Drawing {
             from: (x, y),
             to: (x + width, y + height),
             text: text.into(),
+            item: None,
+        });
+    }
+
+    /// The same for a probe item, by whose id a reader finds it; a square around `(x, y)`.
+    pub fn item_tip(&mut self, (x, y): (f64, f64), half: f64, text: &str, item: &str) {
+        self.shapes.push(Shape::Tip {
+            from: (x - half, y - half),
+            to: (x + half, y + half),
+            text: text.to_owned(),
+            item: Some(item.to_owned()),
         });
     }
 
@@ -206,10 +219,16 @@ impl Drawing {
                     look,
                     anchor,
                 },
-                Shape::Tip { from, to, text } => Shape::Tip {
+                Shape::Tip {
+                    from,
+                    to,
+                    text,
+                    item,
+                } => Shape::Tip {
                     from: moved(from),
                     to: moved(to),
                     text,
+                    item,
                 },
             }));
     }
@@ -235,7 +254,8 @@ impl Drawing {
         let tips: String = self.shapes.iter().filter_map(tip_element).collect();
         let end = svg.rfind("</svg>").unwrap_or(svg.len());
         svg.insert_str(end, &tips);
-        Ok(svg)
+        // plotters escapes markup and leaves what XML cannot hold.
+        Ok(svg.replace(|c| !is_xml(c), "\u{fffd}"))
     }
 
     /// The drawing as a PNG with `density` pixels a page pixel, 1, 2 or 4.
@@ -341,19 +361,25 @@ impl Drawing {
 
 /// An unseen rectangle over everything, with a title that browsers show.
 fn tip_element(shape: &Shape) -> Option<String> {
-    let Shape::Tip { from, to, text } = shape else {
+    let Shape::Tip {
+        from,
+        to,
+        text,
+        item,
+    } = shape
+    else {
         return None;
     };
-    let text = text
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
+    let item = item.as_ref().map_or_else(String::new, |item| {
+        format!(" data-item=\"{}\"", xml_escaped(item))
+    });
     Some(format!(
-        "<rect class=\"tip\" x=\"{:.0}\" y=\"{:.0}\" width=\"{:.0}\" height=\"{:.0}\" fill-opacity=\"0\"><title>{text}</title></rect>\n",
+        "<rect class=\"tip\"{item} x=\"{:.0}\" y=\"{:.0}\" width=\"{:.0}\" height=\"{:.0}\" fill-opacity=\"0\"><title>{}</title></rect>\n",
         from.0,
         from.1,
         (to.0 - from.0).max(1.0),
-        (to.1 - from.1).max(1.0)
+        (to.1 - from.1).max(1.0),
+        xml_escaped(text)
     ))
 }
 
@@ -463,6 +489,14 @@ mod tests {
             LOOK,
             Anchor::Start,
         );
-        assert!(!drawing.svg().unwrap().contains("<script"));
+        drawing.text((0.0, 10.0), "a\u{1}b", LOOK, Anchor::Start);
+        drawing.item_tip((5.0, 5.0), 3.0, "c\u{1}\"<d>", "\"><e");
+        let svg = drawing.svg().unwrap();
+        assert!(!svg.contains("<script") && !svg.contains("<e"));
+        let document = roxmltree::Document::parse(&svg).expect("well-formed");
+        let tip = document
+            .descendants()
+            .find(|n| n.attribute("class") == Some("tip"));
+        assert_eq!(tip.unwrap().attribute("data-item"), Some("\"><e"));
     }
 }

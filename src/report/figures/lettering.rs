@@ -67,6 +67,15 @@ pub fn text_width(text: &str, look: &Type) -> f64 {
         .map_or(0.0, |(width, _)| f64::from(width) / scale)
 }
 
+/// Where the middle of something lies that should be at `x` and must stay between two ends; halfway where it does not fit.
+pub fn centred(x: f64, half: f64, left: f64, right: f64) -> f64 {
+    if 2.0 * half > right - left {
+        (left + right) / 2.0
+    } else {
+        x.clamp(left + half, right - half)
+    }
+}
+
 /// The text, cut with an ellipsis to be at most `width` page pixels wide.
 pub fn fitted(text: &str, look: &Type, width: f64) -> String {
     if text_width(text, look) <= width {

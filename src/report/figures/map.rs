@@ -89,12 +89,12 @@ pub fn map(view: &View, width: u32) -> Option<Drawing> {
         }
         // Nobody points at a dot of a telephone, and so many tips weigh.
         if width >= 500 {
-            drawing.tip((x - 5.0, y - 5.0), (10.0, 10.0), dot.tip.clone());
+            drawing.item_tip((x, y), 5.0, &dot.tip, &dot.id);
         }
     }
     let bottom = f64::from(top as u32) + plot.1 + 8.0;
     let key = if width >= 500 {
-        "dot: gallery item, square: query, at its old place; line: to its new place; red cross: moved to another identity"
+        "dot: gallery item, square: query, at its old place; line: to its new place; red cross: moved away"
     } else {
         "dot: gallery, square: query, cross: moved"
     };

@@ -2,7 +2,7 @@
 
 use super::charts::{Axis, SMALL, TEXT};
 use super::drawing::{Anchor, Drawing};
-use super::lettering::text_width;
+use super::lettering::{centred, text_width};
 use super::{BAD, INK, MUTED, NEW, OLD, bold, regular};
 use crate::report::view::{ScorePanel, View, format};
 
@@ -57,7 +57,7 @@ pub fn scores(view: &View, width: u32) -> Option<Drawing> {
         }
         let look = bold(SMALL, BAD);
         let half = 0.55 * text_width(text, &look);
-        let center = x.clamp(axis.left + half, axis.right - half);
+        let center = centred(x, half, axis.left, axis.right);
         drawing.text((center, top - 12.0), text, look, Anchor::Middle);
     }
     axis.draw_ticks(
@@ -107,8 +107,8 @@ fn draw_panel(drawing: &mut Drawing, axis: &Axis, panel: &ScorePanel, base: f64,
         let tip = format!(
             "{}, score {} to {}: {} of the matches, {} of the non-matches",
             panel.pairing,
-            format::plain(edge(bin)),
-            format::plain(edge(bin + 1)),
+            format::on_axis(edge(bin), panel.width),
+            format::on_axis(edge(bin + 1), panel.width),
             format::percent(panel.matches[bin]),
             format::percent(panel.non_matches[bin]),
         );

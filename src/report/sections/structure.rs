@@ -27,6 +27,9 @@ pub struct StructureSection {
     pub map: Option<MapSection>,
 }
 
+/// Sub-clusters, of those that lose most, that the map shows whole and in colours of their own.
+pub const ON_MAP: usize = 6;
+
 /// The first two principal components of the old gallery's embeddings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -49,29 +49,33 @@ fn slices(report: &AuditReport) -> Option<String> {
             interval(&row.change, change)
         )
     };
-    let failing: Vec<&SliceRow> = section
-        .tested
-        .iter()
-        .filter(|row| row.state == CheckState::Fail)
-        .collect();
-    if let Some(first) = failing.first() {
+    let by_change = |a: &&SliceRow, b: &&SliceRow| a.change.value.total_cmp(&b.change.value);
+    // A slice of all queries says nothing of whom.
+    let parts = || section.tested.iter().filter(|row| row.share < 1.0);
+    let is_failing = |row: &&SliceRow| row.state == CheckState::Fail;
+    let n_failing = parts().filter(is_failing).count();
+    if let Some(worst) = parts().filter(is_failing).min_by(by_change) {
         return Some(format!(
-            "{} proven to lose more than {}: {}{}.",
-            counted(failing.len(), "slice is", "slices are"),
-            report.policy.limits.slice_margin,
-            describe(first),
-            if failing.len() > 1 { " and others" } else { "" }
+            "{} proven to lose more than {}, the most {}.",
+            counted(n_failing, "slice is", "slices are"),
+            plain(report.policy.limits.slice_margin),
+            describe(worst),
         ));
     }
-    let by_change = |a: &&SliceRow, b: &&SliceRow| a.change.value.total_cmp(&b.change.value);
-    Some(match section.tested.iter().min_by(by_change) {
+    Some(match parts().min_by(by_change) {
+        Some(worst) if worst.change.value >= 0.0 => {
+            format!(
+                "No tested slice loses; the least gain is {}.",
+                describe(worst)
+            )
+        }
         Some(worst) => format!(
-            "Worst of {} tested slices: {}.",
-            count(section.tested.len()),
+            "Worst of {}: {}.",
+            counted(parts().count(), "tested slice", "tested slices"),
             describe(worst)
         ),
         None => format!(
-            "For whom is not tested: no slice has {} queries.",
+            "For whom is not tested: no part of the queries has {} of them.",
             section.min_queries
         ),
     })
@@ -93,7 +97,12 @@ fn subclusters(report: &AuditReport) -> Option<String> {
         crate::domain::Reference::Labels => "Sub-clusters",
         crate::domain::Reference::OldModel => "Clusters",
     };
-    (!named.is_empty()).then(|| format!("{clusters} hit hardest: {}.", named.join(", ")))
+    (!named.is_empty()).then(|| {
+        format!(
+            "{clusters} hit hardest, by chance or not: {}.",
+            named.join(", ")
+        )
+    })
 }
 
 fn thresholds(report: &AuditReport) -> Option<String> {
@@ -123,9 +132,10 @@ pub fn turning(report: &AuditReport) -> Vec<String> {
             .iter()
             .filter(|check| check.severity == CheckSeverity::Gate)
     };
-    let open: Vec<&Check> = gates()
-        .filter(|check| matches!(check.state, CheckState::Fail | CheckState::Unsettled))
-        .collect();
+    let is_open = |check: &&Check| matches!(check.state, CheckState::Fail | CheckState::Unsettled);
+    // A probe that cannot judge says nothing of the other gates.
+    let counts = |check: &&Check| report.verdict.rule != 4 || check.code.is_precondition();
+    let open: Vec<&Check> = gates().filter(is_open).filter(counts).collect();
     let verdict = report.verdict.verdict;
     if report.verdict.rule == 2 {
         return vec!["Another model or another preprocessing: these are the same.".into()];
@@ -133,7 +143,7 @@ pub fn turning(report: &AuditReport) -> Vec<String> {
     if verdict == Verdict::SkipBackfill {
         return still_skips(&gates().collect::<Vec<_>>());
     }
-    let mut lines: Vec<String> = open.iter().map(|check| would_pass(check)).collect();
+    let mut lines: Vec<String> = open.iter().map(|check| would_pass(check, report)).collect();
     if open.len() > 1 {
         let all = format!("Each of the {} gates that do not pass:", open.len());
         lines.insert(0, all);
@@ -175,37 +185,54 @@ fn setting(code: CheckCode) -> Option<&'static str> {
     })
 }
 
-/// The limit at which the check's bound would pass; without a bound what would settle it, or what was found.
-fn would_pass(check: &Check) -> String {
-    let Some((bound, limit, _)) = bound(check) else {
-        let why = check.settles.as_ref().unwrap_or(&check.message);
-        return format!("{}: {why}.", check.code);
-    };
-    let (number, _) = numbers(check.code);
-    match (setting(check.code), check.safe_side) {
-        (Some(setting), SafeSide::Above) => format!(
-            "{} would pass with a {setting} above {}; it is {}.",
-            check.code,
+/// What would make a gate pass: more queries, another limit, or what was found when neither is known.
+fn would_pass(check: &Check, report: &AuditReport) -> String {
+    let code = check.code;
+    let unsettled = check.state == CheckState::Unsettled;
+    match (
+        check.settles.as_ref().filter(|_| unsettled),
+        passing_limit(check, report),
+    ) {
+        (Some(settles), Some(limit)) => format!("{code}: {settles}; or it would pass {limit}."),
+        (Some(settles), None) => format!("{code}: {settles}."),
+        (None, Some(limit)) => format!("{code} would pass {limit}."),
+        (None, None) => format!(
+            "{code}: {}.",
+            check.settles.as_ref().unwrap_or(&check.message)
+        ),
+    }
+}
+
+/// The limit at which the check's bound would pass; `None` where no limit decides: the bound is on its safe side and something else
+/// leaves the check open, or there is no bound.
+fn passing_limit(check: &Check, report: &AuditReport) -> Option<String> {
+    let (mut bound, limit, _) = bound(check)?;
+    if check.code == CheckCode::Refresh {
+        // The check shows the point that is proven to fail; every point would have to pass.
+        let curve = report.refresh.iter().flat_map(|section| &section.curve);
+        bound = curve.map(|point| point.change.lower).fold(bound, f64::min);
+    }
+    let setting = setting(check.code)?;
+    match check.safe_side {
+        SafeSide::Above if bound > limit => None,
+        SafeSide::Below if bound < limit => None,
+        SafeSide::Above if setting == "margin" && -bound > report.assay.largest_margin => {
+            Some(format!(
+                "with no margin that this probe can judge ({} at most); it is {}",
+                measure(report.assay.largest_margin.max(0.0)),
+                plain(-limit)
+            ))
+        }
+        SafeSide::Above => Some(format!(
+            "with a {setting} above {}; it is {}",
             measure(-bound),
             plain(-limit)
-        ),
-        (Some(setting), SafeSide::Below) => format!(
-            "{} would pass with {setting} above {}; it is {}.",
-            check.code,
+        )),
+        SafeSide::Below => Some(format!(
+            "with {setting} above {}; it is {}",
             measure(bound),
             plain(limit)
-        ),
-        (None, side) => format!(
-            "{} would pass at a limit {} {}; it is {}.",
-            check.code,
-            if side == SafeSide::Above {
-                "below"
-            } else {
-                "above"
-            },
-            number(bound),
-            number(limit)
-        ),
+        )),
     }
 }
 
@@ -283,8 +310,11 @@ mod tests {
             .iter()
             .find(|check| check.code == CheckCode::CrossTestChange)
             .unwrap();
-        let bound = measure(-change.estimate.unwrap().lower);
-        let said = format!("cross-test-change would pass with a margin above {bound}; it is 0.01.");
+        assert!(-change.estimate.unwrap().lower > report.assay.largest_margin);
+        let most = measure(report.assay.largest_margin);
+        let said = format!(
+            "cross-test-change would pass with no margin that this probe can judge ({most} at most); it is 0.01."
+        );
         assert!(lines.contains(&said), "{lines:?}");
     }
 
@@ -309,6 +339,42 @@ mod tests {
         let mut same = sample::skip();
         same.verdict.rule = 2;
         assert_eq!(turning(&same).len(), 1);
+    }
+
+    #[test]
+    fn a_gate_that_ties_leave_open_is_not_said_to_pass_at_another_limit() {
+        let mut report = sample::skip();
+        report.verdict.verdict = Verdict::Inconclusive;
+        report.verdict.rule = 8;
+        let change = report
+            .checks
+            .iter_mut()
+            .find(|check| check.code == CheckCode::CrossTestChange);
+        let change = change.unwrap();
+        change.state = CheckState::Unsettled;
+        change.settles = Some("ties decide".into());
+        assert_eq!(turning(&report), ["cross-test-change: ties decide."]);
+    }
+
+    #[test]
+    fn a_failing_refresh_would_have_to_pass_at_every_point() {
+        let mut report = sample::skip();
+        report.verdict.rule = 7;
+        report.verdict.verdict = Verdict::FullBackfill;
+        let curve = &mut report.refresh.as_mut().unwrap().curve;
+        curve[2].change.lower = -0.5;
+        let refresh = report
+            .checks
+            .iter_mut()
+            .find(|check| check.code == CheckCode::Refresh)
+            .unwrap();
+        refresh.state = CheckState::Fail;
+        let estimate = refresh.estimate.as_mut().unwrap();
+        (estimate.lower, estimate.upper) = (-0.3, -0.2);
+        assert_eq!(
+            turning(&report),
+            ["refresh would pass with a refresh_margin above 0.5000; it is 0.01."]
+        );
     }
 
     #[test]

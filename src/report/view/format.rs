@@ -38,6 +38,15 @@ pub fn plain(value: f64) -> String {
     })
 }
 
+/// A place on an axis whose neighbours are `step` away: as [`plain`], with an exponent where that would show no difference.
+pub fn on_axis(value: f64, step: f64) -> String {
+    if value != 0.0 && step < 1e-6 {
+        finite(value, |value| format!("{value:.2e}"))
+    } else {
+        plain(value)
+    }
+}
+
 /// A p-value after its sign: `= 0.302`, `< 0.001`.
 pub fn p_value(p: f64) -> String {
     if p < 0.001 {
@@ -157,6 +166,8 @@ mod tests {
             (plain(0.05), "0.05"),
             (plain(20.0), "20"),
             (plain(-0.0), "0"),
+            (on_axis(3e-9, 1e-9), "3.00e-9"),
+            (on_axis(0.25, 0.05), "0.25"),
             (count(1_073_u64), "1,073"),
             (count(999_usize), "999"),
             (count(1_000_000_usize), "1,000,000"),

@@ -85,10 +85,15 @@ pub fn slice_notes(report: &AuditReport) -> Vec<String> {
         } else {
             String::new()
         };
-        notes.push(format!(
-            "Not testable, with their share of the queries: {}{more}.",
-            named.join(", ")
-        ));
+        notes.push(if named.is_empty() {
+            let n = counted(section.n_untestable, "slice has", "slices have");
+            format!("{n} fewer than {} queries.", section.min_queries)
+        } else {
+            format!(
+                "Not testable, with their share of the queries: {}{more}.",
+                named.join(", ")
+            )
+        });
     }
     if section.tested.len() > SLICES {
         notes.push(format!(

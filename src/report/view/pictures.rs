@@ -7,13 +7,12 @@ use serde::Serialize;
 use super::Tone;
 use super::format::{change, count, counted, interval, p_value, percent, plain};
 use crate::judge::CheckState;
-use crate::report::{AuditReport, MapPointRow, PairingSection, SliceRow, VerificationSection};
+use crate::report::{
+    AuditReport, MapPointRow, ON_MAP, PairingSection, SliceRow, VerificationSection,
+};
 
 /// Slices in the forest plot.
 const FOREST: usize = 16;
-
-/// Sub-clusters with a colour of their own on the map.
-const COLOURED: usize = 6;
 
 /// A value with its interval, as text and for a figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -106,6 +105,8 @@ pub struct MapDot {
     pub query: bool,
     /// Whether it moved to another identity.
     pub moved: bool,
+    /// The item's id.
+    pub id: String,
     /// What it is, in words.
     pub tip: String,
 }
@@ -183,7 +184,7 @@ pub fn scores(report: &AuditReport) -> Option<Scores> {
         panels,
         threshold: point.map(|point| {
             let text = format!(
-                "old->old threshold {:.4} (FAR {})",
+                "old->old threshold {:.4} (set for FAR {} at most)",
                 point.threshold,
                 percent(point.far)
             );
@@ -233,9 +234,13 @@ fn rates(report: &AuditReport, pairing: &str, verification: &VerificationSection
 pub fn space_map(report: &AuditReport) -> Option<SpaceMap> {
     let section = report.structure.map.as_ref()?;
     let mut groups: Vec<String> = Vec::new();
-    for row in report.structure.subclusters.iter().take(COLOURED) {
-        groups.push(row.name.clone());
-    }
+    // Without new->old nothing is known to lose.
+    let known = report
+        .structure
+        .subclusters
+        .iter()
+        .filter(|row| row.new_old.is_some());
+    groups.extend(known.take(ON_MAP).map(|row| row.name.clone()));
     let group_of: BTreeMap<&str, usize> = groups
         .iter()
         .enumerate()
@@ -250,14 +255,15 @@ pub fn space_map(report: &AuditReport) -> Option<SpaceMap> {
             group: group_of.get(point.subcluster.as_str()).copied(),
             query: point.query,
             moved: point.moved_to.is_some(),
+            id: point.id.clone(),
             tip: tip(point),
         })
         .collect();
     let n = |is: fn(&MapPointRow) -> bool| section.points.iter().filter(|point| is(point)).count();
     let [x, y] = section.explained;
     let note = format!(
-        "{} and {} on the first two principal components of the old gallery, which hold {} and {} of its variance: what looks near may \
-         be far in the other directions. A line leads from the old embedding to the new one. {} moved: the nearest old prototype \
+        "{} and {} on the first two principal components of the old embeddings of the former, which hold {} and {} of their variance: \
+         what looks near may be far in the other directions. Coloured are the sub-clusters that lose most. A line leads from the old embedding to the new one. {} moved: the nearest old prototype \
          was of the own {} and is of another.",
         counted(n(|point| !point.query), "gallery item", "gallery items"),
         counted(n(|point| point.query), "query", "queries"),
@@ -283,10 +289,7 @@ fn tip(point: &MapPointRow) -> String {
         .moved_to
         .as_ref()
         .map_or_else(String::new, |to| format!(", moved to {to}"));
-    format!(
-        "{} ({kind}), sub-cluster {}{moved}",
-        point.id, point.subcluster
-    )
+    format!("{} ({kind}) of {}{moved}", point.id, point.subcluster)
 }
 
 #[cfg(test)]
@@ -323,7 +326,7 @@ mod tests {
     fn the_map_colours_the_sub_clusters_that_lose_most() {
         let report = sample::skip();
         let map = space_map(&report).unwrap();
-        assert_eq!(map.groups.len(), COLOURED);
+        assert_eq!(map.groups.len(), ON_MAP);
         assert_eq!(map.groups[0], report.structure.subclusters[0].name);
         assert!(map.dots.iter().any(|dot| dot.group == Some(0)));
         assert!(map.note.contains("7 items have moved"), "{}", map.note);

@@ -86,31 +86,34 @@ fn is_caution(finding: &Finding) -> bool {
     )
 }
 
-/// The check whose number decided: a failing or unsettled gate of the verdict's rule, else D.
-fn deciding(report: &AuditReport) -> Option<&Check> {
-    let checks = &report.checks;
-    let of = |code: CheckCode| checks.iter().find(|check| check.code == code);
-    let gate_in = |state: CheckState| {
-        let is_gate = |check: &&Check| check.severity == CheckSeverity::Gate;
-        checks
-            .iter()
-            .filter(is_gate)
-            .find(|check| check.state == state)
-    };
-    let by_rule = match (report.verdict.rule, report.verdict.verdict) {
-        (_, Verdict::DoNotUpgrade) => of(CheckCode::UpgradeWorth),
-        (7, _) => gate_in(CheckState::Fail),
-        (8, _) => gate_in(CheckState::Unsettled),
+/// The gate that decided by the verdict's rule; `None` where D did.
+fn decider(report: &AuditReport) -> Option<&Check> {
+    let gates = report
+        .checks
+        .iter()
+        .filter(|check| check.severity == CheckSeverity::Gate);
+    let first_in = |state: CheckState| gates.clone().find(|check| check.state == state);
+    match (report.verdict.rule, report.verdict.verdict) {
+        (_, Verdict::DoNotUpgrade) => gates
+            .clone()
+            .find(|check| check.code == CheckCode::UpgradeWorth),
+        (4 | 7, _) => first_in(CheckState::Fail),
+        (8, _) => first_in(CheckState::Unsettled),
         _ => None,
-    };
-    by_rule
-        .filter(|check| check.estimate.is_some() && check.limit.is_some())
-        .or_else(|| of(CheckCode::CrossTestChange))
+    }
+    .filter(|check| check.code != CheckCode::CrossTestChange)
 }
 
-/// The number that decided, its interval and its limit.
+/// The number that decided, its interval and its limit; D where what decided has no interval.
 pub fn decision(report: &AuditReport) -> Option<Decision> {
-    let decided = deciding(report)?;
+    let decider = decider(report);
+    let has_line = |check: &&Check| check.estimate.is_some() && check.limit.is_some();
+    let mut checks = report.checks.iter();
+    let decided = match decider.filter(has_line) {
+        Some(decider) => decider,
+        None => checks.find(|check| check.code == CheckCode::CrossTestChange)?,
+    };
+    let is_decisive = decider.is_none_or(|decider| decider.code == decided.code);
     let (estimate, limit) = (decided.estimate?, decided.limit?);
     let line = check(decided, report.primary);
     let [identity, identities] = report.primary.reference.groups();
@@ -121,23 +124,30 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         code => code.name(),
     };
     let is_change = decided.code == CheckCode::CrossTestChange;
+    let holds_limit = estimate.lower <= limit && limit <= estimate.upper;
     let sentence = match (decided.state, report.primary.reference) {
+        _ if !is_decisive => "Not what decided.".to_owned(),
+        // Ties or one dominant identity leave it open.
+        (CheckState::Unsettled, _) if !holds_limit => {
+            let why = decided.settles.as_ref().unwrap_or(&decided.message);
+            format!("{}.", capital(why))
+        }
         (CheckState::Pass, Reference::OldModel) if is_change => {
-            "The whole interval lies above the margin: new queries agree with the old model within the margin."
+            "The whole interval lies above the margin: new queries agree with the old model within the margin.".to_owned()
         }
         (CheckState::Pass, _) if is_change => {
-            "The whole interval lies above the margin: no worse than today, within the margin."
+            "The whole interval lies above the margin: no worse than today, within the margin.".to_owned()
         }
         (CheckState::Fail, _) if is_change => {
-            "The whole interval lies below the margin: the loss is proven to exceed it."
+            "The whole interval lies below the margin: the loss is proven to exceed it.".to_owned()
         }
         (CheckState::Unsettled, _) if is_change => {
-            "Neither a loss beyond the margin nor its absence is proven."
+            "Neither a loss beyond the margin nor its absence is proven.".to_owned()
         }
-        (CheckState::Pass, _) => "The whole interval lies on the safe side of the limit.",
-        (CheckState::Fail, _) => "The whole interval lies beyond the limit: that is proven.",
-        (CheckState::Unsettled, _) => "The interval holds the limit: neither side of it is proven.",
-        (CheckState::NotTested, _) => "Not tested.",
+        (CheckState::Pass, _) => "The whole interval lies on the safe side of the limit.".to_owned(),
+        (CheckState::Fail, _) => "The whole interval lies beyond the limit: that is proven.".to_owned(),
+        (CheckState::Unsettled, _) => "The interval holds the limit: neither side of it is proven.".to_owned(),
+        (CheckState::NotTested, _) => "Not tested.".to_owned(),
     };
     // Per cents are drawn as they are written.
     let scale = if number(1.0).ends_with('%') {
@@ -151,13 +161,16 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         .find(|check| check.code == CheckCode::CrossTestChange && !is_change)
         .filter(|check| check.estimate.is_some())
         .map(|change| check(change, report.primary));
+    let beside = match (decider.filter(|_| !is_decisive), change_line) {
+        (Some(decider), _) => format!("{} decided: {}.", decider.code, decider.message),
+        (None, Some(line)) => format!(
+            "{} = {} {}, {}: {}.",
+            line.name, line.value, line.interval, line.limit, line.state
+        ),
+        (None, None) => String::new(),
+    };
     Some(Decision {
-        beside: change_line.map_or_else(String::new, |line| {
-            format!(
-                "{} = {} {}, {}: {}.",
-                line.name, line.value, line.interval, line.limit, line.state
-            )
-        }),
+        beside,
         name: line.name,
         symbol,
         value_text: number(estimate.value),
@@ -182,8 +195,8 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
             limit_number(limit)
         ),
         state: line.state,
-        sentence: sentence.into(),
-        tone: line.tone,
+        sentence,
+        tone: if is_decisive { line.tone } else { Tone::Plain },
         safe_above: decided.safe_side == SafeSide::Above,
         value: scale * estimate.value,
         lower: scale * estimate.lower,
@@ -449,5 +462,15 @@ mod tests {
         report.verdict.verdict = Verdict::DoNotUpgrade;
         report.verdict.rule = 5;
         assert_eq!(decision(&report).unwrap().symbol, "W");
+        // Ties leave D open though its interval clears the margin.
+        report.verdict.verdict = Verdict::Inconclusive;
+        report.verdict.rule = 8;
+        for check in &mut report.checks {
+            if check.code == CheckCode::CrossTestChange {
+                check.state = CheckState::Unsettled;
+                check.settles = Some("ties decide".into());
+            }
+        }
+        assert_eq!(decision(&report).unwrap().sentence, "Ties decide.");
     }
 }
