@@ -310,7 +310,7 @@ async function pointOn(element) {
 async function itemIsFound(page, t) {
   const items = await page.locator('[data-item]').count();
   const find = page.locator('input#find');
-  if (items === 0 && (await find.count()) === 0) {
+  if (items === 0 && !(await find.isVisible())) {
     return t.skip('the report names no items');
   }
   const said = page.locator('#find-said');
@@ -318,9 +318,6 @@ async function itemIsFound(page, t) {
     await find.fill(id);
     await find.press('Enter');
     await eventually(`said of ${id}`, async () => (await said.innerText()).includes('no item'), true);
-  }
-  if (items === 0) {
-    return t.diagnostic('the report names no items: only ids that are not there were tried');
   }
   const ids = await page.locator('[data-item]').evaluateAll((elements) => elements.map((element) => element.dataset.item));
   // The last one is out of view at first; the other is part of an id before it, which is not the one asked for.

@@ -145,7 +145,7 @@ pub fn turning(report: &AuditReport) -> Vec<String> {
     }
     let mut lines: Vec<String> = open.iter().map(|check| would_pass(check, report)).collect();
     if open.len() > 1 {
-        let all = format!("Each of the {} gates that do not pass:", open.len());
+        let all = format!("All {} of these gates would have to pass:", open.len());
         lines.insert(0, all);
     }
     if verdict == Verdict::PartialBackfill

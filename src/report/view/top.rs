@@ -176,9 +176,10 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         value_text: number(estimate.value),
         interval_text: interval(&estimate, number),
         interval_note: format!(
-            "{} % interval, {}; n = {}, {}",
+            "{} % interval, {} % to either side, {}; n = {}, {}",
             plain(100.0 * estimate.level),
-            method(estimate.method),
+            plain(50.0 + 50.0 * estimate.level),
+            method(estimate.method, identity),
             counted(report.probe.queries, "query", "queries"),
             counted(report.probe.query_identities, identity, identities),
         ),
@@ -407,12 +408,13 @@ pub fn state(state: CheckState) -> (&'static str, &'static str, Tone) {
     }
 }
 
-fn method(method: IntervalMethod) -> &'static str {
+/// `unit` is what is resampled: an identity or a cluster.
+fn method(method: IntervalMethod, unit: &str) -> String {
     match method {
-        IntervalMethod::BcaByIdentity => "BCa bootstrap by identity",
-        IntervalMethod::LinearisedT => "linearised t by identity",
-        IntervalMethod::KornGraubard => "Korn-Graubard",
-        IntervalMethod::ModeratedT => "moderated t by query",
+        IntervalMethod::BcaByIdentity => format!("BCa bootstrap by {unit}"),
+        IntervalMethod::LinearisedT => format!("linearised t by {unit}"),
+        IntervalMethod::KornGraubard => "Korn-Graubard".to_owned(),
+        IntervalMethod::ModeratedT => "moderated t by query".to_owned(),
     }
 }
 

@@ -147,6 +147,13 @@ mod tests {
             let non_matches: Vec<f32> = non_matches.iter().map(|&score| score * scale + 0.0).collect();
             let found = ScoreHistogram::new(&matches, &cells(&non_matches));
             prop_assert!(found.matches.len() <= MOST_BINS as usize);
+            // Half as wide, the bins would be too many, or narrower than a cell.
+            let all = || matches.iter().chain(&non_matches).map(|&score| f64::from(score));
+            let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
+            let largest = low.abs().max(high.abs());
+            let cell = 2_f64.powi(largest.log2().floor() as i32 - CELL_DIGITS);
+            let half = found.width / 2.0;
+            prop_assert!((high - low) / half >= MOST_BINS as f64 - 2.0 || half < cell);
             prop_assert_eq!(&naive(&matches, &found), &found.matches);
             prop_assert_eq!(&naive(&non_matches, &found), &found.non_matches);
         }
