@@ -360,22 +360,20 @@ impl<'a> Tables<'a> {
 
     fn view(&self, item: usize) -> ItemView {
         let of = &self.stages.probe.items[item];
-        let shown = of
-            .beside
-            .as_ref()
-            .and_then(|beside| beside.shown.as_deref());
-        let (sound, picture) = match shown {
-            Some(path) if sound_type(path).is_some() => (Some(path.to_path_buf()), None),
-            path => (None, path),
+        // A recording of which both embeddings are stored stands where a picture would.
+        let path = match &of.source {
+            Source::Image(path) => Some(&**path),
+            _ => of
+                .beside
+                .as_ref()
+                .and_then(|beside| beside.shown.as_deref()),
         };
+        let is_sound = |path: &&Path| sound_type(path).is_some();
         ItemView {
             id: of.id.to_string(),
             identity: self.stages.probe.identity_name(item).to_owned(),
-            image: match &of.source {
-                Source::Image(path) => Some(path.to_path_buf()),
-                _ => picture.map(Path::to_path_buf),
-            },
-            sound,
+            image: path.filter(|path| !is_sound(path)).map(Path::to_path_buf),
+            sound: path.filter(is_sound).map(Path::to_path_buf),
             text: of.text().map(str::to_owned),
         }
     }

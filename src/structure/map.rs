@@ -62,7 +62,7 @@ impl MapPoint {
 /// Draws the map: principal components of the shown gallery items' old unit embeddings, centred on their mean (Pearson 1901).
 ///
 /// All items of the sub-clusters in `first` are shown as far as there is room, then others drawn by the seed; so are up to
-/// [`QUERIES`] of the `queries`. The sign of an axis is the one that makes its largest weight positive. `None` with fewer than
+/// 300 of the `queries`. The sign of an axis is the one that makes its largest weight positive. `None` with fewer than
 /// three gallery items or where they do not spread in two directions.
 pub fn map(
     probe: &Probe,

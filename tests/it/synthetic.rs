@@ -410,6 +410,54 @@ fn a_collapsed_old_model_cannot_judge() {
 }
 
 #[test]
+fn recordings_play_in_the_report() {
+    let world = World::new(60, 4, 4, 1.0, 15);
+    let mut manifest = "id,path,identity,role\n".to_owned();
+    for ((id, identity), role) in world.ids.iter().zip(&world.identities).zip(&world.roles) {
+        std::fs::write(world.folder.path().join(format!("{id}.wav")), "RIFF").expect("written");
+        manifest += &format!("{id},{id}.wav,{identity},{role}\n");
+    }
+    let new = rotated(&world.old, 16);
+    let audit = world.audit_with(&new, &manifest, &[]);
+    let html = audit.file("report.html");
+    assert!(
+        html.contains("<audio controls preload=\"none\" src=\"data:audio/wav;base64,UklGRg==\"")
+    );
+    assert!(!html.contains("not shown</span>"));
+    let shown = &audit.report["worst_flips"][0]["query"];
+    assert!(shown["sound"].as_str().expect("a path").ends_with(".wav"));
+    assert!(shown["image"].is_null());
+}
+
+#[test]
+fn scores_of_any_size_are_drawn() {
+    let world = World::new(110, 2, 3, 1.0, 17);
+    let new = world.noisy(&world.old, 0.3, 18);
+    let labels = world.audit(&new);
+    for scale in [1e-12, 1e6] {
+        let scaled = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
+            rows.iter()
+                .map(|row| row.iter().map(|v| scale * v).collect())
+                .collect()
+        };
+        let large = World {
+            folder: tempfile::tempdir().expect("a folder"),
+            old: scaled(&world.old),
+            ids: world.ids.clone(),
+            identities: world.identities.clone(),
+            roles: world.roles.clone(),
+        };
+        let mut manifest = "id,identity,role\n".to_owned();
+        for ((id, identity), role) in large.ids.iter().zip(&large.identities).zip(&large.roles) {
+            manifest += &format!("{id},{identity},{role}\n");
+        }
+        let audit = large.audit_with(&scaled(&new), &manifest, &["--similarity", "ip"]);
+        assert_eq!(audit.verdict(), labels.verdict(), "{scale}");
+        assert!(audit.file("figures/scores.svg").contains("matching pairs"));
+    }
+}
+
+#[test]
 fn nan_and_zero_embeddings_are_errors_that_name_the_item() {
     let world = World::new(30, 2, 2, 1.0, 14);
     for bad in [f64::NAN, 0.0] {
