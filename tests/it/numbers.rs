@@ -194,14 +194,80 @@ fn derived(report: &Value, found: &mut Vec<f64>) {
             &row["consensus"]["mass_old"],
         ));
     }
+    let credibility = &structure["credibility"];
+    let share = number(&credibility["below_cutoff"]).zip(number(&credibility["assessable"]));
+    found.extend(share.map(|(below, assessable)| below / assessable));
     let consensus = &structure["consensus"];
     for name in ["mass", "nccl"] {
         let at = |side: &str| number(&consensus[format!("{name}_{side}")]);
         found.extend(at("new").zip(at("old")).map(|(new, old)| new - old));
     }
+    for pairing in report["pairings"].as_array().into_iter().flatten() {
+        let points = pairing["verification"]["operating_points"].as_array();
+        found.extend(
+            points
+                .into_iter()
+                .flatten()
+                .filter_map(|point| Some(1.0 - number(&point["tar"])?)),
+        );
+    }
     let what_if = &report["what_if"];
     let raw = number(&what_if["new_old"]).zip(number(&what_if["old_old"]));
     found.extend(raw.map(|(new, old)| new - old));
+}
+
+/// The words of a part of the page, without its figures.
+fn words(html: &str, part: &str) -> String {
+    let start = html
+        .find(&format!("<section id=\"{part}\">"))
+        .expect("the part");
+    let end = start + html[start..].find("</section>").expect("it ends");
+    let mut words = String::new();
+    let mut in_figure = false;
+    for piece in html[start..end].split('<') {
+        let (tag, text) = piece.split_once('>').unwrap_or_default();
+        in_figure = match tag.split(' ').next() {
+            Some("svg") => true,
+            Some("/svg") => false,
+            _ => in_figure,
+        };
+        if !in_figure {
+            words += text;
+            words.push(' ');
+        }
+    }
+    words
+}
+
+#[test]
+fn every_fraction_in_the_sentences_is_one_of_the_json() {
+    for new in [
+        "new_l2_compatible.onnx",
+        "new_bct_near.onnx",
+        "new_incompatible.onnx",
+    ] {
+        let audit = audit(new);
+        let html = audit.file("report.html");
+        let mut known = Vec::new();
+        numbers(&audit.report, &mut known);
+        derived(&audit.report, &mut known);
+        for part in ["decision", "breaks", "turning", "credibility"] {
+            // Names hold digits and no fractions. A loss is said without its sign.
+            let fractions = tokens(&words(&html, part));
+            let fractions = fractions
+                .into_iter()
+                .filter(|(_, decimals, _)| *decimals >= 2);
+            let mut n = 0;
+            for (token, decimals, is_percent) in fractions {
+                n += 1;
+                let scale = if is_percent { 100.0 } else { 1.0 };
+                let wanted = token.trim_start_matches(['+', '-']);
+                let is = |value: &f64| format!("{:.decimals$}", (scale * value).abs()) == wanted;
+                assert!(known.iter().any(is), "{new}, {part}: {token}");
+            }
+            assert!(n > 0, "{new}, {part}");
+        }
+    }
 }
 
 /// The numbers in a text as (digits, decimals, whether a per cent sign follows).
@@ -241,7 +307,15 @@ fn every_number_in_a_table_is_one_of_the_json() {
         let mut checked = 0;
         let mut strangers = BTreeSet::new();
         // Names of sub-clusters and items are made of digits here, so only cells of numbers are read.
-        for part in ["pairings", "slices", "refresh", "flips", "subclusters"] {
+        for part in [
+            "checks",
+            "pairings",
+            "slices",
+            "refresh",
+            "flips",
+            "subclusters",
+            "diagnostics",
+        ] {
             for table in tables(&html, part) {
                 let cells = table.split("<td class=\"").skip(1);
                 let is_number = |cell: &&str| {
