@@ -12,7 +12,10 @@ const HEIGHT: u32 = 630;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 1148.0;
 
-/// What was not tested, the verdict, why, the number that decided against its limit, the pairings, the counts: 1200 x 630.
+/// Slices named, of those that lose most.
+const WORST_SLICES: usize = 2;
+
+/// What was not tested, the verdict, why, the number that decided against its limit, the pairings, the counts, the worst slices: 1200 x 630.
 pub fn card(view: &View) -> Drawing {
     let headline = &view.headline;
     let description = format!("{}. {}", headline.words, headline.reason);
@@ -86,20 +89,20 @@ pub fn card(view: &View) -> Drawing {
     card.place(pairing_rows(view, 700), (LEFT, top));
     let column = 812.0;
     card.rect((column, top), (RIGHT - column, 146.0), PANEL);
-    let worst = view.forest.as_ref().and_then(|forest| forest.rows.first());
-    let worst = worst.map(|row| (row.bar.label.as_str(), row.bar.value_text.as_str()));
-    let facts = view
-        .counts
+    let worst = view
+        .forest
         .iter()
-        .map(|fact| (fact.label.as_str(), fact.value.as_str()));
-    for (index, (name, number)) in facts.chain(worst).enumerate() {
-        let baseline = top + 27.0 + 28.0 * index as f64;
-        let (label, value) = (regular(16.0, MUTED), bold(16.0, INK));
-        let name = if index < view.counts.len() {
-            name.to_owned()
-        } else {
-            format!("worst slice {name}")
-        };
+        .flat_map(|forest| &forest.rows)
+        .take(WORST_SLICES);
+    let worst = worst.map(|row| {
+        let name = format!("{} slice {}", row.mark, row.bar.label);
+        (name.trim_start().to_owned(), row.bar.value_text.as_str())
+    });
+    let counts = view.counts.iter();
+    let counts = counts.map(|fact| (fact.label.clone(), fact.value.as_str()));
+    for (index, (name, number)) in counts.chain(worst).enumerate() {
+        let baseline = top + 24.0 + 23.0 * index as f64;
+        let (label, value) = (regular(15.0, MUTED), bold(15.0, INK));
         let room = RIGHT - column - 52.0 - 1.1 * text_width(number, &value);
         let name = fitted(&name, &label, room);
         card.text((column + 20.0, baseline), name, label, Anchor::Start);
