@@ -251,9 +251,18 @@ fn every_fraction_in_the_sentences_is_one_of_the_json() {
         let mut known = Vec::new();
         numbers(&audit.report, &mut known);
         derived(&audit.report, &mut known);
-        for part in ["decision", "breaks", "turning", "credibility"] {
+        for part in ["decision", "breaks", "turning", "credibility", "thresholds"] {
             // Names hold digits and no fractions. A loss is said without its sign.
-            let fractions = tokens(&words(&html, part));
+            let text = words(&html, part);
+            let is_power = |word: &&str| word.contains("e-") && word.parse::<f64>().is_ok();
+            let (powers, others): (Vec<&str>, Vec<&str>) =
+                text.split_whitespace().partition(is_power);
+            for power in powers {
+                let is =
+                    |value: &f64| format!("{value:.2e}") == power || format!("{value:e}") == power;
+                assert!(known.iter().any(is), "{new}, {part}: {power}");
+            }
+            let fractions = tokens(&others.join(" "));
             let fractions = fractions
                 .into_iter()
                 .filter(|(_, decimals, _)| *decimals >= 2);
