@@ -12,13 +12,25 @@ fn audit(new: &str) -> Audit {
     Audit::run(&emoji.join("old.onnx"), &emoji.join(new), &emoji, &[])
 }
 
-/// The tables of a part of the page: they are well-formed XML, the page around them is not.
-fn tables(html: &str, part: &str) -> Vec<String> {
+/// A skip, a partial and a full backfill.
+const NEW: [&str; 3] = [
+    "new_l2_compatible.onnx",
+    "new_bct_near.onnx",
+    "new_incompatible.onnx",
+];
+
+/// A part of the page.
+fn part_of<'a>(html: &'a str, part: &str) -> &'a str {
     let start = html
         .find(&format!("<section id=\"{part}\">"))
         .unwrap_or_else(|| panic!("no part {part}"));
     let end = html[start..].find("</section>").expect("it ends") + start;
-    let tables = html[start..end].split("<table").skip(1);
+    &html[start..end]
+}
+
+/// The tables of a part of the page: they are well-formed XML, the page around them is not.
+fn tables(html: &str, part: &str) -> Vec<String> {
+    let tables = part_of(html, part).split("<table").skip(1);
     tables
         .map(|table| {
             format!(
@@ -152,9 +164,7 @@ fn the_line_of_the_first_screen_shows_the_number_that_decided() {
             ),
         };
         let html = audit.file("report.html");
-        let start = html.find("<section id=\"decision\">").expect("the part");
-        let end = start + html[start..].find("</section>").expect("it ends");
-        assert!(html[start..end].contains(&said), "{new}: {said}");
+        assert!(part_of(&html, "decision").contains(&said), "{new}: {said}");
     }
 }
 
@@ -216,15 +226,19 @@ fn derived(report: &Value, found: &mut Vec<f64>) {
     found.extend(raw.map(|(new, old)| new - old));
 }
 
+/// All that a page may show.
+fn known(report: &Value) -> Vec<f64> {
+    let mut known = Vec::new();
+    numbers(report, &mut known);
+    derived(report, &mut known);
+    known
+}
+
 /// The words of a part of the page, without its figures.
 fn words(html: &str, part: &str) -> String {
-    let start = html
-        .find(&format!("<section id=\"{part}\">"))
-        .expect("the part");
-    let end = start + html[start..].find("</section>").expect("it ends");
     let mut words = String::new();
     let mut in_figure = false;
-    for piece in html[start..end].split('<') {
+    for piece in part_of(html, part).split('<') {
         let (tag, text) = piece.split_once('>').unwrap_or_default();
         in_figure = match tag.split(' ').next() {
             Some("svg") => true,
@@ -241,16 +255,10 @@ fn words(html: &str, part: &str) -> String {
 
 #[test]
 fn every_fraction_in_the_sentences_is_one_of_the_json() {
-    for new in [
-        "new_l2_compatible.onnx",
-        "new_bct_near.onnx",
-        "new_incompatible.onnx",
-    ] {
+    for new in NEW {
         let audit = audit(new);
         let html = audit.file("report.html");
-        let mut known = Vec::new();
-        numbers(&audit.report, &mut known);
-        derived(&audit.report, &mut known);
+        let known = known(&audit.report);
         for part in ["decision", "breaks", "turning", "credibility", "thresholds"] {
             // Names hold digits and no fractions. A loss is said without its sign.
             let text = words(&html, part);
@@ -303,16 +311,10 @@ fn tokens(text: &str) -> Vec<(String, usize, bool)> {
 
 #[test]
 fn every_number_in_a_table_is_one_of_the_json() {
-    for new in [
-        "new_l2_compatible.onnx",
-        "new_bct_near.onnx",
-        "new_incompatible.onnx",
-    ] {
+    for new in NEW {
         let audit = audit(new);
         let html = audit.file("report.html");
-        let mut known = Vec::new();
-        numbers(&audit.report, &mut known);
-        derived(&audit.report, &mut known);
+        let known = known(&audit.report);
         let mut checked = 0;
         let mut strangers = BTreeSet::new();
         // Names of sub-clusters and items are made of digits here, so only cells of numbers are read.
