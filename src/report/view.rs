@@ -8,7 +8,9 @@ pub mod format;
 mod answers;
 mod baseline;
 pub mod cases;
+mod checks;
 mod ci;
+mod decision;
 mod evidence;
 mod gate;
 mod pictures;
@@ -77,6 +79,8 @@ pub struct View {
     pub counts: Vec<Fact>,
     /// The checks, most important columns first.
     pub checks: Vec<CheckLine>,
+    /// How many gates and warnings end how.
+    pub checks_tally: String,
     /// What was noticed beside the checks.
     pub findings: Vec<FindingLine>,
     /// How fine this probe can judge, one sentence each.
@@ -430,7 +434,7 @@ impl View {
             not_tested: report.verdict.not_tested.clone(),
             cautions: [gate::weakened(report), top::cautions(report)].concat(),
             sight: top::sight(report),
-            decision: top::decision(report),
+            decision: decision::decision(report),
             next_steps: report.verdict.next_steps.clone(),
             breaks: answers::breaks(report),
             turning: answers::turning(report),
@@ -444,8 +448,9 @@ impl View {
             checks: report
                 .checks
                 .iter()
-                .map(|check| top::check(check, report.primary))
+                .map(|check| checks::check(check, report.primary))
                 .collect(),
+            checks_tally: checks::tally(&report.checks),
             findings: report.findings.iter().map(top::finding).collect(),
             assay: top::assay(report),
             pairing_bars: evidence::pairing_bars(report),

@@ -1,4 +1,4 @@
-//! Every number that a table of report.html shows is one of report.json, rounded; and so is the one that decided.
+//! Every number that report.html shows, in tables, sentences, facts and figures, is one of report.json, rounded.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ fn rows(table: &str) -> Vec<Vec<[String; 2]>> {
         .expect("a body");
     let rows = body.children().filter(|n| n.has_tag_name("tr"));
     rows.map(|row| {
-        let cells = row.children().filter(|n| n.has_tag_name("td"));
+        let cells = row.children().filter(Node::is_element);
         cells
             .map(|cell| [text(cell, false), text(cell, true)])
             .collect()
@@ -234,6 +234,24 @@ fn known(report: &Value) -> Vec<f64> {
     known
 }
 
+/// The texts of the cells that hold numbers.
+fn number_cells(table: &str) -> Vec<String> {
+    let document = Document::parse(table).unwrap_or_else(|error| panic!("{error}: {table}"));
+    let is_number = |node: &Node<'_, '_>| {
+        let classes = node.attribute("class").unwrap_or_default();
+        ["td", "th"].contains(&node.tag_name().name())
+            && node.ancestors().any(|above| above.has_tag_name("tbody"))
+            && classes.split(' ').any(|class| class == "n")
+    };
+    let text = |node: Node<'_, '_>| {
+        let texts = node
+            .descendants()
+            .filter_map(|n| n.is_text().then(|| n.text())?);
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    document.descendants().filter(is_number).map(text).collect()
+}
+
 /// The words of a part of the page, without its figures.
 fn words(html: &str, part: &str) -> String {
     let mut words = String::new();
@@ -328,15 +346,7 @@ fn every_number_in_a_table_is_one_of_the_json() {
             "diagnostics",
         ] {
             for table in tables(&html, part) {
-                let cells = table.split("<td class=\"").skip(1);
-                let is_number = |cell: &&str| {
-                    let classes = cell.split('"').next().unwrap_or_default();
-                    classes.split(' ').any(|class| class == "n")
-                };
-                for cell in cells.filter(is_number) {
-                    let text = cell.split_once('>').expect("a tag").1;
-                    let text = text.split("</td>").next().expect("split");
-                    let text = text.replace("<small>", " ").replace("</small>", " ");
+                for text in number_cells(&table) {
                     for (token, decimals, is_percent) in tokens(&text) {
                         checked += 1;
                         let scale = if is_percent { 100.0 } else { 1.0 };
@@ -358,5 +368,201 @@ fn every_number_in_a_table_is_one_of_the_json() {
         }
         assert!(checked > 500, "{checked} numbers were found");
         assert!(strangers.is_empty(), "{new}: {strangers:?}");
+    }
+}
+
+/// The figures of the page, each one document.
+fn figures<'a>(html: &'a str, part: &str) -> Vec<Document<'a>> {
+    let start = html
+        .find(&format!("<section id=\"{part}\">"))
+        .expect("the part");
+    let part = &html[start..start + html[start..].find("</section>").expect("it ends")];
+    let figures = part
+        .split_inclusive("</svg>")
+        .filter_map(|piece| Some(&piece[piece.find("<svg")?..]));
+    let verdict_badge =
+        |document: &Document<'_>| document.descendants().any(|n| n.has_tag_name("text"));
+    figures
+        .map(|svg| Document::parse(svg).unwrap_or_else(|error| panic!("{error}: {svg}")))
+        .filter(verdict_badge)
+        .collect()
+}
+
+/// What figures draw and no table shows: the cells of scores as shares of their pairing, their edges, and the map's variance.
+fn drawn(report: &Value) -> Vec<f64> {
+    let mut drawn = known(report);
+    for pairing in report["pairings"].as_array().into_iter().flatten() {
+        let scores = &pairing["verification"]["scores"];
+        for kind in ["matches", "non_matches"] {
+            let cells: Vec<f64> = scores[kind]
+                .as_array()
+                .expect("cells")
+                .iter()
+                .filter_map(Value::as_f64)
+                .collect();
+            let total: f64 = cells.iter().sum();
+            drawn.extend(cells.iter().map(|n| n / total));
+            let [lowest, width] =
+                ["lowest", "width"].map(|name| scores[name].as_f64().expect("a number"));
+            drawn.extend((0..=cells.len()).map(|edge| lowest + width * edge as f64));
+        }
+    }
+    numbers(&report["structure"]["map"]["explained"], &mut drawn);
+    drawn
+}
+
+#[test]
+fn every_number_in_a_figure_is_one_of_the_json() {
+    for new in NEW {
+        let audit = audit(new);
+        let html = audit.file("report.html");
+        let known = drawn(&audit.report);
+        for part in [
+            "decision",
+            "pairings",
+            "slices",
+            "refresh",
+            "subclusters",
+            "thresholds",
+        ] {
+            let figures = figures(&html, part);
+            // Slices of an audit in which none is tested have no figure.
+            assert!(figures.len() >= 2, "{new}, {part}: wide and narrow");
+            let (mut n, mut strangers) = (0, BTreeSet::new());
+            for figure in &figures {
+                let texts = figure
+                    .descendants()
+                    .filter(|n| n.has_tag_name("text") || n.has_tag_name("title"));
+                for text in texts.filter_map(|n| n.text()) {
+                    // What stands before a colon or on its own at an axis is a name or a tick; measured is what has
+                    // the four decimals of a measure or the two of a share.
+                    for (token, decimals, is_percent) in tokens(text) {
+                        if decimals < if is_percent { 2 } else { 4 } {
+                            continue;
+                        }
+                        n += 1;
+                        let scale = if is_percent { 100.0 } else { 1.0 };
+                        let wanted: f64 = token.parse().expect("digits");
+                        let is = |value: &f64| {
+                            format!("{:.decimals$}", (scale * value).abs())
+                                == format!("{:.decimals$}", wanted.abs())
+                                && (wanted == 0.0 || (wanted < 0.0) == (*value < 0.0))
+                        };
+                        if !known.iter().any(is) {
+                            strangers.insert(format!("{token} of {text}"));
+                        }
+                    }
+                }
+            }
+            assert!(n > 0, "{new}, {part}: no number");
+            assert!(strangers.is_empty(), "{new}, {part}: {strangers:?}");
+        }
+        // The bars of credibility carry their counts.
+        let bins = &audit.report["structure"]["credibility"]["histogram"];
+        let bins: Vec<String> = bins
+            .as_array()
+            .expect("bins")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        for figure in figures(&html, "credibility") {
+            let texts: Vec<_> = figure
+                .descendants()
+                .filter(|n| n.has_tag_name("text"))
+                .filter_map(|n| n.text())
+                .map(str::trim)
+                .collect();
+            assert_eq!(texts[..bins.len()], bins, "{new}");
+        }
+    }
+}
+
+/// Labels and values of the facts in a part of the page.
+fn facts(html: &str, part: &str) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    for list in part_of(html, part).split("<dl").skip(1) {
+        let list = format!("<dl{}</dl>", list.split("</dl>").next().expect("split"));
+        let list = Document::parse(&list).unwrap_or_else(|error| panic!("{error}: {list}"));
+        let texts: Vec<_> = list
+            .root_element()
+            .children()
+            .filter(Node::is_element)
+            .map(|n| n.text().unwrap_or_default().to_owned())
+            .collect();
+        facts.extend(
+            texts
+                .chunks(2)
+                .map(|pair| (pair[0].clone(), pair[1].clone())),
+        );
+    }
+    facts
+}
+
+#[test]
+fn provenance_says_what_the_json_says() {
+    for new in NEW {
+        let audit = audit(new);
+        let (html, report) = (audit.file("report.html"), &audit.report);
+        let known = known(report);
+        let mut numeric = 0;
+        for (label, value) in facts(&html, "provenance") {
+            // Versions, hashes, dates and seconds are texts; all else that begins with a number is one.
+            let (is_number, is_percent) = match value.strip_suffix(" %") {
+                Some(share) => (share.parse::<f64>().is_ok(), true),
+                None => (value.replace(',', "").parse::<f64>().is_ok(), false),
+            };
+            if is_number {
+                numeric += 1;
+                let (token, decimals, _) = tokens(&value).remove(0);
+                let scale = if is_percent { 100.0 } else { 1.0 };
+                let is = |value: &f64| format!("{:.decimals$}", scale * value) == token;
+                // Seeds, threads and the schema's version stand outside what is counted as results.
+                let run = [&report["run"]["threads"], &report["schema_version"]];
+                assert!(
+                    known.iter().any(is) || run.iter().any(|value| value.to_string() == token),
+                    "{new}: {label} {value}"
+                );
+            }
+        }
+        assert!(numeric > 10, "{new}: {numeric} numbers");
+        // Settings are written as the JSON has them.
+        let settings = report["settings"].as_array().expect("settings");
+        let provenance = tables(&html, "provenance");
+        let shown = provenance
+            .iter()
+            .find(|table| table.contains("policy.margin"))
+            .expect("settings");
+        let shown = rows(shown);
+        assert_eq!(shown.len(), settings.len());
+        for (cells, setting) in shown.iter().zip(settings) {
+            assert_eq!(cells[0][0], setting["key"].as_str().expect("a name"));
+            let value = &setting["value"];
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            assert_eq!(cells[1][0], text, "{new}");
+        }
+        // The two models' columns.
+        let models = rows(&provenance[0]);
+        let value = |label: &str| {
+            let row = models
+                .iter()
+                .find(|cells| cells[0][0].contains(label))
+                .unwrap_or_else(|| panic!("no row {label}"));
+            [row[1][0].clone(), row[2][0].clone()]
+        };
+        for (label, name) in [
+            ("dimensions", "dim"),
+            ("model hash", "hash"),
+            ("preprocessing hash", "preprocessing"),
+        ] {
+            let json = ["old", "new"].map(|side| {
+                let value = &report[side][name];
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), |text| text[..16].to_owned())
+            });
+            assert_eq!(value(label), json, "{new}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The two answers of the first screen that no single number gives: what would break, and what would change the verdict.
 
+use super::checks::numbers;
 use super::format::{change, count, counted, interval, measure, percent, plain};
-use super::top::numbers;
 use crate::domain::Estimate;
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::{AuditReport, SliceRow};

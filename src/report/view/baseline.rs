@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::format::{change, interval, measure, utc};
-use super::{Cell, Fact, Table, Tone, top};
+use super::{Cell, Fact, Table, Tone, checks};
 use crate::judge::{CheckCode, CheckState};
 use crate::report::{AuditReport, BaselineSection, StateThenAndNow};
 
@@ -81,7 +81,7 @@ fn facts(report: &AuditReport, section: &BaselineSection) -> Vec<Fact> {
 }
 
 fn word(state: Option<CheckState>) -> &'static str {
-    state.map_or("not tested", |state| top::state(state).0)
+    state.map_or("not tested", |state| checks::state(state).0)
 }
 
 /// What a change of state says.

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::format::{change, count, counted, interval, p_value, plain};
-use super::{CheckLine, top};
+use super::{CheckLine, checks};
 use crate::judge::waivers::WaiverState;
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide};
 use crate::report::{AuditReport, SliceRow};
@@ -53,12 +53,12 @@ pub fn checks(report: &AuditReport) -> Vec<Case> {
     report
         .checks
         .iter()
-        .map(|check| check_case(check, top::check(check, report.primary)))
+        .map(|check| check_case(check, checks::check(check, report.primary)))
         .collect()
 }
 
 fn check_case(check: &Check, line: CheckLine) -> Case {
-    let (number, _) = top::numbers(check.code);
+    let (number, _) = checks::numbers(check.code);
     // A failure is proven by the end towards the limit, all else hangs on the end away from it.
     let by_upper = (check.safe_side == SafeSide::Above) == (check.state == CheckState::Fail);
     let bound = check.estimate.map_or_else(String::new, |estimate| {
@@ -163,7 +163,7 @@ fn slice_case(row: &SliceRow, report: &AuditReport, warns: bool, note: String) -
     Case {
         name: row.name.clone(),
         outcome: outcome(row.state, warns),
-        state: top::state(row.state).0,
+        state: checks::state(row.state).0,
         message: format!(
             "change of {}: value {value}, {bound}, limit {limit}, Holm-corrected p {} over {}; {}",
             report.primary,
