@@ -4,13 +4,16 @@ mod applicable;
 mod error;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use error::AuditError;
 
 use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{FindingCode, Modality, Origin, Pairing, Probe, Progress, Side};
+use crate::domain::{
+    Adaptation, Finding, FindingCode, IDENTITIES, Modality, Origin, Pairing, Probe, Progress, Role,
+    Severity, Side,
+};
 use crate::embed::{
     self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Questions,
 };
@@ -53,16 +56,16 @@ pub struct Outcome {
 pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, AuditError> {
     let started = SystemTime::now();
     let mut clock = Clock::new(around.progress);
-    clock.stage("probe");
-    let mut probe = probe::load(&config.data, &config.probe)?;
-    check_slice_columns(&probe, config)?;
-    applicable::check(&probe, config)?;
-
-    clock.stage("embed");
-    let runtime = runtime_if_needed(config, around)?;
-    refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
-    let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
-    let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
+    let Embedding {
+        mut probe,
+        mut old,
+        mut new,
+        runtime,
+        bad_items,
+    } = embed_probe(config, around, &mut clock)?;
+    for side in [Side::Old, Side::New] {
+        hold_out(&mut probe, &mut old, &mut new, side)?;
+    }
 
     clock.stage("structure");
     let options = StructureOptions {
@@ -211,6 +214,113 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     Ok(Outcome { report, rows })
 }
 
+/// The first two stages' results.
+pub struct Embedding {
+    /// The probe, without the items that could not be read.
+    pub probe: Probe,
+    /// By the old model.
+    pub old: Embedded,
+    /// By the new model.
+    pub new: Embedded,
+    /// What ran them, if anything was run.
+    pub runtime: Option<Runtime>,
+    /// The items that could not be read.
+    pub bad_items: Vec<BadItemRow>,
+}
+
+/// Reads the probe and embeds it with both models.
+///
+/// # Errors
+/// As [`run`].
+pub fn embed(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Embedding, AuditError> {
+    embed_probe(config, around, &mut Clock::new(around.progress))
+}
+
+fn embed_probe(
+    config: &AuditConfig,
+    around: &Surroundings<'_>,
+    clock: &mut Clock<'_>,
+) -> Result<Embedding, AuditError> {
+    clock.stage("probe");
+    let mut probe = probe::load(&config.data, &config.probe)?;
+    check_slice_columns(&probe, config)?;
+    applicable::check(&probe, config)?;
+    clock.stage("embed");
+    let runtime = runtime_if_needed(config, around)?;
+    refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
+    let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
+    let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
+    Ok(Embedding {
+        probe,
+        old,
+        new,
+        runtime,
+        bad_items,
+    })
+}
+
+/// Of an adapted model only what its head has not seen may search: the other queries leave, the gallery stays whole.
+fn hold_out(
+    probe: &mut Probe,
+    old: &mut Embedded,
+    new: &mut Embedded,
+    side: Side,
+) -> Result<(), AuditError> {
+    let [adapted, other] = match side {
+        Side::Old => [&*old, &*new],
+        Side::New => [&*new, &*old],
+    };
+    let Some(adaptation) = adapted.model.adaptation.clone() else {
+        return Ok(());
+    };
+    let by_identity = adaptation.units == IDENTITIES;
+    if by_identity && !probe.splits_by_identity() {
+        return Err(AuditError::UnknownSplit {
+            side,
+            origin: probe.origin.clone(),
+        });
+    }
+    let mut keep = vec![true; probe.items.len()];
+    let (mut left, mut removed) = (0, 0);
+    for (item, keep) in keep.iter_mut().enumerate() {
+        let role = probe.items[item].role;
+        if !role.is_query() || probe.items[item].identity.is_none() {
+            continue;
+        }
+        if adaptation.holds_out(&probe.split_names(item, by_identity)) {
+            left += 1;
+        } else {
+            removed += 1;
+            *keep = role.is_gallery();
+            probe.items[item].role = Role::Gallery;
+        }
+    }
+    let Adaptation {
+        head,
+        units,
+        fitted,
+        held_out,
+        ..
+    } = &adaptation;
+    let mut message = format!(
+        "the {side} model is an adapted one (head: {head}). Its head was fitted and chosen on {fitted} {units} and is tested on \
+         the {held_out} held out: of this probe's queries {left} are tested and {removed} are left out; the gallery is whole"
+    );
+    if side == Side::New && adaptation.old_model != other.model.hash {
+        message += "; it was adapted to other old embeddings than these";
+    }
+    let finding = Finding::new(FindingCode::AdaptedModel, Severity::Info, message);
+    probe.retain(&keep);
+    for embedded in [&mut *old, &mut *new] {
+        embedded.retain(&keep);
+    }
+    match side {
+        Side::Old => old.findings.push(finding),
+        Side::New => new.findings.push(finding),
+    }
+    Ok(())
+}
+
 /// What `--dry-run` and `init` show: the probe and both models, nothing inferred.
 pub struct Preview {
     /// The probe.
@@ -278,12 +388,32 @@ fn side_options<'a>(
     config: &'a AuditConfig,
     around: &'a Surroundings<'_>,
 ) -> Result<(ModelSource, EmbedOptions<'a>), AuditError> {
-    let (path, model): (&PathBuf, &ModelConfig) = match side {
-        Side::Old => (&config.old, &config.old_model),
-        Side::New => (&config.new, &config.new_model),
+    let path = match side {
+        Side::Old => &config.old,
+        Side::New => &config.new,
     };
-    let source = ModelSource::from_path(path).map_err(|source| embed_failed(side, source))?;
-    let options = EmbedOptions {
+    Ok((source(side, path)?, embed_options(side, config, around)))
+}
+
+/// A model's file or stored embeddings.
+///
+/// # Errors
+/// A file of neither kind.
+pub(crate) fn source(side: Side, path: &Path) -> Result<ModelSource, AuditError> {
+    ModelSource::from_path(path).map_err(|source| embed_failed(side, source))
+}
+
+/// How one side is embedded.
+pub(crate) fn embed_options<'a>(
+    side: Side,
+    config: &'a AuditConfig,
+    around: &'a Surroundings<'_>,
+) -> EmbedOptions<'a> {
+    let model: &ModelConfig = match side {
+        Side::Old => &config.old_model,
+        Side::New => &config.new_model,
+    };
+    EmbedOptions {
         side,
         model,
         similarity: config.similarity,
@@ -292,8 +422,7 @@ fn side_options<'a>(
         // Half for each model.
         memory: config.memory.0 / 2,
         tensors_origin: config.origin("audit.tensors").unwrap_or(Origin::Sidecar),
-    };
-    Ok((source, options))
+    }
 }
 
 fn runtime_if_needed(
@@ -389,7 +518,7 @@ fn stand_in(probe: &mut Probe, old: &Embedded, options: &StructureOptions) -> Ps
 
 /// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different
 /// pixels, so theirs are not mixed.
-fn input_digests<'a>(old: &'a Embedded, new: &'a Embedded) -> &'a [Option<[u8; 32]>] {
+pub(crate) fn input_digests<'a>(old: &'a Embedded, new: &'a Embedded) -> &'a [Option<[u8; 32]>] {
     let known = |side: &Embedded| side.input_digests.iter().flatten().count();
     if known(new) > known(old) {
         &new.input_digests

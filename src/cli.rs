@@ -55,6 +55,9 @@ pub enum Command {
     Init(InitArgs),
     /// Render a report again from its report.json
     Report(ReportArgs),
+    /// It says no: make the new model compatible, and audit what came of it
+    #[cfg(feature = "adapt")]
+    Adapt(Box<AdaptArgs>),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -125,6 +128,83 @@ pub struct ReportArgs {
     /// statistics: leave out items, pictures, texts and names; needs --out
     #[arg(long, value_enum, value_name = "WHAT", default_value = "full")]
     pub privacy: PrivacyArg,
+}
+
+/// `compat-audit adapt ...`
+#[cfg(feature = "adapt")]
+#[derive(Debug, Args)]
+#[command(after_help = ADAPT_EXAMPLES)]
+pub struct AdaptArgs {
+    /// Old model (.onnx) or its stored embeddings (.npy with ids beside, .parquet)
+    pub old: PathBuf,
+    /// New model (.onnx)
+    pub new: PathBuf,
+    /// Probe: a manifest (csv, parquet, jsonl) or a folder
+    pub data: PathBuf,
+    /// The adapted model to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// auto takes what does best on identities held out for the choice
+    #[arg(long, value_enum, value_name = "HEAD", default_value = "auto")]
+    pub head: HeadArg,
+    /// Folder of the report (default: reports/OLD-vs-OUT)
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub force: bool,
+    /// Configuration (default: audit.toml beside the data, if there is one)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub config: Option<PathBuf>,
+    /// Model inputs by name, rows in the manifest's order (.npz, .npy)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub tensors: Option<PathBuf>,
+    /// Relevance judgements, TREC or BEIR (default: the only qrels.* beside the manifest)
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub qrels: Option<PathBuf>,
+    /// Stored embeddings of the old gallery, beside the old model
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub old_embeddings: Option<PathBuf>,
+    /// Tolerate and list up to N unreadable items
+    #[arg(long, value_name = "N", help_heading = "Input")]
+    pub max_bad_items: Option<usize>,
+    /// What decides, and what a backfill costs
+    #[command(flatten)]
+    pub judging: JudgingArgs,
+    /// statistics: leave items, pictures, texts and names of identities out of the report
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "full")]
+    pub privacy: PrivacyArg,
+    /// Print the verdict alone
+    #[arg(long, short, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print the runtime's own messages too
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// Where and how to run the models
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+}
+
+#[cfg(feature = "adapt")]
+const ADAPT_EXAMPLES: &str = "\
+Example:
+  compat-audit adapt old.onnx new.onnx data/ --out new_compat.onnx
+
+A fifth of the identities is held out; the audit of the result searches with their queries alone. Exit codes: those of an
+audit. A training that was interrupted goes on where it was when the same command is given again.";
+
+/// Which heads are tried.
+#[cfg(feature = "adapt")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HeadArg {
+    /// Least squares and a trained linear head: the better one
+    Auto,
+    /// Least squares only: seconds, no training
+    ClosedForm,
+    /// The trained linear head
+    Linear,
+    /// A trained residual MLP of one hidden layer
+    Mlp,
 }
 
 /// `compat-audit OLD NEW DATA ...`
@@ -280,16 +360,8 @@ impl AuditArgs {
     /// # Errors
     /// As [`ConfigFile::read`].
     pub fn config_file(&self) -> Result<ConfigFile, crate::config::ConfigError> {
-        if let Some(path) = &self.config {
-            return ConfigFile::read(path);
-        }
         let [_, _, data] = self.paths();
-        let path = config_path_beside(&data);
-        if path.is_file() {
-            ConfigFile::read(&path)
-        } else {
-            Ok(ConfigFile::default())
-        }
+        config_file(self.config.as_deref(), &data)
     }
 
     /// What the flags say.
@@ -332,6 +404,22 @@ impl RuntimeArgs {
             cache_dir: self.cache_dir(),
             verbose,
         }
+    }
+}
+
+/// audit.toml: the one that is named, else the one beside the data, else none.
+///
+/// # Errors
+/// As [`ConfigFile::read`].
+pub fn config_file(
+    named: Option<&Path>,
+    data: &Path,
+) -> Result<ConfigFile, crate::config::ConfigError> {
+    let beside = config_path_beside(data);
+    match named {
+        Some(path) => ConfigFile::read(path),
+        None if beside.is_file() => ConfigFile::read(&beside),
+        None => Ok(ConfigFile::default()),
     }
 }
 

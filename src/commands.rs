@@ -1,5 +1,7 @@
 //! What each command does: stdout is data, stderr is progress and notices.
 
+#[cfg(feature = "adapt")]
+mod adapt;
 mod ci;
 mod init;
 mod paths;
@@ -14,7 +16,7 @@ use clap::CommandFactory;
 use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
 use crate::cli::{
-    AuditArgs, Cli, Command, InitArgs, PrivacyArg, ReportArgs, RuntimeArgs, RuntimeCommand,
+    AuditArgs, Cli, Command, Format, InitArgs, PrivacyArg, ReportArgs, RuntimeArgs, RuntimeCommand,
 };
 use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
 use crate::domain::{NoProgress, Reference};
@@ -113,6 +115,8 @@ pub fn run(cli: &Cli) -> Result<Done, Failure> {
         Some(Command::Runtime(RuntimeCommand::Show { runtime })) => runtime_show(runtime),
         Some(Command::Init(args)) => init_command(args),
         Some(Command::Report(args)) => report_command(args),
+        #[cfg(feature = "adapt")]
+        Some(Command::Adapt(args)) => adapt::adapt_command(args),
         Some(Command::Completions { shell }) => {
             let mut command = Cli::command();
             let mut script = Vec::new();
@@ -204,16 +208,26 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
     report::check_out(&out)?;
     let audited = audit_into(&out, &config, &around, baseline, args.privacy);
     bars.clear();
-    let report = &audited?;
+    tell(&audited?, &config, &out, args.quiet, args.format)
+}
+
+/// Says what came out, to the CI system and on stdout.
+fn tell(
+    report: &AuditReport,
+    config: &AuditConfig,
+    out: &Path,
+    quiet: bool,
+    format: Format,
+) -> Result<Done, Failure> {
     ci::CiSystem::new(|name| std::env::var_os(name))
-        .tell(report, args.quiet)
+        .tell(report, quiet)
         .iter()
         .for_each(|line| notice(line));
     let verdict = report.verdict.verdict;
-    print(&if args.quiet {
+    print(&if quiet {
         format!("{verdict}\n")
     } else {
-        ci::stdout(report, &out, args.format)?
+        ci::stdout(report, out, format)?
     })?;
     Ok(Done::Audited {
         verdict,

@@ -3,6 +3,7 @@
 //! Nothing here reads a file or computes a metric. Bad values are refused where they are built, so the
 //! stages after `embed` need not look for NaN again.
 
+mod adaptation;
 mod check;
 mod date;
 mod embeddings;
@@ -17,6 +18,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use adaptation::{Adaptation, IDENTITIES};
 pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
@@ -129,6 +131,26 @@ impl Probe {
     /// that compares items of one identity can be measured.
     pub fn names_identities(&self) -> bool {
         self.qrels.as_ref().is_none_or(Qrels::identities_given)
+    }
+
+    /// Whether there are identities that a split can keep whole: labels, and they are used.
+    pub fn splits_by_identity(&self) -> bool {
+        self.names_identities() && self.reference == Reference::Labels
+    }
+
+    /// The names by which an item goes to one side of a split: its labels', or its own; none of junk.
+    pub fn split_names(&self, item: usize, by_identity: bool) -> Vec<&str> {
+        let item = &self.items[item];
+        if item.identity.is_none() {
+            Vec::new()
+        } else if by_identity {
+            let labels = item.labels.iter();
+            labels
+                .map(|&label| self.labels[label as usize].as_str())
+                .collect()
+        } else {
+            vec![&item.id]
+        }
     }
 
     /// Keeps the items whose flag is set; identities, labels and cameras keep their indices.

@@ -8,7 +8,7 @@ mod cache;
 #[cfg(test)]
 mod counting;
 mod error;
-mod external;
+pub mod external;
 mod feed;
 mod items;
 mod one;
@@ -25,14 +25,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{ModelConfig, Similarity};
+use crate::config::{ModelConfig, Pooling, Similarity};
 use crate::domain::{
-    Embeddings, EmbeddingsError, Finding, FindingCode, Modality, Origin, Probe, Progress, Rows,
-    Setting, Severity, Side, Source,
+    Adaptation, Embeddings, EmbeddingsError, Finding, FindingCode, Modality, Origin, Probe,
+    Progress, Rows, Setting, Severity, Side, Source,
 };
 use crate::runtime::Runtime;
 
 use cache::Digest;
+pub use external::ADAPTATION_KEY;
 use external::ModelFile;
 use resolve::Resolved;
 use run::Task;
@@ -169,6 +170,10 @@ pub struct ModelInfo {
     pub provider: Option<String>,
     /// ONNX Runtime's version.
     pub runtime_version: Option<String>,
+    /// How the output becomes one vector an item.
+    pub pooling: Pooling,
+    /// How the model was adapted to the old one, if it was.
+    pub adaptation: Option<Adaptation>,
 }
 
 /// An item that could not be read.

@@ -28,5 +28,9 @@ pub mod report;
 // The line, and the command line on top of it.
 pub mod audit;
 
+// A second line, on the stages' outputs.
+#[cfg(feature = "adapt")]
+pub mod adapt;
+
 pub mod cli;
 pub mod commands;

@@ -2,6 +2,7 @@
 
 pub mod agreement;
 pub mod assay;
+pub mod closed_form;
 mod counts;
 pub mod kept;
 pub mod measures;
@@ -123,11 +124,7 @@ pub fn search_old_gallery(
     options: &SearchOptions,
     companions: [Companions<'_>; 2],
 ) -> Result<Retrieval, ScoreOverflow> {
-    let primary = options.primary.unwrap_or(if protocol.is_graded() {
-        Measure::NdcgAt(10)
-    } else {
-        Measure::MeanAveragePrecision
-    });
+    let primary = options.primary.unwrap_or_else(|| protocol.usual_measure());
     let search = Search::new(&protocol, models, options);
     let found = search.gallery(Side::Old, &[], companions)?;
     let shuffled = if found.evaluations.contains_key(&Pairing::OLD_OLD) {

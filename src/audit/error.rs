@@ -64,6 +64,14 @@ pub enum AuditError {
     /// Stage 4.
     #[error(transparent)]
     Retrieve(#[from] ScoreOverflow),
+    /// An adapted model and a probe that cannot say what its head has seen.
+    #[error("{}: the {side} model was adapted on identities, and this probe names none: what its head has seen cannot be told", origin.display())]
+    UnknownSplit {
+        /// Which model.
+        side: Side,
+        /// The probe.
+        origin: PathBuf,
+    },
     /// Stage 6.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -89,6 +97,9 @@ impl AuditError {
             AuditError::Retrieve(_) => {
                 Some("use --similarity cosine, or embeddings of a usual size".into())
             }
+            AuditError::UnknownSplit { .. } => Some(
+                "audit with the labels that it was adapted with, or adapt again without labels".into(),
+            ),
             AuditError::Report(error) => error.hint(),
         }
     }

@@ -99,6 +99,13 @@ impl Progress for Bars {
         }
     }
 
+    fn say(&self, words: &str) {
+        let line = self.line();
+        if let Some(bar) = &line.bar {
+            bar.set_message(format!("{}: {words}", line.stage));
+        }
+    }
+
     fn finish(&self) {
         self.show_stage(&mut self.line());
     }

@@ -28,6 +28,8 @@ pub enum FindingCode {
     DuplicateInputs,
     /// Clusters of the old embeddings stand in for labels; every measure is agreement with the old model.
     LabelFree,
+    /// The new model is an adapted one; only what its head has not seen is tested.
+    AdaptedModel,
     /// No identity column; relevance is judged by qrels.
     NoIdentities,
     /// No camera column, so same-session near-duplicates cannot be removed.

@@ -8,6 +8,8 @@ pub trait Progress: Send + Sync {
     fn start(&self, label: &str, total: u64);
     /// `n` more are done.
     fn advance(&self, n: u64);
+    /// How it goes, in words and numbers.
+    fn say(&self, _words: &str) {}
     /// All are done.
     fn finish(&self);
 }

@@ -53,6 +53,14 @@ pub enum EmbedError {
         /// The parser's words.
         cause: String,
     },
+    /// An adapted model that does not tell how.
+    #[error("{}: its metadata `compat-audit.adaptation` cannot be read: {cause}", path.display())]
+    Adaptation {
+        /// The model.
+        path: PathBuf,
+        /// The cause.
+        cause: String,
+    },
     /// External data outside the model's folder.
     #[error("{}: external data `{location}` lies outside the model's folder", path.display())]
     ExternalOutside {
@@ -307,6 +315,9 @@ impl EmbedError {
             EmbedError::NoRuntime { .. } => "`compat-audit runtime install` gets it",
             EmbedError::NotOnnx { .. } => {
                 "export the model to ONNX again; a partial download looks like this"
+            }
+            EmbedError::Adaptation { .. } => {
+                "a newer compat-audit may have written it; `compat-audit adapt` makes the model again"
             }
             EmbedError::ExternalOutside { .. } => "keep a model's external data beside it",
             EmbedError::ExternalRead { .. } => {

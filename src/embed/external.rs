@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use prost::Message;
 
 use super::EmbedError;
+use crate::domain::Adaptation;
 
 // The few fields of onnx.proto3 that lead to external data; prost passes over the others.
 // Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3
@@ -17,6 +18,8 @@ use super::EmbedError;
 struct ModelProto {
     #[prost(message, optional, tag = "7")]
     graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "14")]
+    metadata_props: Vec<StringStringEntryProto>,
     #[prost(message, repeated, tag = "25")]
     functions: Vec<FunctionProto>,
 }
@@ -102,6 +105,9 @@ const PRECISIONS: [(i32, &str); 12] = [
     (22, "int4"),
 ];
 
+/// Key of the metadata entry in which an adapted model tells how it was made: an [`Adaptation`] as JSON.
+pub const ADAPTATION_KEY: &str = "compat-audit.adaptation";
+
 /// What is read off a model's file, and the files it names, without running it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
@@ -110,10 +116,14 @@ pub struct ModelFile {
     pub hash: String,
     /// Element type that most weights are stored in; `None` for a model without weights.
     pub precision: Option<&'static str>,
+    /// How the model was adapted, if it was.
+    pub adaptation: Option<Adaptation>,
+    /// External-data files, as the model names them.
+    pub external: Vec<String>,
 }
 
 /// Reads a model's file and its external data.
-//////
+///
 /// # Errors
 /// An unreadable file, no ONNX model, external data outside the model's folder.
 pub fn read(path: &Path) -> Result<ModelFile, EmbedError> {
@@ -151,9 +161,22 @@ pub fn read(path: &Path) -> Result<ModelFile, EmbedError> {
             source,
         })?;
     }
+    let said = model
+        .metadata_props
+        .iter()
+        .find(|entry| entry.key == ADAPTATION_KEY);
+    let adaptation = said
+        .map(|entry| serde_json::from_str(&entry.value))
+        .transpose()
+        .map_err(|error| EmbedError::Adaptation {
+            path: path.into(),
+            cause: error.to_string(),
+        })?;
     Ok(ModelFile {
         hash: hasher.finalize().to_hex().to_string(),
         precision: seen.precision(),
+        adaptation,
+        external: seen.locations.into_iter().collect(),
     })
 }
 
@@ -286,6 +309,7 @@ mod tests {
         };
         let bytes = ModelProto {
             graph: Some(graph),
+            metadata_props: vec![],
             functions: vec![],
         }
         .encode_to_vec();

@@ -270,7 +270,13 @@ impl<'a> Run<'a> {
             cache,
             model,
             contents,
-            file: ModelFile { hash, precision },
+            file:
+                ModelFile {
+                    hash,
+                    precision,
+                    adaptation,
+                    ..
+                },
             version,
             ..
         } = self;
@@ -333,6 +339,8 @@ impl<'a> Run<'a> {
                 precision: precision.map(str::to_owned),
                 provider: Some(model.provider.clone()),
                 runtime_version: Some(version),
+                pooling: resolved.pooling,
+                adaptation,
             },
             settings: resolved.settings.clone(),
             findings,

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::{
     EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, checked, run, stored,
 };
+use crate::config::Pooling;
 use crate::domain::{
     Embeddings, Finding, FindingCode, Item, Origin, Probe, Progress, Setting, Severity, Side,
     Source, cosine,
@@ -230,6 +231,8 @@ fn embed_stored_items(
             precision: None,
             provider: None,
             runtime_version: None,
+            pooling: Pooling::None,
+            adaptation: None,
         },
         settings: dims.into_iter().collect(),
         findings: Vec::new(),

@@ -198,12 +198,12 @@ fn steps_after(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
         ],
         Verdict::FullBackfill if rule == 3 => vec![
             "Re-embed the whole gallery before new queries search it.".into(),
-            "To audit new->old, both models must give one dimension: set `dims` under [new] when the new model is a Matryoshka one, or append a projection to the old dimension to it.".into(),
+            "To audit new->old, both models must give one dimension: set `dims` under [new] when the new model is a Matryoshka one, or let `compat-audit adapt` append a head of the old dimension.".into(),
             "The what-if table says what a linear map onto the old space would recover.".into(),
         ],
         Verdict::FullBackfill => vec![
             "Re-embed the whole gallery before new queries search it.".into(),
-            "Or train the new model for compatibility with the old embeddings and audit again.".into(),
+            "Or train the new model for compatibility with the old embeddings and audit again; `compat-audit adapt` tries that with a head on the frozen model.".into(),
         ],
         Verdict::DoNotUpgrade => vec![
             "Keep the old model: the new one is worse on this probe even on a refreshed gallery.".into(),

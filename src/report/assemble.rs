@@ -145,6 +145,7 @@ fn model(embedded: &Embedded) -> ModelSection {
         provider: info.provider.clone(),
         runtime_version: info.runtime_version.clone(),
         precision: info.precision.clone(),
+        adaptation: info.adaptation.clone(),
     }
 }
 

@@ -345,6 +345,7 @@ pub fn skip() -> AuditReport {
             provider: Some("CPU".into()),
             runtime_version: Some("1.31.1".into()),
             precision: Some("float32".into()),
+            adaptation: None,
         },
         new: ModelSection {
             name: "new_l2_compatible.onnx".into(),
@@ -356,6 +357,7 @@ pub fn skip() -> AuditReport {
             provider: Some("CPU".into()),
             runtime_version: Some("1.31.1".into()),
             precision: Some("float32".into()),
+            adaptation: None,
         },
         probe: ProbeSection {
             origin: "fixtures/data/emoji/labels.csv".into(),

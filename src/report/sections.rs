@@ -7,7 +7,7 @@ mod structure;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Estimate, Finding, NamedMeasure, Setting, null_as};
+use crate::domain::{Adaptation, Estimate, Finding, NamedMeasure, Setting, null_as};
 use crate::judge::waivers::WaiverUse;
 use crate::judge::{Check, Verdict};
 
@@ -139,6 +139,9 @@ pub struct ModelSection {
     pub runtime_version: Option<String>,
     /// Element type that most of the weights are stored in, when an ONNX model.
     pub precision: Option<String>,
+    /// How the model was adapted to the old one, if it was: its head was fitted on the other identities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptation: Option<Adaptation>,
 }
 
 /// The probe and its counts.

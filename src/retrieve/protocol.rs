@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Probe, Qrels};
+use crate::domain::{Measure, Probe, Qrels};
 
 /// The retrieval protocol of a probe (`docs/METRICS.md`, section 1).
 ///
@@ -16,6 +16,7 @@ pub struct Protocol {
 }
 
 /// One evaluated query.
+#[derive(Debug)]
 pub struct QueryProtocol {
     /// Item index.
     pub item: usize,
@@ -175,6 +176,15 @@ impl Protocol {
     pub fn is_graded(&self) -> bool {
         let mut grades = self.queries.iter().flat_map(|query| &query.grades);
         grades.any(|&grade| grade > 1)
+    }
+
+    /// The measure that decides where none is named: nDCG@10 of graded judgements, else mAP.
+    pub fn usual_measure(&self) -> Measure {
+        if self.is_graded() {
+            Measure::NdcgAt(10)
+        } else {
+            Measure::MeanAveragePrecision
+        }
     }
 
     /// Pairs of an evaluated query and another item with a byte-identical input.

@@ -4,9 +4,6 @@
 //! identities and tested on the queries of the other half, against the whole old gallery. It tells whether an adapter
 //! is worth trying; a pass is only ever the raw model's.
 
-use linfa_linalg::cholesky::SolveC;
-use linfa_linalg::svd::SVD;
-use ndarray::{Array2, ArrayView1};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
@@ -14,6 +11,7 @@ use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
 use crate::topk::{Gallery, ScoreOverflow};
 
+use super::closed_form::{orthogonal, ridge, rows, thin_out};
 use super::protocol::QueryProtocol;
 use super::rank::{RankSet, Ranking, rank};
 use super::{Retrieval, measures};
@@ -104,8 +102,13 @@ pub fn what_if(
         row_of_item[item] = Some(row as u32);
     }
     let fitted = [
-        (Map::Procrustes, procrustes(&from, &to)),
-        (Map::Linear, linear(&from, &to)),
+        (
+            Map::Procrustes,
+            (old.dim() == new.dim())
+                .then(|| orthogonal(&from, &to))
+                .flatten(),
+        ),
+        (Map::Linear, ridge(&from, &to, RIDGE)),
     ];
     let moved: Vec<(Map, Embeddings)> = fitted
         .into_iter()
@@ -135,14 +138,6 @@ pub fn what_if(
     }))
 }
 
-/// Keeps at most `most`, evenly spread, so that no identity is favoured by its place.
-fn thin_out(indices: &mut Vec<usize>, most: usize) {
-    let n = indices.len();
-    if n > most {
-        *indices = (0..most).map(|i| indices[i * n / most]).collect();
-    }
-}
-
 /// A flag an identity: half of them, drawn by the seed, are fitted on.
 fn split_identities(n: usize, seed: u64) -> Vec<bool> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
@@ -154,78 +149,9 @@ fn split_identities(n: usize, seed: u64) -> Vec<bool> {
     fits
 }
 
-/// The items' embeddings in f64, shape (items, dim). Every item must have one.
-fn rows(embeddings: &Embeddings, items: &[usize]) -> Array2<f64> {
-    let mut rows = Array2::zeros((items.len(), embeddings.dim()));
-    for (mut row, &item) in rows.rows_mut().into_iter().zip(items) {
-        let x = embeddings
-            .get(item)
-            .expect("the caller lists only items with an embedding");
-        row.assign(&ArrayView1::from(&*x).mapv(f64::from));
-    }
-    rows
-}
-
-/// The orthogonal R that minimises |from R - to|: U V^T of the singular value decomposition of from^T to.
-fn procrustes(from: &Array2<f64>, to: &Array2<f64>) -> Option<Array2<f64>> {
-    if from.ncols() != to.ncols() {
-        return None;
-    }
-    let (u, _, vt) = from.t().dot(to).svd(true, true).ok()?;
-    let rotation = u?.dot(&vt?);
-    rotation.iter().all(|v| v.is_finite()).then_some(rotation)
-}
-
-/// The W that minimises |from W - to|^2 + ridge |W|^2, by the normal equations.
-fn linear(from: &Array2<f64>, to: &Array2<f64>) -> Option<Array2<f64>> {
-    let mut moment = from.t().dot(from);
-    let ridge = RIDGE * moment.diag().sum() / moment.nrows() as f64;
-    moment.diag_mut().mapv_inplace(|v| v + ridge);
-    moment.solvec(&from.t().dot(to)).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use ndarray::array;
-    use rand::Rng;
-
     use super::*;
-
-    fn random(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        Array2::from_shape_fn((rows, columns), |_| rng.gen_range(-1.0..1.0))
-    }
-
-    #[test]
-    fn a_rotation_is_found_again() {
-        let from = random(50, 6, 1);
-        // Any orthogonal matrix: the polar factor of a random one.
-        let rotation = procrustes(&random(20, 6, 2), &random(20, 6, 3)).expect("a rotation");
-        let identity = rotation.t().dot(&rotation);
-        let off = &identity - &Array2::<f64>::eye(6);
-        assert!(off.iter().all(|v| v.abs() < 1e-12));
-        let found = procrustes(&from, &from.dot(&rotation)).expect("equal dimensions");
-        assert!((&found - &rotation).iter().all(|v: &f64| v.abs() < 1e-10));
-    }
-
-    #[test]
-    fn a_linear_map_between_dimensions_is_found_again_up_to_its_ridge() {
-        let from = random(400, 5, 4);
-        let map = random(5, 3, 5);
-        let found = linear(&from, &from.dot(&map)).expect("well posed");
-        assert!(
-            (&found - &map).iter().all(|v| v.abs() < 0.03),
-            "{found} against {map}"
-        );
-        assert!(procrustes(&from, &from.dot(&map)).is_none());
-    }
-
-    #[test]
-    fn directions_without_data_are_left_alone() {
-        let from = array![[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]];
-        let found = linear(&from, &from).expect("the ridge makes it well posed");
-        assert_eq!(found[[1, 1]], 0.0);
-    }
 
     #[test]
     fn half_of_the_identities_are_fitted_on() {

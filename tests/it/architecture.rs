@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::run::root;
 
 /// Where each heavy crate may be named.
-const ALLOWED: [(&str, &[&str]); 6] = [
+const ALLOWED: [(&str, &[&str]); 7] = [
     (
         "ort",
         &[
@@ -15,8 +15,12 @@ const ALLOWED: [(&str, &[&str]); 6] = [
             "retrieve/gpu.rs",
         ],
     ),
+    ("candle_core", &["adapt/nccl.rs", "adapt/error.rs"]),
     ("linfa", &["structure/", "structure.rs"]),
-    ("linfa_linalg", &["retrieve/what_if.rs", "structure/map.rs"]),
+    (
+        "linfa_linalg",
+        &["retrieve/closed_form.rs", "structure/map.rs"],
+    ),
     (
         "polars",
         &[

@@ -1,5 +1,7 @@
 //! One binary of modules, so one link.
 
+#[cfg(feature = "adapt")]
+mod adapt;
 mod architecture;
 mod cases;
 mod ci;

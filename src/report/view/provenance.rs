@@ -2,6 +2,7 @@
 
 use super::format::{count, percent, plain, utc};
 use super::{Cell, Fact, Table};
+use crate::domain::Adaptation;
 use crate::report::{AuditReport, ModelSection};
 
 /// Hex digits of a hash that are enough to recognise it; the JSON has all of them.
@@ -26,6 +27,30 @@ pub fn models(report: &AuditReport) -> Table {
     row("execution provider", &|model| or_none(&model.provider));
     row("ONNX Runtime", &|model| or_none(&model.runtime_version));
     row("weights", &|model| or_none(&model.precision));
+    if [&report.old, &report.new]
+        .iter()
+        .any(|model| model.adaptation.is_some())
+    {
+        row("adapted: head", &|model| {
+            adapted(model, |made| made.head.clone())
+        });
+        row("adapted: split", &|model| {
+            adapted(model, |made| {
+                format!(
+                    "{} {} fitted and chosen on, {} held out, seed {}",
+                    count(made.fitted),
+                    made.units,
+                    count(made.held_out),
+                    made.seed
+                )
+            })
+        });
+        row("adapted: from, to (BLAKE3)", &|model| {
+            adapted(model, |made| {
+                format!("{}, {}", short(&made.new_model), short(&made.old_model))
+            })
+        });
+    }
     let run = &report.run;
     table.rows.push(vec![
         Cell::text("embeddings computed / from cache"),
@@ -41,6 +66,10 @@ pub fn models(report: &AuditReport) -> Table {
         )),
     ]);
     table
+}
+
+fn adapted(model: &ModelSection, words: impl Fn(&Adaptation) -> String) -> String {
+    model.adaptation.as_ref().map_or_else(|| "-".into(), words)
 }
 
 fn short(hash: &str) -> String {

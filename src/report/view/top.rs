@@ -81,7 +81,7 @@ pub fn cautions(report: &AuditReport) -> Vec<String> {
 fn is_caution(finding: &Finding) -> bool {
     matches!(
         finding.code,
-        FindingCode::PreprocessingAssumed | FindingCode::LabelFree
+        FindingCode::PreprocessingAssumed | FindingCode::LabelFree | FindingCode::AdaptedModel
     )
 }
 

@@ -1,0 +1,261 @@
+//! The adapted model's file and what must lie beside it: whole, checked, or not there.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::AdaptError;
+use super::graph::{self, Appended};
+use super::head::Head;
+use crate::config::{AuditConfig, Pooling};
+use crate::domain::Adaptation;
+use crate::embed::external::{self, ModelFile};
+use crate::embed::session::TensorSpec;
+use crate::embed::{EmbedError, ModelInfo};
+use crate::interrupt;
+
+/// Files beside a model that say how its inputs are made; its pooling is inside the written model.
+const SIDECARS: [&str; 2] = ["tokenizer.json", "preprocessor_config.json"];
+
+/// Refuses what must not be replaced, and a folder that cannot be written to, before anything is computed.
+///
+/// # Errors
+/// [`AdaptError::Occupied`], [`AdaptError::Io`].
+pub fn check_out(config: &AuditConfig, out: &Path) -> Result<(), AdaptError> {
+    let refused = |why| {
+        Err(AdaptError::Occupied {
+            path: out.to_owned(),
+            why,
+        })
+    };
+    if out.is_dir() {
+        return refused("is a folder");
+    }
+    if out.extension().is_none_or(|extension| extension != "onnx") {
+        return refused("does not end in .onnx");
+    }
+    let real = |path: &Path| path.canonicalize().ok();
+    let same = |other: &PathBuf| real(out).is_some() && real(out) == real(other);
+    if [&config.old, &config.new].into_iter().any(same) {
+        return refused("is one of the two models");
+    }
+    let turn = interrupt::turn();
+    let tried = temporary(out, ".onnx")?;
+    let _announced = turn.announce(tried.path());
+    Ok(())
+}
+
+/// Says early what [`model`] would say late: whether a head can be appended, and whether what must lie beside the new model
+/// finds its place.
+///
+/// # Errors
+/// [`AdaptError::Graph`], [`AdaptError::Occupied`].
+pub fn check_model(
+    config: &AuditConfig,
+    file: &ModelFile,
+    model: &ModelInfo,
+    out: &Path,
+) -> Result<(), AdaptError> {
+    let head = Head::linear(
+        super::head::HeadKind::Orthogonal,
+        &ndarray::Array2::zeros((1, 1)),
+    );
+    appended(config, &head, model, String::new())?;
+    for (source, target) in beside(&config.new, file, out) {
+        if target.exists() {
+            refuse_other(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the model beside `out`, lets `check` run it, then moves it into place. Whatever goes wrong, nothing stays.
+///
+/// # Errors
+/// [`AdaptError::Graph`], [`AdaptError::Occupied`], [`AdaptError::Io`], and what `check` says.
+pub fn model(
+    config: &AuditConfig,
+    file: &ModelFile,
+    head: &Head,
+    model: &ModelInfo,
+    adaptation: &Adaptation,
+    out: &Path,
+    check: impl FnOnce(&Path) -> Result<(), AdaptError>,
+) -> Result<(), AdaptError> {
+    let metadata = serde_json::to_string(adaptation).expect("texts and numbers are JSON");
+    let bytes = appended(config, head, model, metadata)?;
+    let mut made = Made::default();
+    for (source, target) in beside(&config.new, file, out) {
+        if target.exists() {
+            refuse_other(&source, &target)?;
+            continue;
+        }
+        let folder = folder_of(&target);
+        std::fs::create_dir_all(&folder).map_err(io(&folder, "create the folder"))?;
+        let mut from = File::open(&source).map_err(io(&source, "read"))?;
+        whole(
+            &target,
+            "",
+            |to| std::io::copy(&mut from, to).map(drop),
+            |_| Ok(()),
+        )?;
+        made.0.push(target);
+    }
+    whole(
+        out,
+        ".onnx",
+        |to| std::io::Write::write_all(to, &bytes),
+        check,
+    )?;
+    made.0.clear();
+    Ok(())
+}
+
+/// Files that were made and are removed again unless all goes well.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Weights of a model that is not there are nothing to keep; that they are gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A file that is there whole, and only when `check` finds nothing wrong with it.
+fn whole(
+    path: &Path,
+    suffix: &str,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+    check: impl FnOnce(&Path) -> Result<(), AdaptError>,
+) -> Result<(), AdaptError> {
+    let turn = interrupt::turn();
+    let mut file = temporary(path, suffix)?;
+    let _announced = turn.announce(file.path());
+    write(file.as_file_mut()).map_err(io(path, "write"))?;
+    check(file.path())?;
+    let moved = {
+        let _turn = interrupt::turn();
+        file.persist(path)
+    };
+    moved
+        .map(drop)
+        .map_err(|error| io(path, "write")(error.error))
+}
+
+/// A file beside `path`, with the rights of any other new file.
+fn temporary(path: &Path, suffix: &str) -> Result<NamedTempFile, AdaptError> {
+    let folder = folder_of(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".compat-audit-").suffix(suffix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
+        .tempfile_in(&folder)
+        .map_err(io(&folder, "create a file in"))
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> AdaptError + use<> {
+    let path = path.to_owned();
+    move |source| AdaptError::Io {
+        path,
+        action,
+        source,
+    }
+}
+
+/// The new model's bytes with the head behind them.
+fn appended(
+    config: &AuditConfig,
+    head: &Head,
+    model: &ModelInfo,
+    metadata: String,
+) -> Result<Vec<u8>, AdaptError> {
+    let path = &config.new;
+    let bytes = std::fs::read(path).map_err(io(path, "read"))?;
+    let mut inputs = model.inputs.iter();
+    let mask = inputs.find(|input| input.name == "attention_mask");
+    let appended = Appended {
+        head,
+        output: model.output.as_deref().unwrap_or_default(),
+        pooling: pooling_of(model),
+        mask: mask.map(|mask| mask.name.as_str()),
+        metadata,
+    };
+    graph::append(&bytes, &appended).map_err(|source| AdaptError::Graph {
+        path: path.clone(),
+        source,
+    })
+}
+
+fn output_of(model: &ModelInfo) -> Option<&TensorSpec> {
+    let mut outputs = model.outputs.iter();
+    outputs.find(|output| Some(&output.name) == model.output.as_ref())
+}
+
+/// Most that a value of the written model may differ from the head in memory. An output of half precision is rounded where
+/// the model ends; with a head behind it the runtime may leave that out, so the difference is its rounding, some times over.
+pub fn tolerance(model: &ModelInfo) -> f64 {
+    match output_of(model).map(|output| output.dtype.as_str()) {
+        Some("float16") => 4.0 * f64::from(half::f16::EPSILON),
+        Some("bfloat16") => 4.0 * f64::from(half::bf16::EPSILON),
+        _ => 1e-5,
+    }
+}
+
+/// How the output in use becomes one vector an item: what is pooled already is left alone, whatever stands beside the model.
+fn pooling_of(model: &ModelInfo) -> Pooling {
+    match output_of(model).map(|output| output.shape.len()) {
+        Some(2 | 4) => Pooling::None,
+        _ => model.pooling,
+    }
+}
+
+/// The model's external data and sidecars, and where the new model looks for them; none in its own folder.
+fn beside(model: &Path, file: &ModelFile, out: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let (from, to) = (folder_of(model), folder_of(out));
+    if from.canonicalize().ok() == to.canonicalize().ok() {
+        return Vec::new();
+    }
+    let sidecars = SIDECARS.iter().filter(|name| from.join(name).is_file());
+    let names = file.external.iter().map(String::as_str);
+    names
+        .chain(sidecars.copied())
+        .map(|name| (from.join(name), to.join(name)))
+        .collect()
+}
+
+/// A file that is there already must be the very one that would be written.
+fn refuse_other(source: &Path, target: &Path) -> Result<(), AdaptError> {
+    let hash = |path: &Path| {
+        let mut hasher = blake3::Hasher::new();
+        let file = File::open(path).map_err(io(path, "read"))?;
+        hasher.update_reader(file).map_err(io(path, "read"))?;
+        Ok::<_, AdaptError>(hasher.finalize())
+    };
+    if hash(source)? == hash(target)? {
+        return Ok(());
+    }
+    Err(AdaptError::Occupied {
+        path: target.to_owned(),
+        why: "is there already, and is not what lies beside the new model",
+    })
+}
+
+/// What the new model's file says.
+///
+/// # Errors
+/// [`AdaptError::Unreadable`].
+pub fn read(path: &Path) -> Result<ModelFile, AdaptError> {
+    external::read(path).map_err(|error: EmbedError| AdaptError::Unreadable(Box::new(error)))
+}
