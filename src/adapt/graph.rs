@@ -219,7 +219,7 @@ impl HeadGraph<'_> {
         self.node("Cast", &[value], what, to)
     }
 
-    /// Rows of unit length. Not by LpNormalization: runtimes before 1.25 or so have no kernel for it at operator set 22,
+    /// Rows of unit length. Not by LpNormalization: ONNX Runtime 1.24 has no kernel for it at operator set 22,
     /// and axes of reductions moved from attribute to input at 18.
     fn unit(&mut self, value: &str, dim: usize, part: &str, what: &str) -> String {
         let ones = self.weight(&format!("{part}_ones"), &[dim, 1], (0..dim).map(|_| 1.0));

@@ -14,8 +14,8 @@
 //!
 //! Means in the first two are over items with a credible old embedding. The paper trains the whole model and weighs its
 //! terms anew for each data set; the weights here are fixed ([`Objective`]). Automatic differentiation is candle's
-//! (<https://github.com/huggingface/candle>): alive, permissive, one light crate for the CPU, CUDA behind a feature; burn
-//! brings four times as many crates for the same few operations.
+//! (<https://github.com/huggingface/candle>): alive, permissive, one crate for the CPU, CUDA behind a feature; burn
+//! is a framework, of which these few operations would use little.
 
 use candle_core::{D, Device, Result, Tensor, Var};
 use ndarray::{Array1, Array2, ArrayView2};
@@ -55,8 +55,7 @@ pub struct Objective {
 }
 
 impl Default for Objective {
-    /// Found on `emoji/new_incompatible` by cross-fits of other splits than the published ones; the result is flat around
-    /// them (`docs/nccl.md`).
+    /// Found on `emoji/new_incompatible` by cross-fits of other splits than the published ones (`docs/nccl.md`).
     fn default() -> Self {
         Self {
             temperature: 0.1,
