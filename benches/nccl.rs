@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use compat_audit::adapt::fit::{self, Candidate, Filter, Validation};
 use compat_audit::adapt::head::Head;
-use compat_audit::adapt::nccl::{Objective, Pairs, Training};
+use compat_audit::adapt::nccl::{Objective, Pairs};
+use compat_audit::adapt::trainer::Training;
 use compat_audit::adapt::trial::{Trial, mean};
 use compat_audit::audit::{self, Surroundings};
 use compat_audit::config::{AuditConfig, ConfigFile, Overrides};

@@ -10,28 +10,33 @@ mod error;
 pub mod fit;
 pub mod graph;
 pub mod head;
+mod head_graph;
 pub mod nccl;
 pub mod split;
+pub mod trainer;
 pub mod trial;
 mod wire;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use error::AdaptError;
 
 use crate::audit::{self, Embedding, Surroundings};
 use crate::config::{AuditConfig, Pooling, Similarity};
-use crate::domain::{Adaptation, Embeddings, Measure, Probe, Side};
-use crate::embed::{self, Embedded, ModelSource};
+use crate::domain::{Adaptation, Measure, OwnSearch, Side};
+use crate::embed::external::ModelFile;
+use crate::embed::{self, ModelSource};
 use crate::retrieve::closed_form::thin_out;
 use crate::structure::StructureOptions;
 
 use checkpoint::Checkpoint;
 use fit::{Candidate, Filter, Resume, Validation};
-use nccl::{Objective, Training};
+use head::Head;
+use nccl::Objective;
 use split::{PARTS, Part, Split};
-use trial::{Trial, mean};
+use trainer::Training;
+use trial::{Subset, TrialError, mean};
 
 /// Units that each part needs: fewer choose and test nothing.
 const FEWEST_UNITS: usize = 5;
@@ -60,7 +65,16 @@ pub enum Choice {
 pub struct Adapted {
     /// Who was fitted on, who chose, who is left for the test.
     pub split: Split,
-    /// What was tried, on the validation; least squares first.
+    /// What was tried and taken.
+    pub fitting: Fitting,
+    /// The configuration of the audit of the result.
+    pub config: AuditConfig,
+}
+
+/// What was tried on the validation, and the head that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fitting {
+    /// What was tried; least squares first.
     pub candidates: Vec<Candidate>,
     /// The one that was taken, an index into them.
     pub chosen: usize,
@@ -70,12 +84,14 @@ pub struct Adapted {
     pub queries: usize,
     /// The measure that chose.
     pub primary: Measure,
-    /// Items that the final head was fitted on, and how many of their old embeddings are not credible.
+    /// The head of the chosen kind, fitted on the validation too.
+    pub head: Head,
+    /// Items that it was fitted on, and how many of their old embeddings are not credible.
     pub fitted: [usize; 2],
+    /// The checkpoint of the training, if there was one.
+    pub checkpoint: Option<PathBuf>,
     /// Whether an interrupted training was taken up again.
     pub resumed: bool,
-    /// The configuration of the audit of the result.
-    pub config: AuditConfig,
 }
 
 /// Fits, chooses, writes `out` and checks it.
@@ -89,40 +105,82 @@ pub fn run(
     around: &Surroundings<'_>,
 ) -> Result<Adapted, AdaptError> {
     write::check_out(config, out)?;
+    let file = adaptable(config)?;
+    let embedding = audit::embed(config, around)?;
+    let Embedding {
+        probe, old, new, ..
+    } = &embedding;
+    write::check_model(config, &file, &new.model, out)?;
+    around.progress.stage("adapt");
+    let mut split = Split::new(probe, config.seed);
+    split.separate(audit::input_digests(old, new));
+    let fitting = fit_and_choose(config, choice, out, &embedding, &split, around)?;
+    let adaptation = Adaptation {
+        head: fitting.head.kind.to_string(),
+        new_model: new.model.hash.clone(),
+        old_model: old.model.hash.clone(),
+        units: split.unit.to_owned(),
+        seed: config.seed,
+        test_below: Adaptation::bound_text(split.test_below),
+        fitted: split.units[0] + split.units[1],
+        held_out: split.units[2],
+        own_search: own_search(&embedding, &fitting.head, &split, config.policy.primary)?,
+    };
+    let mut config_of_result = config.clone();
+    config_of_result.new = out.to_owned();
+    config_of_result.new_model.pooling = Some(Pooling::None);
+    config_of_result.new_model.output = new.model.output.clone();
+    let check = |written: &Path| {
+        let mut config = config_of_result.clone();
+        config.new = written.to_owned();
+        refuse_difference(&config, &embedding, &fitting.head, around)
+    };
+    let model = &new.model;
+    write::model(config, &file, &fitting.head, model, &adaptation, out, check)?;
+    if let Some(checkpoint) = &fitting.checkpoint {
+        // It has served; that it is gone already is as good.
+        let _ = std::fs::remove_file(checkpoint);
+    }
+    Ok(Adapted {
+        split,
+        fitting,
+        config: config_of_result,
+    })
+}
+
+/// The new model's file, of a model that a head can be fitted to, as far as can be said without running it.
+fn adaptable(config: &AuditConfig) -> Result<ModelFile, AdaptError> {
     if config.similarity != Similarity::Cosine {
         return Err(AdaptError::Similarity(
             format!("{:?}", config.similarity).to_lowercase(),
         ));
     }
-    let ModelSource::Onnx(_) = audit::source(Side::New, &config.new)? else {
-        return Err(AdaptError::Stored {
-            path: config.new.clone(),
-        });
+    let path = config.new.clone();
+    let ModelSource::Onnx(_) = audit::source(Side::New, &path)? else {
+        return Err(AdaptError::Stored { path });
     };
     if let Some(dims) = config.new_model.dims {
-        return Err(AdaptError::Truncated {
-            path: config.new.clone(),
-            dims,
-        });
+        return Err(AdaptError::Truncated { path, dims });
     }
-    let file = write::read(&config.new)?;
-    if let Some(adaptation) = file.adaptation {
-        return Err(AdaptError::Adapted {
-            path: config.new.clone(),
-            head: adaptation.head,
-        });
+    let mut file = write::read(&path)?;
+    match file.adaptation.take() {
+        Some(Adaptation { head, .. }) => Err(AdaptError::Adapted { path, head }),
+        None => Ok(file),
     }
+}
+
+/// Fits the heads on the fit part, chooses one by the validation and fits it again on both.
+fn fit_and_choose(
+    config: &AuditConfig,
+    choice: Choice,
+    out: &Path,
+    embedding: &Embedding,
+    split: &Split,
+    around: &Surroundings<'_>,
+) -> Result<Fitting, AdaptError> {
     let Embedding {
-        probe,
-        old,
-        new,
-        runtime,
-        ..
-    } = audit::embed(config, around)?;
-    write::check_model(config, &file, &new.model, out)?;
-    around.progress.stage("adapt");
-    let mut split = Split::new(&probe, config.seed);
-    split.separate(audit::input_digests(&old, &new));
+        probe, old, new, ..
+    } = embedding;
     let too_few = |what: String, needed, found| AdaptError::TooFew {
         origin: config.data.clone(),
         what,
@@ -144,18 +202,14 @@ pub fn run(
     };
     let filter = Filter::default();
     let spaces = [&old.embeddings, &new.embeddings];
-    let pairs = fit::pairs(&probe, spaces, |item| fit[item], filter, &options)?;
+    let pairs = fit::pairs(probe, spaces, |item| fit[item], filter, &options)?;
     let dim = new.embeddings.dim().max(old.embeddings.dim());
     if pairs.new.nrows() < dim {
         let what = format!("items of fitted {} for {dim} dimensions", split.unit);
         return Err(too_few(what, dim, pairs.new.nrows()));
     }
 
-    // Of what only the old gallery still holds, new->new cannot be measured.
-    let in_both: Vec<bool> = (0..probe.items.len())
-        .map(|item| develop[item] && old.embeddings.has(item) && new.embeddings.has(item))
-        .collect();
-    let validation = Bench::new(&probe, [&old, &new], &in_both);
+    let validation = Subset::new(embedding, |item| develop[item]);
     let trial = validation.trial(config.policy.primary);
     let mut queries = trial.queries(|item| !fit[validation.items[item]]);
     thin_out(&mut queries, VALIDATION_QUERIES);
@@ -166,7 +220,6 @@ pub fn run(
         );
         return Err(too_few(what, 1, 0));
     }
-    let primary = trial.primary();
     let validation = Validation {
         trial: &trial,
         queries: &queries,
@@ -180,133 +233,102 @@ pub fn run(
     let training = Training {
         seed: config.seed,
         hidden: if choice == Choice::Mlp { HIDDEN } else { 0 },
+        gpu: Training::gpu(around.runtime.device),
         ..Training::default()
     };
-    let resume = Resume {
+    let resume = (choice != Choice::ClosedForm).then(|| Resume {
         path: Checkpoint::path(out),
         fingerprint: fingerprint(&pairs, &validation, &objective, &training),
-    };
-    let resumed = Checkpoint::read(&resume.path, &resume.fingerprint).is_some();
+    });
+    let resumed = resume
+        .as_ref()
+        .is_some_and(|resume| resume.read().is_some());
     let mut candidates = fit::closed_forms(&pairs, &validation)?;
-    if choice != Choice::ClosedForm {
-        let progress = around.progress;
+    if resume.is_some() {
+        let resume = resume.as_ref();
         candidates.push(fit::train(
             &pairs,
             objective,
             training,
             &validation,
-            Some(&resume),
-            progress,
+            resume,
+            around.progress,
         )?);
     }
     let chosen = match choice {
         Choice::Linear | Choice::Mlp => candidates.len() - 1,
         Choice::Auto | Choice::ClosedForm => fit::choose(&candidates, without[1]),
     };
-    let all = fit::pairs(&probe, spaces, |item| develop[item], filter, &options)?;
-    let head = fit::refit(&candidates[chosen], &all, objective, training)?;
-
-    let adaptation = Adaptation {
-        head: head.kind.to_string(),
-        new_model: new.model.hash.clone(),
-        old_model: old.model.hash.clone(),
-        units: split.unit.to_owned(),
-        seed: config.seed,
-        test_below: Adaptation::bound_text(split.test_below),
-        fitted: split.units[0] + split.units[1],
-        held_out: split.units[2],
-    };
-    let mut config_of_result = config.clone();
-    config_of_result.new = out.to_owned();
-    config_of_result.new_model.pooling = Some(Pooling::None);
-    config_of_result.new_model.output = new.model.output.clone();
-    write::model(
-        config,
-        &file,
-        &head,
-        &new.model,
-        &adaptation,
-        out,
-        |written| {
-            let mut config = config_of_result.clone();
-            config.new = written.to_owned();
-            let source = audit::source(Side::New, written)?;
-            let options = audit::embed_options(Side::New, &config, around);
-            let given = embed::embed(&probe, &source, &options, runtime.as_ref(), around.progress)
-                .map_err(|error| AdaptError::Written(Box::new(error)))?;
-            let expected = head.map(&new.embeddings).map_err(trial::TrialError::from)?;
-            let difference = (0..probe.items.len())
-                .filter_map(|item| Some((expected.get(item)?, given.embeddings.get(item)?)))
-                .flat_map(|(a, b)| {
-                    a.iter()
-                        .zip(&*b)
-                        .map(|(a, b)| f64::from((a - b).abs()))
-                        .collect::<Vec<_>>()
-                })
-                .fold(0.0, f64::max);
-            let limit = write::tolerance(&new.model);
-            if difference > limit {
-                return Err(AdaptError::Differs { difference, limit });
-            }
-            Ok(())
-        },
-    )?;
-    if choice != Choice::ClosedForm {
-        // It has served; that it is gone already is as good.
-        let _ = std::fs::remove_file(&resume.path);
-    }
-    Ok(Adapted {
-        split,
+    let all = fit::pairs(probe, spaces, |item| develop[item], filter, &options)?;
+    Ok(Fitting {
+        head: fit::refit(&candidates[chosen], &all, objective, training)?,
         candidates,
         chosen,
         without,
         queries: queries.len(),
-        primary,
+        primary: trial.primary(),
         fitted: [
             all.new.nrows(),
             all.credible.iter().filter(|credible| !**credible).count(),
         ],
+        checkpoint: resume.map(|resume| resume.path),
         resumed,
-        config: config_of_result,
     })
 }
 
-/// The units of some parts, with nothing of the others: neither to be found nor to be confused with.
-struct Bench {
-    /// Index of each item in the whole probe.
-    items: Vec<usize>,
-    probe: Probe,
-    digests: Vec<Option<[u8; 32]>>,
-    old: Embeddings,
-    new: Embeddings,
-}
-
-impl Bench {
-    fn new(probe: &Probe, [old, new]: [&Embedded; 2], keep: &[bool]) -> Self {
-        let items: Vec<usize> = (0..keep.len()).filter(|&item| keep[item]).collect();
-        let digests = audit::input_digests(old, new);
-        let kept = |of: &Embeddings| {
-            let mut of = of.clone();
-            of.retain(keep);
-            of
-        };
-        let mut part = probe.clone();
-        part.retain(keep);
-        Self {
-            digests: items
-                .iter()
-                .filter_map(|&item| digests.get(item).copied())
-                .collect(),
-            old: kept(&old.embeddings),
-            new: kept(&new.embeddings),
-            probe: part,
-            items,
+/// Embeds the probe with the written model and compares with head(new) in memory, value by value.
+fn refuse_difference(
+    config: &AuditConfig,
+    embedding: &Embedding,
+    head: &Head,
+    around: &Surroundings<'_>,
+) -> Result<(), AdaptError> {
+    let Embedding {
+        probe,
+        new,
+        runtime,
+        ..
+    } = embedding;
+    let source = audit::source(Side::New, &config.new)?;
+    let options = audit::embed_options(Side::New, config, around);
+    let given = embed::embed(probe, &source, &options, runtime.as_ref(), around.progress)
+        .map_err(|error| AdaptError::Written(Box::new(error)))?;
+    let expected = head.map(&new.embeddings).map_err(TrialError::from)?;
+    let rows = (0..probe.items.len())
+        .filter_map(|item| Some((expected.get(item)?, given.embeddings.get(item)?)));
+    let mut difference = 0.0_f64;
+    for (expected, given) in rows {
+        for (a, b) in expected.iter().zip(&*given) {
+            difference = difference.max(f64::from((a - b).abs()));
         }
     }
-
-    fn trial(&self, primary: Option<Measure>) -> Trial<'_> {
-        Trial::new(&self.probe, &self.digests, [&self.old, &self.new], primary)
+    let limit = write::tolerance(&new.model);
+    if difference > limit {
+        return Err(AdaptError::Differs { difference, limit });
     }
+    Ok(())
+}
+
+/// What the head does to new->new of the test queries; nothing is chosen by it.
+fn own_search(
+    embedding: &Embedding,
+    head: &Head,
+    split: &Split,
+    primary: Option<Measure>,
+) -> Result<Option<OwnSearch>, AdaptError> {
+    let all = Subset::new(embedding, |_| true);
+    let trial = all.trial(primary);
+    let mut queries = trial.queries(|item| split.of_item[all.items[item]] == Some(Part::Test));
+    thin_out(&mut queries, VALIDATION_QUERIES);
+    if queries.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(OwnSearch {
+        measure: trial.primary().to_string(),
+        queries: queries.len(),
+        before: mean(&trial.new_new(&queries)?),
+        after: mean(&trial.quality(head, &queries)?.new_new),
+    }))
 }
 
 /// All that the course of a training hangs on.

@@ -1,30 +1,28 @@
 //! The audit: six stages in a line, no maths.
 
 mod applicable;
+mod embedding;
 mod error;
+mod held_out;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+pub use embedding::{Embedding, Preview, embed, preview};
+pub(crate) use embedding::{embed_options, input_digests, source};
 pub use error::AuditError;
 
-use crate::config::{AuditConfig, ModelConfig};
-use crate::domain::{
-    Adaptation, Finding, FindingCode, IDENTITIES, Modality, Origin, Pairing, Probe, Progress, Role,
-    Severity, Side,
-};
-use crate::embed::{
-    self, EmbedError, EmbedOptions, Embedded, ModelDescription, ModelSource, Questions,
-};
+use crate::config::AuditConfig;
+use crate::domain::{Pairing, Probe, Progress, Side};
+use crate::embed::{self, Embedded};
 use crate::judge::{self, evidence::Evidence};
-use crate::probe;
 use crate::report::assemble::{Stages, assemble};
-use crate::report::{AuditReport, BadItemRow, Rows, RunSection};
+use crate::report::{AuditReport, Rows, RunSection};
 use crate::retrieve::kept::retrieve_kept;
 use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{self, SearchOptions};
-use crate::runtime::{Runtime, RuntimeOptions};
+use crate::runtime::RuntimeOptions;
 use crate::structure::{self, PseudoIdentities, StructureOptions};
 
 /// What surrounds an audit: where models run, where embeddings are kept, who hears of it.
@@ -62,9 +60,9 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         mut new,
         runtime,
         bad_items,
-    } = embed_probe(config, around, &mut clock)?;
+    } = embedding::embed_timed(config, around, &mut clock)?;
     for side in [Side::Old, Side::New] {
-        hold_out(&mut probe, &mut old, &mut new, side)?;
+        held_out::keep_held_out_queries(&mut probe, &mut old, &mut new, side)?;
     }
 
     clock.stage("structure");
@@ -161,7 +159,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     clock.stage("judge");
     let old_file = config.old_embeddings.as_ref().unwrap_or(&config.old);
     for (side, embedded, file) in [(Side::Old, &old, old_file), (Side::New, &new, &config.new)] {
-        embed::refuse_changed(embedded, file).map_err(|source| embed_failed(side, source))?;
+        embed::refuse_changed(embedded, file).map_err(|source| embedding::failed(side, source))?;
     }
 
     let evidence = Evidence::collect(
@@ -214,278 +212,6 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     Ok(Outcome { report, rows })
 }
 
-/// The first two stages' results.
-pub struct Embedding {
-    /// The probe, without the items that could not be read.
-    pub probe: Probe,
-    /// By the old model.
-    pub old: Embedded,
-    /// By the new model.
-    pub new: Embedded,
-    /// What ran them, if anything was run.
-    pub runtime: Option<Runtime>,
-    /// The items that could not be read.
-    pub bad_items: Vec<BadItemRow>,
-}
-
-/// Reads the probe and embeds it with both models.
-///
-/// # Errors
-/// As [`run`].
-pub fn embed(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Embedding, AuditError> {
-    embed_probe(config, around, &mut Clock::new(around.progress))
-}
-
-fn embed_probe(
-    config: &AuditConfig,
-    around: &Surroundings<'_>,
-    clock: &mut Clock<'_>,
-) -> Result<Embedding, AuditError> {
-    clock.stage("probe");
-    let mut probe = probe::load(&config.data, &config.probe)?;
-    check_slice_columns(&probe, config)?;
-    applicable::check(&probe, config)?;
-    clock.stage("embed");
-    let runtime = runtime_if_needed(config, around)?;
-    refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
-    let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
-    let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
-    Ok(Embedding {
-        probe,
-        old,
-        new,
-        runtime,
-        bad_items,
-    })
-}
-
-/// Of an adapted model only what its head has not seen may search: the other queries leave, the gallery stays whole.
-fn hold_out(
-    probe: &mut Probe,
-    old: &mut Embedded,
-    new: &mut Embedded,
-    side: Side,
-) -> Result<(), AuditError> {
-    let [adapted, other] = match side {
-        Side::Old => [&*old, &*new],
-        Side::New => [&*new, &*old],
-    };
-    let Some(adaptation) = adapted.model.adaptation.clone() else {
-        return Ok(());
-    };
-    let by_identity = adaptation.units == IDENTITIES;
-    if by_identity && !probe.splits_by_identity() {
-        return Err(AuditError::UnknownSplit {
-            side,
-            origin: probe.origin.clone(),
-        });
-    }
-    let mut keep = vec![true; probe.items.len()];
-    let (mut left, mut removed) = (0, 0);
-    for (item, keep) in keep.iter_mut().enumerate() {
-        let role = probe.items[item].role;
-        if !role.is_query() || probe.items[item].identity.is_none() {
-            continue;
-        }
-        if adaptation.holds_out(&probe.split_names(item, by_identity)) {
-            left += 1;
-        } else {
-            removed += 1;
-            *keep = role.is_gallery();
-            probe.items[item].role = Role::Gallery;
-        }
-    }
-    let Adaptation {
-        head,
-        units,
-        fitted,
-        held_out,
-        ..
-    } = &adaptation;
-    let mut message = format!(
-        "the {side} model is an adapted one (head: {head}). Its head was fitted and chosen on {fitted} {units} and is tested on \
-         the {held_out} held out: of this probe's queries {left} are tested and {removed} are left out; the gallery is whole"
-    );
-    if side == Side::New && adaptation.old_model != other.model.hash {
-        message += "; it was adapted to other old embeddings than these";
-    }
-    let finding = Finding::new(FindingCode::AdaptedModel, Severity::Info, message);
-    probe.retain(&keep);
-    for embedded in [&mut *old, &mut *new] {
-        embedded.retain(&keep);
-    }
-    match side {
-        Side::Old => old.findings.push(finding),
-        Side::New => new.findings.push(finding),
-    }
-    Ok(())
-}
-
-/// What `--dry-run` and `init` show: the probe and both models, nothing inferred.
-pub struct Preview {
-    /// The probe.
-    pub probe: Probe,
-    /// Old, then new.
-    pub models: [ModelDescription; 2],
-}
-
-/// Reads the probe and describes the models; runs neither.
-///
-/// # Errors
-/// As [`run`], for what can be seen without running; open questions are none when they are allowed.
-pub fn preview(
-    config: &AuditConfig,
-    around: &Surroundings<'_>,
-    questions: Questions,
-) -> Result<Preview, AuditError> {
-    let probe = probe::load(&config.data, &config.probe)?;
-    check_slice_columns(&probe, config)?;
-    applicable::check(&probe, config)?;
-    let runtime = runtime_if_needed(config, around)?;
-    let describe = |side: Side| -> Result<ModelDescription, AuditError> {
-        let (source, options) = side_options(side, config, around)?;
-        let failed = |source| embed_failed(side, source);
-        let mut described = embed::describe(&probe, &source, &options, runtime.as_ref(), questions)
-            .map_err(failed)?;
-        if let (Side::Old, Some(stored)) = (side, &config.old_embeddings) {
-            let words = embed::describe_stored(&probe, stored, &options).map_err(failed)?;
-            described.stored = Some(words);
-        }
-        Ok(described)
-    };
-    let models = [describe(Side::Old)?, describe(Side::New)?];
-    Ok(Preview { probe, models })
-}
-
-/// Every column that the policy names must exist.
-fn check_slice_columns(probe: &Probe, config: &AuditConfig) -> Result<(), AuditError> {
-    let known = judge::slices::known_columns(probe);
-    let waived = config.policy.waivers.iter().filter_map(|waiver| {
-        let slice = waiver.slice.as_deref()?;
-        Some(slice.split_once('=').map_or(slice, |(column, _)| column))
-    });
-    let listed = config.policy.slice_columns.iter().flatten();
-    let unknown = |column: &&str| !known.iter().any(|known| known == column);
-    match listed.map(String::as_str).chain(waived).find(unknown) {
-        Some(found) => Err(AuditError::UnknownSliceColumn {
-            origin: probe.origin.clone(),
-            found: found.to_owned(),
-            known,
-        }),
-        None => Ok(()),
-    }
-}
-
-fn embed_failed(side: Side, source: EmbedError) -> AuditError {
-    AuditError::Embed {
-        side,
-        source: Box::new(source),
-    }
-}
-
-fn side_options<'a>(
-    side: Side,
-    config: &'a AuditConfig,
-    around: &'a Surroundings<'_>,
-) -> Result<(ModelSource, EmbedOptions<'a>), AuditError> {
-    let path = match side {
-        Side::Old => &config.old,
-        Side::New => &config.new,
-    };
-    Ok((source(side, path)?, embed_options(side, config, around)))
-}
-
-/// A model's file or stored embeddings.
-///
-/// # Errors
-/// A file of neither kind.
-pub(crate) fn source(side: Side, path: &Path) -> Result<ModelSource, AuditError> {
-    ModelSource::from_path(path).map_err(|source| embed_failed(side, source))
-}
-
-/// How one side is embedded.
-pub(crate) fn embed_options<'a>(
-    side: Side,
-    config: &'a AuditConfig,
-    around: &'a Surroundings<'_>,
-) -> EmbedOptions<'a> {
-    let model: &ModelConfig = match side {
-        Side::Old => &config.old_model,
-        Side::New => &config.new_model,
-    };
-    EmbedOptions {
-        side,
-        model,
-        similarity: config.similarity,
-        cache_dir: around.embedding_cache.as_deref(),
-        max_bad_items: config.max_bad_items,
-        // Half for each model.
-        memory: config.memory.0 / 2,
-        tensors_origin: config.origin("audit.tensors").unwrap_or(Origin::Sidecar),
-    }
-}
-
-fn runtime_if_needed(
-    config: &AuditConfig,
-    around: &Surroundings<'_>,
-) -> Result<Option<Runtime>, AuditError> {
-    let mut needed = false;
-    for side in [Side::Old, Side::New] {
-        needed |= matches!(side_options(side, config, around)?.0, ModelSource::Onnx(_));
-    }
-    Ok(needed
-        .then(|| Runtime::init(&around.runtime, around.notify))
-        .transpose()?)
-}
-
-fn embed_sides(
-    probe: &Probe,
-    config: &AuditConfig,
-    runtime: Option<&Runtime>,
-    around: &Surroundings<'_>,
-) -> Result<[Embedded; 2], AuditError> {
-    let (old, old_options) = side_options(Side::Old, config, around)?;
-    let (new, new_options) = side_options(Side::New, config, around)?;
-    let progress = around.progress;
-    if let (ModelSource::Onnx(model), Some(stored)) = (&old, &config.old_embeddings) {
-        let old = embed::embed_with_stored(probe, model, stored, &old_options, runtime, progress)
-            .map_err(|source| embed_failed(Side::Old, source))?;
-        let new = embed::embed(probe, &new, &new_options, runtime, progress)
-            .map_err(|source| embed_failed(Side::New, source))?;
-        return Ok([old, new]);
-    }
-    let sides = [(&old, &old_options), (&new, &new_options)];
-    embed::embed_both(probe, sides, runtime, progress)
-        .map_err(|(side, source)| embed_failed(side, source))
-}
-
-/// `--strict`, before hours of embedding. Only a model of images whose levels are nowhere configured is looked at.
-fn refuse_assumed_preprocessing(
-    probe: &Probe,
-    config: &AuditConfig,
-    runtime: Option<&Runtime>,
-    around: &Surroundings<'_>,
-) -> Result<(), AuditError> {
-    if !config.strict || probe.modality != Modality::Image {
-        return Ok(());
-    }
-    for side in [Side::Old, Side::New] {
-        let (source, options) = side_options(side, config, around)?;
-        let model = options.model;
-        let configured = model.mean.is_some() || model.std.is_some() || model.scale.is_some();
-        if configured || matches!(source, ModelSource::Stored(_)) {
-            continue;
-        }
-        let description = embed::describe(probe, &source, &options, runtime, Questions::Refused)
-            .map_err(|source| embed_failed(side, source))?;
-        let mut findings = description.findings.iter();
-        if findings.any(|finding| finding.code == FindingCode::PreprocessingAssumed) {
-            return Err(AuditError::PreprocessingAssumed { side });
-        }
-    }
-    Ok(())
-}
-
 /// Multiply-adds of the structure from which on its cost is named: some minutes on two cores.
 const HOURS: u64 = 1 << 44;
 
@@ -514,40 +240,6 @@ fn stand_in(probe: &mut Probe, old: &Embedded, options: &StructureOptions) -> Ps
     }
     probe.relabel(&found.of_item, names, found.searching.as_deref());
     found
-}
-
-/// Hashes of the decoded inputs, from the model that read more of them: the two sides may decode one file to different
-/// pixels, so theirs are not mixed.
-pub(crate) fn input_digests<'a>(old: &'a Embedded, new: &'a Embedded) -> &'a [Option<[u8; 32]>] {
-    let known = |side: &Embedded| side.input_digests.iter().flatten().count();
-    if known(new) > known(old) {
-        &new.input_digests
-    } else {
-        &old.input_digests
-    }
-}
-
-/// Leaves out the items that either model could not read, everywhere.
-fn drop_bad_items(probe: &mut Probe, old: &mut Embedded, new: &mut Embedded) -> Vec<BadItemRow> {
-    let mut bad: Vec<_> = old.bad_items.iter().chain(&new.bad_items).collect();
-    bad.sort_by_key(|bad| bad.item);
-    bad.dedup_by_key(|bad| bad.item);
-    let rows = bad
-        .iter()
-        .map(|bad| BadItemRow {
-            id: bad.id.clone(),
-            error: bad.error.clone(),
-        })
-        .collect();
-    let mut keep = vec![true; probe.items.len()];
-    bad.iter().for_each(|bad| keep[bad.item] = false);
-    if keep.contains(&false) {
-        probe.retain(&keep);
-        for embedded in [old, new] {
-            embedded.retain(&keep);
-        }
-    }
-    rows
 }
 
 /// Wall seconds of each finished stage.

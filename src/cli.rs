@@ -2,16 +2,15 @@
 
 pub mod judging;
 pub mod progress;
+pub mod settings;
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{BatchSize, ByteSize, ConfigFile, Overrides};
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
-use judging::JudgingArgs;
+use settings::SettingsArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -153,36 +152,9 @@ pub struct AdaptArgs {
     /// Replace an existing file
     #[arg(long)]
     pub force: bool,
-    /// Configuration (default: audit.toml beside the data, if there is one)
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub config: Option<PathBuf>,
-    /// Model inputs by name, rows in the manifest's order (.npz, .npy)
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub tensors: Option<PathBuf>,
-    /// Relevance judgements, TREC or BEIR (default: the only qrels.* beside the manifest)
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub qrels: Option<PathBuf>,
-    /// Stored embeddings of the old gallery, beside the old model
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub old_embeddings: Option<PathBuf>,
-    /// Tolerate and list up to N unreadable items
-    #[arg(long, value_name = "N", help_heading = "Input")]
-    pub max_bad_items: Option<usize>,
-    /// What decides, and what a backfill costs
+    /// The audit's own flags
     #[command(flatten)]
-    pub judging: JudgingArgs,
-    /// statistics: leave items, pictures, texts and names of identities out of the report
-    #[arg(long, value_enum, value_name = "WHAT", default_value = "full")]
-    pub privacy: PrivacyArg,
-    /// Print the verdict alone
-    #[arg(long, short, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Print the runtime's own messages too
-    #[arg(long, short)]
-    pub verbose: bool,
-    /// Where and how to run the models
-    #[command(flatten)]
-    pub runtime: RuntimeArgs,
+    pub settings: SettingsArgs,
 }
 
 #[cfg(feature = "adapt")]
@@ -220,37 +192,12 @@ pub struct AuditArgs {
     #[arg(required_unless_present = "version")]
     pub data: Option<PathBuf>,
 
-    /// Configuration (default: audit.toml beside the data, if there is one)
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub config: Option<PathBuf>,
-    /// Model inputs by name, rows in the manifest's order (.npz, .npy)
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub tensors: Option<PathBuf>,
-    /// Relevance judgements, TREC or BEIR (default: the only qrels.* beside the manifest)
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub qrels: Option<PathBuf>,
-    /// Stored embeddings of the old gallery, beside the old model
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    pub old_embeddings: Option<PathBuf>,
-    /// Hold up to this much of stored embeddings in memory, such as 512MiB (default: 1GiB); read more from their files
-    #[arg(long, value_name = "SIZE", help_heading = "Input")]
-    pub memory: Option<ByteSize>,
-    /// Assess the credibility of N gallery items and the consensus of N queries only, drawn by the seed (default: all)
-    #[arg(long, value_name = "N", help_heading = "Input")]
-    pub sample: Option<NonZeroUsize>,
-    /// Tolerate and list up to N unreadable items
-    #[arg(long, value_name = "N", help_heading = "Input")]
-    pub max_bad_items: Option<usize>,
-    /// Refuse to assume image preprocessing
-    #[arg(long, help_heading = "Input")]
-    pub strict: bool,
-
-    /// What decides, and what a backfill costs
+    /// The flags that `adapt` has too
     #[command(flatten)]
-    pub judging: JudgingArgs,
+    pub settings: SettingsArgs,
 
     /// Folder of the report (default: reports/OLD-vs-NEW)
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR", help_heading = "Output", display_order = 1)]
     pub out: Option<PathBuf>,
     /// What stdout gets: a summary as text or markdown, or report.json
     #[arg(
@@ -258,40 +205,16 @@ pub struct AuditArgs {
         value_enum,
         value_name = "FORMAT",
         default_value = "text",
-        help_heading = "Output"
+        help_heading = "Output",
+        display_order = 2
     )]
     pub format: Format,
-    /// statistics: leave items, pictures, texts and names of identities out of the report
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHAT",
-        default_value = "full",
-        help_heading = "Output"
-    )]
-    pub privacy: PrivacyArg,
     /// Compare with an earlier report.json; it changes no verdict
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", help_heading = "Output", display_order = 3)]
     pub baseline: Option<PathBuf>,
     /// Show inputs, outputs, preprocessing and counts; run nothing
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = "Output", display_order = 4)]
     pub dry_run: bool,
-    /// Print the verdict alone, whatever the format
-    #[arg(long, short, help_heading = "Output", conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Print the runtime's own messages too
-    #[arg(long, short, help_heading = "Output")]
-    pub verbose: bool,
-
-    /// Where and how to run the models
-    #[command(flatten)]
-    pub runtime: RuntimeArgs,
-    /// Embed again instead of reading the cache
-    #[arg(long, help_heading = "Running")]
-    pub no_cache: bool,
-    /// Items a batch, for both models; auto measures what is fastest here (default: 32)
-    #[arg(long, value_name = "N|auto", help_heading = "Running")]
-    pub batch: Option<BatchSize>,
 }
 
 /// Where and how models are run.
@@ -354,30 +277,6 @@ impl AuditArgs {
     pub fn paths(&self) -> [PathBuf; 3] {
         [&self.old, &self.new, &self.data].map(|path| path.clone().expect("clap requires it"))
     }
-
-    /// audit.toml: `--config`, else the one beside the data, else none.
-    ///
-    /// # Errors
-    /// As [`ConfigFile::read`].
-    pub fn config_file(&self) -> Result<ConfigFile, crate::config::ConfigError> {
-        let [_, _, data] = self.paths();
-        config_file(self.config.as_deref(), &data)
-    }
-
-    /// What the flags say.
-    pub fn overrides(&self) -> Overrides {
-        Overrides {
-            max_bad_items: self.max_bad_items,
-            tensors: self.tensors.clone(),
-            qrels: self.qrels.clone(),
-            old_embeddings: self.old_embeddings.clone(),
-            memory: self.memory,
-            sample: self.sample,
-            strict: self.strict,
-            batch: self.batch,
-            ..self.judging.overrides()
-        }
-    }
 }
 
 impl RuntimeArgs {
@@ -404,22 +303,6 @@ impl RuntimeArgs {
             cache_dir: self.cache_dir(),
             verbose,
         }
-    }
-}
-
-/// audit.toml: the one that is named, else the one beside the data, else none.
-///
-/// # Errors
-/// As [`ConfigFile::read`].
-pub fn config_file(
-    named: Option<&Path>,
-    data: &Path,
-) -> Result<ConfigFile, crate::config::ConfigError> {
-    let beside = config_path_beside(data);
-    match named {
-        Some(path) => ConfigFile::read(path),
-        None if beside.is_file() => ConfigFile::read(&beside),
-        None => Ok(ConfigFile::default()),
     }
 }
 
@@ -507,7 +390,7 @@ mod tests {
     #[test]
     fn three_paths_make_an_audit_and_a_subcommand_needs_none() {
         let cli = parsed(&["a.onnx", "b.onnx", "data", "--seed", "3"]).expect("an audit");
-        assert_eq!(cli.audit.overrides().seed, Some(3));
+        assert_eq!(cli.audit.settings.overrides().seed, Some(3));
         assert!(matches!(
             parsed(&["runtime", "show"]).expect("a subcommand").command,
             Some(Command::Runtime(RuntimeCommand::Show { .. }))

@@ -15,6 +15,7 @@ use clap::CommandFactory;
 
 use crate::audit::{self, AuditError, Preview, Surroundings};
 use crate::cli::progress::Bars;
+use crate::cli::settings::SettingsArgs;
 use crate::cli::{
     AuditArgs, Cli, Command, Format, InitArgs, PrivacyArg, ReportArgs, RuntimeArgs, RuntimeCommand,
 };
@@ -94,7 +95,7 @@ impl From<std::io::Error> for Failure {
 pub fn run(cli: &Cli) -> Result<Done, Failure> {
     interrupt::install();
     if cli.version {
-        return version(&cli.audit);
+        return version(&cli.audit.settings);
     }
     match &cli.command {
         None => audit_command(&cli.audit),
@@ -165,40 +166,55 @@ fn notice(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
-    log_to_stderr(args.verbose);
-    limit_threads(args.runtime.threads());
-    let config = AuditConfig::resolve(args.paths(), args.config_file()?, args.overrides())?;
-    paths::check(&config, args.runtime.onnxruntime.as_deref())?;
-    // Before anything runs: a mistyped baseline must not cost an audit.
-    let baseline = args
-        .baseline
-        .as_deref()
-        .map(|path| Ok::<_, ReportError>((path, report::read(path)?)))
-        .transpose()?;
-    let bars = Arc::new(Bars::new(args.quiet));
+/// Readies the process for running models, and checks what it was told.
+fn prepare(settings: &SettingsArgs, paths: [PathBuf; 3]) -> Result<AuditConfig, Failure> {
+    log_to_stderr(settings.verbose);
+    limit_threads(settings.runtime.threads());
+    let config = settings.resolve(paths)?;
+    paths::check(&config, settings.runtime.onnxruntime.as_deref())?;
+    Ok(config)
+}
+
+/// Runs models with a progress bar, which is gone when they are done.
+fn with_progress<T>(
+    settings: &SettingsArgs,
+    work: impl FnOnce(&Surroundings<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let bars = Arc::new(Bars::new(settings.quiet));
     topk::tell(bars.clone());
     let notify = |line: &str| {
-        if !args.quiet {
+        if !settings.quiet {
             bars.above(|| notice(line));
         }
     };
-    let around = Surroundings {
-        runtime: args.runtime.options(args.verbose),
-        embedding_cache: (!args.no_cache).then(|| args.runtime.cache_dir()),
+    let done = work(&Surroundings {
+        runtime: settings.runtime.options(settings.verbose),
+        embedding_cache: (!settings.no_cache).then(|| settings.runtime.cache_dir()),
         progress: &*bars,
         notify: &notify,
         // For the reader's eyes, so an argument that is no UTF-8 may be shown approximately.
         command: std::env::args_os()
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
-    };
+    });
+    bars.clear();
+    done
+}
+
+fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
+    let settings = &args.settings;
+    let config = prepare(settings, args.paths())?;
+    // Before anything runs: a mistyped baseline must not cost an audit.
+    let baseline = args
+        .baseline
+        .as_deref()
+        .map(|path| Ok::<_, ReportError>((path, report::read(path)?)))
+        .transpose()?;
     if args.dry_run {
-        print(&preview_text(&audit::preview(
-            &config,
-            &around,
-            Questions::Refused,
-        )?))?;
+        let preview = with_progress(settings, |around| {
+            Ok(audit::preview(&config, around, Questions::Refused)?)
+        })?;
+        print(&preview_text(&preview))?;
         return Ok(Done::Nothing);
     }
     let out = args
@@ -206,9 +222,10 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .clone()
         .unwrap_or_else(|| default_out(&config.old, &config.new));
     report::check_out(&out)?;
-    let audited = audit_into(&out, &config, &around, baseline, args.privacy);
-    bars.clear();
-    tell(&audited?, &config, &out, args.quiet, args.format)
+    let report = with_progress(settings, |around| {
+        audit_into(&out, &config, around, baseline, settings.privacy)
+    })?;
+    tell(&report, &config, &out, settings.quiet, args.format)
 }
 
 /// Says what came out, to the CI system and on stdout.
@@ -391,7 +408,7 @@ fn report_command(args: &ReportArgs) -> Result<Done, Failure> {
     Ok(Done::Nothing)
 }
 
-fn version(args: &AuditArgs) -> Result<Done, Failure> {
+fn version(args: &SettingsArgs) -> Result<Done, Failure> {
     let mut text = format!("compat-audit {}\n", env!("CARGO_PKG_VERSION"));
     if args.verbose {
         let options = args.runtime.options(false);

@@ -18,7 +18,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use adaptation::{Adaptation, IDENTITIES};
+pub use adaptation::{Adaptation, IDENTITIES, OwnSearch};
 pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};

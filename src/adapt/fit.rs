@@ -7,7 +7,8 @@ use ndarray::{Array2, Axis};
 use super::AdaptError;
 use super::checkpoint::Checkpoint;
 use super::head::{Head, HeadKind};
-use super::nccl::{Objective, Pairs, Trainer, Training};
+use super::nccl::{Objective, Pairs};
+use super::trainer::{Trainer, Training};
 use super::trial::{Quality, Trial, mean};
 use crate::domain::{Embeddings, Item, Probe, Progress, Role};
 use crate::retrieve::closed_form::{orthogonal, ridge, rows, thin_out};
@@ -250,13 +251,13 @@ pub fn train(
         let now = look(&trainer)?;
         trace.push(now.new_old);
         progress.say(&format!(
-            "step {}: embedding {:.3}, discrimination {:.3}, transfer {:.3}; validation {:.4} (best {:.4})",
-            trainer.steps(),
+            "{} {:.4}, best {:.4}; L_emb {:.3}, L_dis {:.3}, L_keep {:.3}",
+            validation.trial.primary(),
+            now.new_old,
+            best.new_old.max(now.new_old),
             losses.embedding,
             losses.discrimination,
             losses.keep,
-            now.new_old,
-            best.new_old.max(now.new_old)
         ));
         if now.new_old > best.new_old {
             (best, best_state) = (now, trainer.state()?.1);
@@ -341,7 +342,8 @@ pub struct Resume {
 }
 
 impl Resume {
-    fn read(&self) -> Option<Checkpoint> {
+    /// What was written down of this very training.
+    pub fn read(&self) -> Option<Checkpoint> {
         Checkpoint::read(&self.path, &self.fingerprint)
     }
 
@@ -436,5 +438,39 @@ mod tests {
             found >= 70 && wronged <= 4,
             "{found} of 80 found, {wronged} of 320 wronged"
         );
+    }
+
+    #[test]
+    fn sub_clusters_are_found_with_labels_and_without() {
+        use super::super::split::tests::probe;
+        use crate::domain::Reference;
+
+        let (identities, dim) = (40, 8);
+        let mut probe = probe(identities);
+        let n = probe.items.len();
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+        let mut draw = |rows| Array2::from_shape_fn((rows, dim), |_| rng.gen_range(-1.0_f32..1.0));
+        // Item i is of identity i modulo their number, as the probe has it.
+        let (centres, noise) = (draw(identities), draw(n));
+        let rows = noise * 0.1 + ndarray::concatenate![Axis(0), centres, centres, centres];
+        let items = (0..n as u32).map(Some).collect();
+        let old = Embeddings::new(rows, items, true).expect("finite");
+        let options = StructureOptions::default();
+        let mut found = |reference| {
+            probe.reference = reference;
+            pairs(&probe, [&old, &old], |_| true, Filter::All, &options).expect("pairs")
+        };
+        let [labelled, unlabelled] = [Reference::Labels, Reference::OldModel].map(&mut found);
+        assert_eq!(labelled.new.nrows(), n - 1, "junk is not learnt from");
+        assert!(labelled.identity.is_some() && unlabelled.identity.is_none());
+        for pairs in [labelled, unlabelled] {
+            // Two of one identity share a sub-cluster more often than not; of two identities never.
+            let distinct: std::collections::BTreeSet<_> = pairs.subcluster.iter().collect();
+            assert!(
+                (identities / 2..=2 * identities).contains(&distinct.len()),
+                "{}",
+                distinct.len()
+            );
+        }
     }
 }

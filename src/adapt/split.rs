@@ -107,13 +107,14 @@ impl Split {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use crate::domain::{Item, Modality, Reference, Role, Source};
 
-    fn probe(identities: usize) -> Probe {
+    /// Three items each of so many identities, one of them junk.
+    pub fn probe(identities: usize) -> Probe {
         let item = |i: usize| Item {
             id: format!("item {i}").into(),
             labels: vec![(i % identities) as u32].into(),
@@ -171,6 +172,7 @@ mod tests {
             test_below: Adaptation::bound_text(split.test_below),
             fitted: 0,
             held_out: 0,
+            own_search: None,
         };
         for (item, part) in split.of_item.iter().enumerate() {
             let names = probe.split_names(item, true);

@@ -1,12 +1,59 @@
 //! How well heads do on queries that they were not fitted on.
 
 use super::head::Head;
+use crate::audit::{self, Embedding};
 use crate::config::Similarity;
 use crate::domain::{Embeddings, EmbeddingsError, Measure, Probe};
 use crate::retrieve::measures;
 use crate::retrieve::protocol::{Protocol, QueryProtocol};
 use crate::retrieve::rank::{RankSet, Ranking, rank};
 use crate::topk::{Gallery, ScoreOverflow};
+
+/// Some of the probe's items, with nothing of the others: neither to be found nor to be confused with.
+pub struct Subset {
+    /// Index of each item in the whole probe.
+    pub items: Vec<usize>,
+    probe: Probe,
+    digests: Vec<Option<[u8; 32]>>,
+    old: Embeddings,
+    new: Embeddings,
+}
+
+impl Subset {
+    /// The wanted items that have both embeddings: of what only the old gallery still holds, new->new cannot be measured.
+    pub fn new(embedding: &Embedding, wanted: impl Fn(usize) -> bool) -> Self {
+        let Embedding {
+            probe, old, new, ..
+        } = embedding;
+        let keep: Vec<bool> = (0..probe.items.len())
+            .map(|item| wanted(item) && old.embeddings.has(item) && new.embeddings.has(item))
+            .collect();
+        let items: Vec<usize> = (0..keep.len()).filter(|&item| keep[item]).collect();
+        let digests = audit::input_digests(old, new);
+        let kept = |of: &Embeddings| {
+            let mut of = of.clone();
+            of.retain(&keep);
+            of
+        };
+        let mut part = probe.clone();
+        part.retain(&keep);
+        Self {
+            digests: items
+                .iter()
+                .filter_map(|&item| digests.get(item).copied())
+                .collect(),
+            old: kept(&old.embeddings),
+            new: kept(&new.embeddings),
+            probe: part,
+            items,
+        }
+    }
+
+    /// Its queries and its gallery; see [`Trial::new`].
+    pub fn trial(&self, primary: Option<Measure>) -> Trial<'_> {
+        Trial::new(&self.probe, &self.digests, [&self.old, &self.new], primary)
+    }
+}
 
 /// Queries and a gallery in both spaces.
 pub struct Trial<'a> {

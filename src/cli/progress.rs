@@ -12,7 +12,8 @@ use crate::domain::Progress;
 /// One line, drawn only on a terminal and not when quiet: the stage and how long it has lasted, or a bar with rate and
 /// time left while something is counted.
 pub struct Bars {
-    visible: bool,
+    /// Where each bar is drawn; `None` nowhere.
+    target: Option<fn() -> ProgressDrawTarget>,
     line: Mutex<Line>,
 }
 
@@ -22,18 +23,26 @@ struct Line {
     bar: Option<ProgressBar>,
 }
 
+/// A stage of which nothing is counted.
+const STAGE: &str = "{spinner} {msg} {elapsed}";
+/// Things that are counted.
+const COUNT: &str = "{msg} {wide_bar} {percent:>3} % {rate:>7} {eta:>4} left";
+/// Words about how it goes take the bar's place, as many as the terminal has room for.
+const WORDS: &str = "{wide_msg} {percent:>3} % {eta:>4} left";
+
 impl Bars {
     /// Bars for this process's stderr.
     pub fn new(quiet: bool) -> Self {
+        let visible = !quiet && std::io::stderr().is_terminal();
         Self {
-            visible: !quiet && std::io::stderr().is_terminal(),
+            target: visible.then_some(ProgressDrawTarget::stderr),
             line: Mutex::default(),
         }
     }
 
     /// Takes the line away.
     pub fn clear(&self) {
-        self.line().show(None);
+        self.line().clear();
     }
 
     /// Lets `write` print to the terminal above the line.
@@ -48,34 +57,40 @@ impl Bars {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bar(&self, total: Option<u64>, template: &str) -> ProgressBar {
-        let target = if self.visible {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let style = ProgressStyle::with_template(template)
-            .expect("the template is constant and valid")
-            .with_key("rate", rate);
-        ProgressBar::with_draw_target(total, target).with_style(style)
+    /// Puts a bar in the place of the last one, which goes first: two that are drawn at once leave one behind.
+    fn show(&self, line: &mut Line, total: Option<u64>, template: &str, message: String) {
+        line.clear();
+        let target = self
+            .target
+            .map_or_else(ProgressDrawTarget::hidden, |new| new());
+        let bar = ProgressBar::with_draw_target(total, target)
+            .with_style(style(template))
+            .with_message(message);
+        bar.tick();
+        if self.target.is_some() && total.is_none() {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        line.bar = Some(bar);
     }
 
     fn show_stage(&self, line: &mut Line) {
-        let bar = self.bar(None, "{spinner} {msg} {elapsed}");
-        bar.set_message(line.stage);
-        if self.visible {
-            bar.enable_steady_tick(Duration::from_millis(100));
-        }
-        line.show(Some(bar));
+        let stage = line.stage.to_owned();
+        self.show(line, None, STAGE, stage);
     }
 }
 
 impl Line {
-    fn show(&mut self, bar: Option<ProgressBar>) {
-        if let Some(old) = std::mem::replace(&mut self.bar, bar) {
-            old.finish_and_clear();
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("the template is constant and valid")
+        .with_key("rate", rate)
 }
 
 impl Progress for Bars {
@@ -86,11 +101,9 @@ impl Progress for Bars {
     }
 
     fn start(&self, label: &str, total: u64) {
-        let template = "{msg} {wide_bar} {percent:>3} % {rate:>7} {eta:>4} left";
-        let bar = self.bar(Some(total), template);
         let mut line = self.line();
-        bar.set_message(format!("{}: {label}", line.stage));
-        line.show(Some(bar));
+        let message = format!("{}: {label}", line.stage);
+        self.show(&mut line, Some(total), COUNT, message);
     }
 
     fn advance(&self, n: u64) {
@@ -100,9 +113,9 @@ impl Progress for Bars {
     }
 
     fn say(&self, words: &str) {
-        let line = self.line();
-        if let Some(bar) = &line.bar {
-            bar.set_message(format!("{}: {words}", line.stage));
+        if let Some(bar) = &self.line().bar {
+            bar.set_style(style(WORDS));
+            bar.set_message(words.to_owned());
         }
     }
 
@@ -121,4 +134,53 @@ fn rate(state: &ProgressState, out: &mut dyn Write) {
     }
     // A sink that cannot be written to shows no rate.
     let _ = write!(out, "{scaled:.0} {unit}/s");
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::InMemoryTerm;
+
+    use super::*;
+
+    // A function takes no terminal along.
+    static TERMINAL: std::sync::LazyLock<InMemoryTerm> =
+        std::sync::LazyLock::new(|| InMemoryTerm::new(10, 80));
+
+    #[test]
+    fn one_line_stands_at_a_time() {
+        let bars = Bars {
+            target: Some(|| ProgressDrawTarget::term_like(Box::new(TERMINAL.clone()))),
+            line: Mutex::default(),
+        };
+        let now = |bars: &Bars| {
+            bars.line().bar.iter().for_each(ProgressBar::tick);
+            TERMINAL.contents()
+        };
+        bars.stage("probe");
+        assert!(now(&bars).ends_with("probe 0s"), "{}", now(&bars));
+        bars.stage("embed");
+        let shown = now(&bars);
+        assert!(
+            shown.ends_with("embed 0s") && !shown.contains("probe"),
+            "{shown}"
+        );
+        bars.start("both models", 4);
+        bars.advance(1);
+        let shown = now(&bars);
+        assert!(
+            shown.starts_with("embed: both models ") && shown.contains(" 25 % "),
+            "{shown}"
+        );
+        bars.say(&"much to say, ".repeat(20));
+        let shown = now(&bars);
+        assert!(
+            shown.starts_with("much to say, ") && shown.contains(" 25 % "),
+            "{shown}"
+        );
+        assert_eq!(shown.lines().count(), 1, "{shown}");
+        bars.finish();
+        assert_eq!(now(&bars).lines().count(), 1, "{}", now(&bars));
+        bars.clear();
+        assert_eq!(TERMINAL.contents(), "");
+    }
 }

@@ -7,7 +7,7 @@ pub const IDENTITIES: &str = "identities";
 
 /// How the head of an adapted model was made, and who was held out. It stands in the model's file, so that every later
 /// audit tests the model on what its head has not seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Adaptation {
     /// What the head is, in words.
@@ -26,6 +26,23 @@ pub struct Adaptation {
     pub fitted: usize,
     /// Units that were held out.
     pub held_out: usize,
+    /// What the head did to the new model's own search, on the held-out queries when it was made; `None` where there were
+    /// none.
+    pub own_search: Option<OwnSearch>,
+}
+
+/// new->new without and with a head: means of one measure over the same queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OwnSearch {
+    /// The measure's name.
+    pub measure: String,
+    /// Queries.
+    pub queries: usize,
+    /// Without the head.
+    pub before: f64,
+    /// With the head.
+    pub after: f64,
 }
 
 impl Adaptation {
@@ -69,6 +86,7 @@ mod tests {
             test_below: Adaptation::bound_text(bound),
             fitted: 0,
             held_out: 0,
+            own_search: None,
         };
         assert!(!adaptation.holds_out(&["b"]), "the bound itself is outside");
         let others: Vec<String> = (0..200).map(|i| i.to_string()).collect();

@@ -109,7 +109,7 @@ const PRECISIONS: [(i32, &str); 12] = [
 pub const ADAPTATION_KEY: &str = "compat-audit.adaptation";
 
 /// What is read off a model's file, and the files it names, without running it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
     /// BLAKE3, hex, over the model's bytes and, by name, each external-data file's name and bytes; every part is
     /// preceded by its length, so no two models give the same stream.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::qrels::judgements_of_text;
 use crate::run::{Audit, compat_audit, data, stderr, stdout};
 
 /// A folder, and the arguments that write `new.onnx` and `report` there.
@@ -96,12 +97,21 @@ fn a_rotated_model_is_cured_on_identities_it_has_not_seen() {
         (&160.into(), &40.into())
     );
     assert_eq!(made["old_model"], report["old"]["hash"]);
+    // An orthogonal head changes no angle between new embeddings.
+    let own = &made["own_search"];
+    let [before, after] = ["before", "after"].map(|name| own[name].as_f64().expect("a number"));
+    let found = map_of(&report, "new->new");
+    assert!((before - after).abs() < 1e-3 && (after - found).abs() < 1e-3);
     let html =
         std::fs::read_to_string(place.folder.path().join("report/report.html")).expect("a page");
     let first = &html[..html.find("<section id=\"checks\">").expect("checks")];
     assert!(
         first.contains("the new model is an adapted one"),
         "said first"
+    );
+    assert!(
+        first.contains("when it was made, its head took ") && first.contains(" held-out queries"),
+        "and how that changed"
     );
     assert!(html.contains("160 identities fitted and chosen on, 40 held out, seed 0"));
     assert!(
@@ -230,6 +240,46 @@ fn without_labels_items_are_held_out() {
 }
 
 #[test]
+fn judged_pairs_are_split_by_item() {
+    let place = Place::new();
+    let probe = tempfile::tempdir().expect("a folder");
+    judgements_of_text(probe.path());
+    let manifest = std::fs::read_to_string(data("text/labels.jsonl")).expect("the manifest");
+    let unlabelled = |line: &str| {
+        let mut row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        row.as_object_mut().expect("an object").remove("label");
+        format!("{row}\n")
+    };
+    let manifest: String = manifest.lines().map(unlabelled).collect();
+    std::fs::write(probe.path().join("items.jsonl"), manifest).expect("written");
+    std::fs::copy(data("text/tokens.npz"), probe.path().join("tokens.npz")).expect("copied");
+    let [old, new] = ["wl64.onnx", "wl256.onnx"].map(|name| data("text").join(name));
+    let mut words = place.arguments("text", &old, &new, &["--head", "linear"]);
+    let path = |name: &str| probe.path().join(name).to_str().expect("a text").to_owned();
+    words[3] = path("items.jsonl");
+    words.extend(["--fail-on", "never", "--qrels"].map(str::to_owned));
+    words.push(path("judged.txt"));
+    let output = compat_audit(words);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = place.report();
+    assert_eq!(report["new"]["adaptation"]["units"], "items");
+    assert_eq!(
+        report["probe"]["queries"],
+        report["new"]["adaptation"]["own_search"]["queries"]
+    );
+    assert!(map_of(&report, "new->old") > 0.5 * map_of(&report, "old->old"));
+}
+
+#[test]
+fn a_quantised_model_takes_a_head() {
+    let place = Place::new();
+    let more = ["--head", "closed-form", "--batch", "16", "--no-cache"];
+    let output = place.adapt("emoji", "old.onnx", "old_int8.onnx", &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(place.report()["verdict"]["verdict"], "skip-backfill");
+}
+
+#[test]
 fn bad_input_is_refused_before_anything_is_written() {
     let emoji = data("emoji");
     let [old, new] = ["old.onnx", "new_incompatible.onnx"].map(|name| emoji.join(name));
@@ -259,6 +309,13 @@ fn bad_input_is_refused_before_anything_is_written() {
         &place,
         &elsewhere(missing.to_str().expect("a text")),
         &["cannot create a file in", "no/such"],
+    );
+    // Nobody may write there, not even root.
+    #[cfg(target_os = "linux")]
+    refused(
+        &place,
+        &elsewhere("/proc/new.onnx"),
+        &["cannot create a file in", "/proc"],
     );
     let folder = place.folder.path().to_str().expect("a text");
     refused(&place, &elsewhere(folder), &["is a folder"]);

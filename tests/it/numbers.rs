@@ -327,6 +327,15 @@ fn tokens(text: &str) -> Vec<(String, usize, bool)> {
     tokens
 }
 
+/// Whether a value, rounded, is what a token of the page says.
+fn is_shown_as(value: f64, token: &str, decimals: usize, is_percent: bool) -> bool {
+    let scale = if is_percent { 100.0 } else { 1.0 };
+    let wanted: f64 = token.parse().expect("digits");
+    let rounded = format!("{:.decimals$}", (scale * value).abs());
+    rounded == format!("{:.decimals$}", wanted.abs())
+        && (wanted == 0.0 || (wanted < 0.0) == (value < 0.0))
+}
+
 #[test]
 fn every_number_in_a_table_is_one_of_the_json() {
     for new in NEW {
@@ -349,13 +358,7 @@ fn every_number_in_a_table_is_one_of_the_json() {
                 for text in number_cells(&table) {
                     for (token, decimals, is_percent) in tokens(&text) {
                         checked += 1;
-                        let scale = if is_percent { 100.0 } else { 1.0 };
-                        let wanted: f64 = token.parse().expect("digits");
-                        let is = |value: &f64| {
-                            format!("{:.decimals$}", (scale * value).abs())
-                                == format!("{:.decimals$}", wanted.abs())
-                                && (wanted == 0.0 || (wanted < 0.0) == (*value < 0.0))
-                        };
+                        let is = |value: &f64| is_shown_as(*value, &token, decimals, is_percent);
                         if !known.iter().any(is) {
                             strangers.insert(format!(
                                 "{part}: {token}{}",
@@ -441,13 +444,7 @@ fn every_number_in_a_figure_is_one_of_the_json() {
                             continue;
                         }
                         n += 1;
-                        let scale = if is_percent { 100.0 } else { 1.0 };
-                        let wanted: f64 = token.parse().expect("digits");
-                        let is = |value: &f64| {
-                            format!("{:.decimals$}", (scale * value).abs())
-                                == format!("{:.decimals$}", wanted.abs())
-                                && (wanted == 0.0 || (wanted < 0.0) == (*value < 0.0))
-                        };
+                        let is = |value: &f64| is_shown_as(*value, &token, decimals, is_percent);
                         if !known.iter().any(is) {
                             strangers.insert(format!("{token} of {text}"));
                         }

@@ -159,9 +159,8 @@ fn without_identities_and_judgements_the_hint_names_both() {
     assert!(message.contains("--qrels FILE"), "{message}");
 }
 
-#[test]
-fn judgements_that_say_what_identities_say_give_the_same_numbers() {
-    let folder = tempfile::tempdir().expect("a folder");
+/// The labels of the text fixture as judgements in TREC's format.
+pub fn judgements_of_text(folder: &Path) -> PathBuf {
     let manifest = std::fs::read_to_string(data("text/labels.jsonl")).expect("the manifest");
     let rows: Vec<serde_json::Value> = manifest
         .lines()
@@ -175,8 +174,15 @@ fn judgements_that_say_what_identities_say_give_the_same_numbers() {
             text += &format!("{} 0 {} 1\n", id(query), id(item));
         }
     }
-    let qrels = folder.path().join("judged.txt");
+    let qrels = folder.join("judged.txt");
     std::fs::write(&qrels, text).expect("written");
+    qrels
+}
+
+#[test]
+fn judgements_that_say_what_identities_say_give_the_same_numbers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let qrels = judgements_of_text(folder.path());
     let run = |extra: &[&str]| {
         let (old, new) = (data("text/wl64.onnx"), data("text/lsa64.onnx"));
         Audit::run(&old, &new, &data("text"), extra)
