@@ -18,7 +18,7 @@ use crate::domain::{Pairing, Probe, Progress, Side};
 use crate::embed::{self, Embedded};
 use crate::judge::{self, evidence::Evidence};
 use crate::report::assemble::{Stages, assemble};
-use crate::report::{AuditReport, Rows, RunSection};
+use crate::report::{AuditReport, RunSection, TableFiles};
 use crate::retrieve::kept::retrieve_kept;
 use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{self, SearchOptions};
@@ -44,7 +44,7 @@ pub struct Outcome {
     /// The report.
     pub report: AuditReport,
     /// Its tables.
-    pub rows: Rows,
+    pub tables: TableFiles,
 }
 
 /// Runs the six stages.
@@ -167,6 +167,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             probe: &probe,
             dims: [a.dim(), b.dim()],
             same_model,
+            adapted: new.model.adaptation.is_some(),
             structure: &structure,
             retrieval: &retrieval,
             kept: kept.as_ref(),
@@ -191,7 +192,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         from_cache: [old.n_from_cache, new.n_from_cache],
         embedded: [old.n_embedded, new.n_embedded],
     };
-    let (report, rows) = assemble(Stages {
+    let (report, tables) = assemble(Stages {
         config,
         probe: &probe,
         old: &old,
@@ -208,8 +209,8 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         judgement,
         bad_items,
         run,
-    });
-    Ok(Outcome { report, rows })
+    })?;
+    Ok(Outcome { report, tables })
 }
 
 /// Multiply-adds of the structure from which on its cost is named: some minutes on two cores.

@@ -138,14 +138,14 @@ fn audit_into(
 ) -> Result<AuditReport, Failure> {
     let audit::Outcome {
         mut report,
-        mut rows,
+        mut tables,
     } = audit::run(config, around)?;
     report.baseline = baseline.map(|(path, then)| BaselineSection::compare(&then, &report, path));
     report.run.directory = report::directory_seen_from(out);
     if privacy == PrivacyArg::Statistics {
-        report::statistics_only(&mut report, &mut rows);
+        report::statistics_only(&mut report, &mut tables);
     }
-    report::write(&report, &rows, out)?;
+    report::write(&report, tables, out)?;
     Ok(report)
 }
 

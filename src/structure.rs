@@ -31,7 +31,7 @@ mod subclusters;
 
 pub use agreement::adjusted_rand_index;
 pub use consensus::{Consensus, LogTotals, consensus};
-pub use credibility::Credibility;
+pub use credibility::{Assessed, Credibility};
 pub use map::{SpaceMap, map};
 use nearest::nearest;
 pub use pseudo::{PseudoIdentities, pseudo_identities};
@@ -92,8 +92,8 @@ pub struct Structure {
     /// their own identity by their old embedding. `None` for junk, for items without an old embedding and
     /// for identities without gallery items.
     pub assignment: Vec<Option<u32>>,
-    /// Credibility of each probe item; `None` for what is not an embedded gallery item or not in the sample.
-    pub credibility: Vec<Option<Credibility>>,
+    /// Credibility of the gallery items that were assessed.
+    pub credibility: Assessed,
     /// Temperature of the credibility posterior.
     pub tau: f64,
     /// Which score the cut is made on.
@@ -157,7 +157,7 @@ impl Structure {
         Self {
             subclusters: Vec::new(),
             assignment: vec![None; n_items],
-            credibility: vec![None; n_items],
+            credibility: Assessed::default(),
             // As where nothing can be fitted.
             tau: 1.0,
             cut: CredibilityCut::Combined,
@@ -168,7 +168,7 @@ impl Structure {
 
     /// The score that the cut is made on, in [0, 1]; `None` for an item that was not, or cannot be, assessed.
     pub fn cut_score(&self, item: usize) -> Option<f64> {
-        let scores = self.credibility[item].as_ref()?;
+        let scores = self.credibility.get(item)?;
         match self.cut {
             CredibilityCut::Combined => scores.combined,
             CredibilityCut::Paper => scores.entropy,
@@ -259,10 +259,8 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
         options.neighbours,
         probe.reference,
     );
-    let mut credibility = vec![None; probe.items.len()];
-    for (&position, score) in assessed.iter().zip(scores) {
-        credibility[gallery[position]] = Some(score);
-    }
+    let items = assessed.iter().map(|&position| gallery[position] as u32);
+    let credibility = Assessed::new(items.collect(), scores);
     Structure {
         subclusters: clusters,
         assignment,
@@ -537,12 +535,12 @@ mod tests {
         };
         let some = estimate(&probe, &old, &sampled);
         assert_eq!((&some.subclusters, some.tau), (&all.subclusters, all.tau));
-        let of_sample = some.credibility.iter().zip(&all.credibility);
-        let agree = of_sample.filter(|(some, all)| some.is_some() && some == all);
-        assert_eq!(agree.count(), 20);
-        assert_eq!(some.credibility.iter().flatten().count(), 20);
+        let of = |found: &Structure, item| found.credibility.get(item).copied();
+        let mut sample = some.credibility.items();
+        assert_eq!(sample.len(), 20);
+        assert!(sample.all(|item| of(&some, item) == of(&all, item)));
         // What was not assessed is not held against anyone.
-        assert!((0..60).all(|item| some.credibility[item].is_some() || some.is_credible(item)));
+        assert!((0..60).all(|item| some.credibility.get(item).is_some() || some.is_credible(item)));
         let queries: Vec<usize> = (0..60).collect();
         let measure = |options| {
             consensus(
@@ -599,8 +597,8 @@ mod tests {
         assert!((cosine - 0.2_f64.sqrt()).abs() < 1e-6);
         let expected = [Some(1), Some(0), Some(1), Some(0), Some(1)];
         assert_eq!(found.assignment, expected);
-        assert_eq!(found.credibility[4], None);
-        assert!(found.credibility[0].is_some());
+        assert_eq!(found.credibility.get(4), None);
+        assert!(found.credibility.get(0).is_some());
         assert_eq!(found.stability, None);
     }
 
@@ -615,8 +613,8 @@ mod tests {
         let old = Embeddings::new(rows, map, true).unwrap();
         let found = estimate(&probe, &old, &StructureOptions::default());
         assert_eq!(found.assignment, [Some(0), None, None, None]);
-        assert_eq!(found.credibility[1], None);
-        assert_eq!(found.credibility[0], Some(Credibility::default()));
+        assert_eq!(found.credibility.get(1), None);
+        assert_eq!(found.credibility.get(0), Some(&Credibility::default()));
         assert!(found.is_credible(0), "not assessed counts as credible");
         assert_eq!(found.nearest_rivals(&[0]), [None]);
     }
@@ -710,7 +708,7 @@ mod tests {
         let assessable = (0..n)
             .filter(|&item| found.cut_score(item).is_some())
             .count();
-        assert_eq!((listed, found.credibility.iter().flatten().count()), (n, n));
+        assert_eq!((listed, found.credibility.items().len()), (n, n));
         assert_eq!(
             assessable, 3_000,
             "the only items of 1,500 identities are not"
@@ -748,7 +746,7 @@ mod tests {
         let found = estimate(&probe, &old, &options);
         assert_eq!(found.subclusters.len(), n / each);
         assert!(found.assignment.iter().all(Option::is_some));
-        assert_eq!(found.credibility.iter().flatten().count(), 200);
+        assert_eq!(found.credibility.items().len(), 200);
 
         let pseudo = pseudo_identities(&probe, &old, &options);
         assert_eq!(pseudo.searching.as_ref().map(Vec::len), Some(301));

@@ -88,6 +88,7 @@ fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
         probe: &probe,
         dims: [DIM; 2],
         same_model: false,
+        adapted: false,
         structure: &structure,
         retrieval: &retrieval,
         kept: None,

@@ -71,6 +71,8 @@ pub struct Evidence {
     pub dims: [usize; 2],
     /// Same model hash and preprocessing.
     pub same_model: bool,
+    /// The new model has a head of `compat-audit adapt`.
+    pub adapted: bool,
     /// Can the probe judge.
     pub assay: Assay,
     /// D; `None` without new->old.
@@ -164,6 +166,8 @@ pub struct Stages<'a> {
     pub dims: [usize; 2],
     /// Same model hash and preprocessing.
     pub same_model: bool,
+    /// The new model has a head of `compat-audit adapt`.
+    pub adapted: bool,
     /// Stage 3.
     pub structure: &'a Structure,
     /// Stage 4.
@@ -228,6 +232,7 @@ impl Evidence {
             dominant_share: stats::dominant_share(&counts),
             dims: stages.dims,
             same_model: stages.same_model,
+            adapted: stages.adapted,
             assay: Assay::new(&intervals, &today, &identities, &retrieval.shuffled),
             change: None,
             worth,

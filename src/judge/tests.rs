@@ -60,6 +60,7 @@ fn passing() -> Evidence {
         dominant_share: 0.01,
         dims: [64, 64],
         same_model: false,
+        adapted: false,
         assay: Assay {
             old_old: estimate(0.5, 0.55, 0.6),
             shuffled: 0.02,
@@ -97,6 +98,21 @@ const LOSS: Estimate = Estimate {
     standard_error: 0.03,
     method: IntervalMethod::BcaByIdentity,
 };
+
+#[test]
+fn a_model_that_has_a_head_is_not_sent_for_one() {
+    let mut evidence = passing();
+    evidence.change = change(-0.2, -0.15, -0.1);
+    let says_adapt = |evidence: &Evidence| {
+        let steps = judged(evidence).next_steps;
+        steps
+            .iter()
+            .any(|step| step.contains("`compat-audit adapt`"))
+    };
+    assert!(says_adapt(&evidence));
+    evidence.adapted = true;
+    assert!(!says_adapt(&evidence));
+}
 
 #[test]
 fn each_line_of_the_table_matches_alone() {

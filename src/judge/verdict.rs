@@ -160,7 +160,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
                 .change
                 .is_some_and(|change| change.estimate.lower.min(change.optimistic.lower) > 0.0),
         gain_proven,
-        next_steps: next_steps(verdict, rule, &checks, primary.reference),
+        next_steps: next_steps(verdict, rule, &checks, evidence),
         waivers: Vec::new(),
         checks,
     }
@@ -174,9 +174,9 @@ fn worse_even_refreshed(evidence: &Evidence) -> String {
     )
 }
 
-fn next_steps(verdict: Verdict, rule: u8, checks: &[Check], reference: Reference) -> Vec<String> {
-    let mut steps = steps_after(verdict, rule, checks);
-    if reference == Reference::OldModel {
+fn next_steps(verdict: Verdict, rule: u8, checks: &[Check], evidence: &Evidence) -> Vec<String> {
+    let mut steps = steps_after(verdict, rule, checks, evidence.adapted);
+    if evidence.primary.reference == Reference::OldModel {
         steps.push(
             "Whether the new model is better than the old one takes labels: give identities or judgements of some queries, \
              and audit with another profile."
@@ -186,7 +186,7 @@ fn next_steps(verdict: Verdict, rule: u8, checks: &[Check], reference: Reference
     steps
 }
 
-fn steps_after(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
+fn steps_after(verdict: Verdict, rule: u8, checks: &[Check], adapted: bool) -> Vec<String> {
     match verdict {
         Verdict::SkipBackfill => vec![
             "Send new queries to the old gallery; re-embed items as they change.".into(),
@@ -203,7 +203,12 @@ fn steps_after(verdict: Verdict, rule: u8, checks: &[Check]) -> Vec<String> {
         ],
         Verdict::FullBackfill => vec![
             "Re-embed the whole gallery before new queries search it.".into(),
-            "Or train the new model for compatibility with the old embeddings and audit again; `compat-audit adapt` tries that with a head on the frozen model.".into(),
+            if adapted {
+                "Or train the new model itself for compatibility with the old embeddings, and audit again: a head on the frozen model, which this one has, is not enough."
+            } else {
+                "Or train the new model for compatibility with the old embeddings and audit again; `compat-audit adapt` tries that with a head on the frozen model."
+            }
+            .into(),
         ],
         Verdict::DoNotUpgrade => vec![
             "Keep the old model: the new one is worse on this probe even on a refreshed gallery.".into(),

@@ -70,7 +70,10 @@ pub struct Stages<'a> {
 }
 
 /// The report and its tables.
-pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
+///
+/// # Errors
+/// [`ReportError::Render`].
+pub fn assemble(stages: Stages<'_>) -> Result<(AuditReport, TableFiles), ReportError> {
     let tables = Tables::new(&stages);
     let report = AuditReport {
         tool: TOOL.into(),
@@ -126,11 +129,13 @@ pub fn assemble(stages: Stages<'_>) -> (AuditReport, Rows) {
         .collect(),
         run: stages.run.clone(),
     };
-    let rows = Rows {
-        items: tables.items(),
-        backfill: tables.backfill_rows(),
+    let items = tables::items_parquet(tables.items(), report.primary.reference)?;
+    let backfill = tables.backfill_rows();
+    let files = TableFiles {
+        items: Some(items),
+        backfill: backfill.map(tables::backfill_tables).transpose()?,
     };
-    (report, rows)
+    Ok((report, files))
 }
 
 fn model(embedded: &Embedded) -> ModelSection {

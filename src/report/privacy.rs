@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuditReport, Rows};
+use super::{AuditReport, TableFiles};
 
 /// What a report may show of the probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ const WITHHELD: &str = "withheld";
 
 /// Takes out of the report all that names or shows an item: examples, places on the map, ids in findings, names of identities,
 /// sub-clusters and slices, slices with too few queries, reasons of waivers. Every number of the verdict stays.
-pub fn statistics_only(report: &mut AuditReport, rows: &mut Rows) {
+pub fn statistics_only(report: &mut AuditReport, tables: &mut TableFiles) {
     report.privacy = Privacy::Statistics;
-    *rows = Rows::default();
+    *tables = TableFiles::default();
     report.worst_flips.clear();
     report.probe.bad_items.clear();
     report
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn no_file_names_or_shows_an_item_and_every_number_of_the_verdict_stays() {
         let mut report = sample::full();
-        let mut rows = sample::rows();
+        let mut tables = sample::table_files();
         let slices = report.slices.as_mut().unwrap();
         let named = SliceRow {
             name: "identity=Jane Doe".into(),
@@ -256,10 +256,10 @@ mod tests {
             .chain(["Jane Doe", "Doe-Smith", "secret.png", "data:image"].map(String::from))
             .collect();
         assert!(secrets.len() > 20);
-        statistics_only(&mut report, &mut rows);
+        statistics_only(&mut report, &mut tables);
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        write(&report, &rows, &out).unwrap();
+        write(&report, tables, &out).unwrap();
         let terminal = super::super::terminal::summary(&report, &out, Default::default());
         let view = super::super::view::View::new(
             &report,

@@ -725,9 +725,9 @@ pub fn items() -> Vec<ItemRow> {
     vec![query, gallery, junk]
 }
 
-/// Rows of the tables.
-pub fn rows() -> Rows {
-    let backfill = vec![
+/// Rows of `backfill.csv`.
+pub fn backfill_rows() -> Vec<BackfillRow> {
+    vec![
         BackfillRow {
             place: 1,
             id: "images/a, b.png".into(),
@@ -746,9 +746,15 @@ pub fn rows() -> Rows {
             beta: 1.0,
             needed: Some(false),
         },
-    ];
-    Rows {
-        items: items(),
-        backfill,
+    ]
+}
+
+/// The tables' files.
+pub fn table_files() -> TableFiles {
+    let items = tables::items_parquet(items().into_iter(), Reference::Labels);
+    let backfill = tables::backfill_tables(backfill_rows().into_iter());
+    TableFiles {
+        items: Some(items.expect("rendered")),
+        backfill: Some(backfill.expect("rendered")),
     }
 }

@@ -7,6 +7,9 @@ use polars::prelude::{
 use super::{BackfillRow, ItemRow, ReportError};
 use crate::domain::{Pairing, Reference, Role};
 
+/// Rows that become columns at a time, and a row group of Parquet: of millions of items only so many are held as rows.
+const GROUP: usize = 1 << 17;
+
 /// Renders the rows as a Parquet file, in their order.
 ///
 /// Columns: `id`, `identity`, `camera`, `role`, `subcluster` (text), `credibility` (f64), then for each pairing
@@ -15,11 +18,75 @@ use crate::domain::{Pairing, Reference, Role};
 ///
 /// # Errors
 /// [`ReportError::Render`] when polars cannot write it.
-pub fn items_parquet(items: &[ItemRow], reference: Reference) -> Result<Vec<u8>, ReportError> {
-    write(items, reference).map_err(ReportError::render("items.parquet"))
+pub fn items_parquet(
+    items: impl Iterator<Item = ItemRow>,
+    reference: Reference,
+) -> Result<Vec<u8>, ReportError> {
+    let render = || -> PolarsResult<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let empty = items_table(&[], reference)?;
+        let mut file = parquet(&mut bytes).batched(empty.schema())?;
+        in_groups(items, |group| {
+            file.write_batch(&items_table(group, reference)?)
+        })?;
+        file.finish()?;
+        drop(file);
+        Ok(bytes)
+    };
+    render().map_err(ReportError::render("items.parquet"))
 }
 
-fn write(items: &[ItemRow], reference: Reference) -> PolarsResult<Vec<u8>> {
+/// Renders the plan's rows as CSV and as Parquet, in their order.
+///
+/// Columns: `place` (u64, from 1), `id`, `identity`, `subcluster` (text), `credibility`, `beta` (f64), `needed`
+/// (boolean). Missing values are empty and null.
+///
+/// # Errors
+/// [`ReportError::Render`] when polars cannot write it.
+pub fn backfill_tables(
+    rows: impl Iterator<Item = BackfillRow>,
+) -> Result<[Vec<u8>; 2], ReportError> {
+    let render = || -> PolarsResult<[Vec<u8>; 2]> {
+        let (mut csv, mut bytes) = (Vec::new(), Vec::new());
+        let empty = backfill_table(&[])?;
+        let mut csv_file = CsvWriter::new(&mut csv).batched(empty.schema())?;
+        let mut file = parquet(&mut bytes).batched(empty.schema())?;
+        in_groups(rows, |group| {
+            let table = backfill_table(group)?;
+            csv_file.write_batch(&table)?;
+            file.write_batch(&table)
+        })?;
+        csv_file.finish()?;
+        file.finish()?;
+        drop((csv_file, file));
+        Ok([csv, bytes])
+    };
+    render().map_err(ReportError::render("backfill.csv"))
+}
+
+// One thread: the same rows must give the same bytes.
+fn parquet(bytes: &mut Vec<u8>) -> ParquetWriter<&mut Vec<u8>> {
+    ParquetWriter::new(bytes)
+        .with_compression(ParquetCompression::Snappy)
+        .set_parallel(false)
+}
+
+fn in_groups<Row>(
+    mut rows: impl Iterator<Item = Row>,
+    mut add: impl FnMut(&[Row]) -> PolarsResult<()>,
+) -> PolarsResult<()> {
+    let mut group = Vec::new();
+    loop {
+        group.extend(rows.by_ref().take(GROUP));
+        if group.is_empty() {
+            return Ok(());
+        }
+        add(&group)?;
+        group.clear();
+    }
+}
+
+fn items_table(items: &[ItemRow], reference: Reference) -> PolarsResult<DataFrame> {
     let text = |name: &str, value: fn(&ItemRow) -> Option<&str>| {
         Column::new(name.into(), items.iter().map(value).collect::<Vec<_>>())
     };
@@ -58,38 +125,10 @@ fn write(items: &[ItemRow], reference: Reference) -> PolarsResult<Vec<u8>> {
         ));
     }
     columns.push(text(&format!("{prefix}flip"), |item| item.flip));
-
-    parquet(&mut DataFrame::new(items.len(), columns)?)
+    DataFrame::new(items.len(), columns)
 }
 
-fn parquet(table: &mut DataFrame) -> PolarsResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One thread: the same rows must give the same bytes.
-    ParquetWriter::new(&mut bytes)
-        .with_compression(ParquetCompression::Snappy)
-        .set_parallel(false)
-        .finish(table)?;
-    Ok(bytes)
-}
-
-/// Renders the plan's rows as CSV and as Parquet, in their order.
-///
-/// Columns: `place` (u64, from 1), `id`, `identity`, `subcluster` (text), `credibility`, `beta` (f64), `needed`
-/// (boolean). Missing values are empty and null.
-///
-/// # Errors
-/// [`ReportError::Render`] when polars cannot write it.
-pub fn backfill_tables(rows: &[BackfillRow]) -> Result<[Vec<u8>; 2], ReportError> {
-    let render = || -> PolarsResult<[Vec<u8>; 2]> {
-        let mut table = backfill(rows)?;
-        let mut csv = Vec::new();
-        CsvWriter::new(&mut csv).finish(&mut table)?;
-        Ok([csv, parquet(&mut table)?])
-    };
-    render().map_err(ReportError::render("backfill.csv"))
-}
-
-fn backfill(rows: &[BackfillRow]) -> PolarsResult<DataFrame> {
+fn backfill_table(rows: &[BackfillRow]) -> PolarsResult<DataFrame> {
     let text = |name: &str, value: fn(&BackfillRow) -> Option<&str>| {
         Column::new(name.into(), rows.iter().map(value).collect::<Vec<_>>())
     };
@@ -125,7 +164,7 @@ mod tests {
     #[test]
     fn rows_come_back_as_they_were() {
         let items = sample::items();
-        let table = read(items_parquet(&items, Reference::Labels).unwrap());
+        let table = read(items_parquet(items.iter().cloned(), Reference::Labels).unwrap());
         assert_eq!(table.height(), items.len());
         let names: Vec<_> = table
             .get_column_names()
@@ -164,7 +203,7 @@ mod tests {
 
     #[test]
     fn no_rows_are_an_empty_table_with_all_columns() {
-        let table = read(items_parquet(&[], Reference::Labels).unwrap());
+        let table = read(items_parquet(std::iter::empty(), Reference::Labels).unwrap());
         assert_eq!((table.height(), table.width()), (0, 15));
     }
 
@@ -172,15 +211,15 @@ mod tests {
     fn the_same_rows_give_the_same_bytes() {
         let items = sample::items();
         assert_eq!(
-            items_parquet(&items, Reference::Labels).unwrap(),
-            items_parquet(&items, Reference::Labels).unwrap()
+            items_parquet(items.iter().cloned(), Reference::Labels).unwrap(),
+            items_parquet(items.iter().cloned(), Reference::Labels).unwrap()
         );
     }
 
     #[test]
     fn the_plan_comes_back_in_its_order() {
-        let rows = sample::rows().backfill;
-        let [csv, parquet] = backfill_tables(&rows).unwrap();
+        let rows = sample::backfill_rows();
+        let [csv, parquet] = backfill_tables(rows.iter().cloned()).unwrap();
         let csv = String::from_utf8(csv).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
@@ -196,5 +235,22 @@ mod tests {
         assert_eq!(table.height(), rows.len());
         let ids = table.column("id").unwrap().str().unwrap();
         assert_eq!(ids.get(0), Some("images/a, b.png"));
+    }
+
+    #[test]
+    fn more_rows_than_a_group_come_back_in_their_order() {
+        let row = |place: usize| BackfillRow {
+            place: place as u64 + 1,
+            id: format!("item {place}"),
+            ..sample::backfill_rows().swap_remove(1)
+        };
+        let n = 2 * GROUP + 3;
+        let [csv, parquet] = backfill_tables((0..n).map(row)).unwrap();
+        let csv = String::from_utf8(csv).unwrap();
+        assert_eq!(csv.lines().count(), n + 1, "one header");
+        assert!(csv.ends_with(&format!("{n},item {},2195,,,1.0,false\n", n - 1)));
+        let table = read(parquet);
+        let places = table.column("place").unwrap().u64().unwrap();
+        assert!((0..n).all(|row| places.get(row) == Some(row as u64 + 1)));
     }
 }

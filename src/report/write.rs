@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::view::View;
 use super::{
-    AuditReport, Privacy, ReportError, Rows, figures, html, json, junit, markdown, prometheus,
-    tables, thumbnails::Thumbnails,
+    AuditReport, ReportError, TableFiles, figures, html, json, junit, markdown, prometheus,
+    thumbnails::Thumbnails,
 };
 use crate::interrupt::{self, HalfWritten};
 
@@ -171,19 +171,14 @@ fn is_our_report(path: &Path) -> bool {
 ///
 /// # Errors
 /// As [`check_out`]; when a part cannot be rendered or the file system refuses.
-pub fn write(report: &AuditReport, rows: &Rows, out: &Path) -> Result<(), ReportError> {
+pub fn write(report: &AuditReport, tables: TableFiles, out: &Path) -> Result<(), ReportError> {
     check_out(out)?;
     let mut files = vec![(REPORT.to_owned(), json::to_json(report)?.into_bytes())];
     let mut thumbnails = Thumbnails::new(super::thumbnails::LIMIT);
     files.extend(render(report, &mut thumbnails)?);
-    if report.privacy == Privacy::Full {
-        let items = tables::items_parquet(&rows.items, report.primary.reference)?;
-        files.push((ITEMS.to_owned(), items));
-    }
-    if !rows.backfill.is_empty() {
-        let tables = tables::backfill_tables(&rows.backfill)?;
-        files.extend(BACKFILL.map(str::to_owned).into_iter().zip(tables));
-    }
+    files.extend(tables.items.map(|items| (ITEMS.to_owned(), items)));
+    let names = BACKFILL.map(str::to_owned);
+    files.extend(names.into_iter().zip(tables.backfill.into_iter().flatten()));
     replace_folder(&files, out)
 }
 
@@ -253,9 +248,9 @@ pub fn without_items(report_json: &Path, out: &Path) -> Result<(), ReportError> 
             path: report_json.to_owned(),
         });
     }
-    let mut rows = Rows::default();
-    super::statistics_only(&mut report, &mut rows);
-    write(&report, &rows, out)
+    let mut tables = TableFiles::default();
+    super::statistics_only(&mut report, &mut tables);
+    write(&report, tables, out)
 }
 
 /// Reads a report.json.
@@ -500,8 +495,8 @@ mod tests {
     fn the_folder_is_whole_and_the_same_twice() {
         let temp = tempfile::tempdir().unwrap();
         let [a, b] = ["deep/down/a", "b"].map(|name| temp.path().join(name));
-        write(&sample::skip(), &sample::rows(), &a).unwrap();
-        write(&sample::skip(), &sample::rows(), &b).unwrap();
+        write(&sample::skip(), sample::table_files(), &a).unwrap();
+        write(&sample::skip(), sample::table_files(), &b).unwrap();
         assert_eq!(names(&a), ALL);
         assert_eq!(files(&a), files(&b));
         // Nothing is left beside it.
@@ -512,9 +507,9 @@ mod tests {
     fn an_earlier_report_is_replaced_as_a_whole() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        write(&sample::skip(), &sample::rows(), &out).unwrap();
+        write(&sample::skip(), sample::table_files(), &out).unwrap();
         std::fs::write(out.join(".DS_Store"), "of a file manager").unwrap();
-        write(&sample::dimensions(), &sample::rows(), &out).unwrap();
+        write(&sample::dimensions(), sample::table_files(), &out).unwrap();
         let found = names(&out);
         assert!(
             !found
@@ -529,7 +524,7 @@ mod tests {
     fn other_peoples_folders_and_files_are_refused_and_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        let error = || write(&sample::skip(), &Rows::default(), &out).unwrap_err();
+        let error = || write(&sample::skip(), TableFiles::default(), &out).unwrap_err();
 
         std::fs::create_dir(&out).unwrap();
         std::fs::write(out.join("thesis.tex"), "mine").unwrap();
@@ -548,7 +543,7 @@ mod tests {
 
         std::fs::remove_dir_all(&out).unwrap();
         std::fs::create_dir(&out).unwrap();
-        write(&sample::skip(), &Rows::default(), &out).unwrap();
+        write(&sample::skip(), TableFiles::default(), &out).unwrap();
 
         std::fs::remove_dir_all(&out).unwrap();
         std::fs::write(&out, "a file").unwrap();
@@ -565,11 +560,11 @@ mod tests {
     fn what_others_put_into_a_report_is_named_and_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        write(&sample::skip(), &sample::rows(), &out).unwrap();
+        write(&sample::skip(), sample::table_files(), &out).unwrap();
         std::fs::write(out.join("thesis.tex"), "mine").unwrap();
         std::fs::write(out.join("figures/notes.txt"), "mine").unwrap();
         let before = files(&out);
-        let refused = write(&sample::full(), &Rows::default(), &out).unwrap_err();
+        let refused = write(&sample::full(), TableFiles::default(), &out).unwrap_err();
         assert!(
             refused.to_string().ends_with(
                 "out: expected an earlier report and nothing else, found also thesis.tex, figures/notes.txt"
@@ -583,18 +578,18 @@ mod tests {
     fn an_error_leaves_the_earlier_report_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");
-        write(&sample::skip(), &sample::rows(), &out).unwrap();
+        write(&sample::skip(), sample::table_files(), &out).unwrap();
         let before = files(&out);
         let mut broken = sample::full();
         broken.assay.p_value = f64::NAN;
         assert!(
-            matches!(write(&broken, &Rows::default(), &out), Err(ReportError::NotFinite { field }) if field == "p_value")
+            matches!(write(&broken, TableFiles::default(), &out), Err(ReportError::NotFinite { field }) if field == "p_value")
         );
         assert_eq!(files(&out), before);
         // A path that runs through a file cannot be made.
         let error = write(
             &sample::full(),
-            &Rows::default(),
+            TableFiles::default(),
             &out.join("report.json/inside"),
         )
         .unwrap_err();
@@ -607,7 +602,7 @@ mod tests {
     fn rendering_again_gives_the_same_files() {
         let temp = tempfile::tempdir().unwrap();
         let [first, again] = ["first", "again"].map(|name| temp.path().join(name));
-        write(&sample::skip(), &sample::rows(), &first).unwrap();
+        write(&sample::skip(), sample::table_files(), &first).unwrap();
         let before = files(&first);
         let json = first.join("report.json");
 
@@ -652,7 +647,7 @@ mod tests {
             .iter_mut()
             .for_each(|flip| rename(&mut flip.query));
         assert!(!report.worst_flips.is_empty());
-        write(&report, &sample::rows(), &first).unwrap();
+        write(&report, sample::table_files(), &first).unwrap();
         let before = files(&first);
         let json = first.join("report.json");
         let error = render_again(&json, &first).unwrap_err();

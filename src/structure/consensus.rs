@@ -595,12 +595,15 @@ mod tests {
     fn only_credible_items_bear_weight_unless_none_is() {
         let (probe, old, new) = setting();
         let mut structure = estimate(&probe, &old, &options());
-        for (item, combined) in [(0, 0.9), (1, 0.1)] {
-            structure.credibility[item] = Some(super::super::Credibility {
-                combined: Some(combined),
-                ..Default::default()
-            });
-        }
+        let found = &structure.credibility;
+        let score = |item: usize| {
+            let mut score = *found.get(item).unwrap();
+            score.combined = [0.9, 0.1].get(item).copied().or(score.combined);
+            score
+        };
+        let items = found.items().map(|item| item as u32).collect();
+        let scores = found.items().map(score).collect();
+        structure.credibility = super::super::Assessed::new(items, scores);
         let nccl = |structure: &Structure| {
             consensus(
                 &probe,

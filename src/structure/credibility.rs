@@ -52,6 +52,35 @@ pub struct Credibility {
     pub combined: Option<f64>,
 }
 
+/// Credibility by probe item, of the assessed alone: of galleries of millions often a sample is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Assessed {
+    /// Probe items, ascending.
+    items: Vec<u32>,
+    /// Theirs, in the same order.
+    scores: Vec<Credibility>,
+}
+
+impl Assessed {
+    /// `items` ascend, with one score each.
+    pub(super) fn new(items: Vec<u32>, scores: Vec<Credibility>) -> Self {
+        assert_eq!(items.len(), scores.len(), "one score an item");
+        assert!(items.is_sorted(), "items ascend");
+        Self { items, scores }
+    }
+
+    /// An item's scores; `None` for what is not an embedded gallery item or not in the sample.
+    pub fn get(&self, item: usize) -> Option<&Credibility> {
+        let place = self.items.binary_search(&u32::try_from(item).ok()?).ok()?;
+        Some(&self.scores[place])
+    }
+
+    /// The assessed items, ascending.
+    pub fn items(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.items.iter().map(|&item| item as usize)
+    }
+}
+
 /// Scores the `assessed` gallery positions, in their order, and returns the fitted temperature.
 ///
 /// The gallery's embeddings are unit; `members` lists the positions of each identity, or of each cluster that stands in
@@ -291,7 +320,7 @@ mod tests {
         let old = Embeddings::dense(rows.clone(), true).unwrap();
         let found = estimate(&probe, &old, &StructureOptions::default());
         assert!(found.subclusters.iter().all(|s| s.index_in_identity == 0));
-        let score = |i: usize| found.credibility[i].unwrap().combined.unwrap();
+        let score = |i: usize| found.credibility.get(i).unwrap().combined.unwrap();
         let doubt: Vec<f64> = (0..class.len()).map(|i| -score(i)).collect();
         let area = auroc(&doubt, &planted);
         assert!(area >= 0.95, "{area}");
@@ -360,11 +389,8 @@ mod tests {
         let probe = probe_of(class);
         let old = Embeddings::dense(rows, true).unwrap();
         let found = estimate(&probe, &old, &StructureOptions::default());
-        let doubt: Vec<f64> = found
-            .credibility
-            .iter()
-            .map(|c| -c.unwrap().combined.unwrap())
-            .collect();
+        let score = |i: usize| found.credibility.get(i).unwrap().combined.unwrap();
+        let doubt: Vec<f64> = (0..class.len()).map(|i| -score(i)).collect();
         let share_below = |which: bool| {
             let items: Vec<usize> = (0..class.len()).filter(|&i| planted[i] == which).collect();
             let below = items.iter().filter(|&&i| !found.is_credible(i)).count();
@@ -427,7 +453,7 @@ mod tests {
         assert!(rejected(true) < 0.05, "swaps rejected: {}", rejected(true));
         // H(p) <= ln K / 2, read off the score.
         let by_hand = |i: usize| {
-            let entropy = found.credibility[i].unwrap().entropy.unwrap();
+            let entropy = found.credibility.get(i).unwrap().entropy.unwrap();
             let k = 100_f64;
             (1.0 - entropy) * k.ln() <= k.ln() / 2.0
         };

@@ -63,14 +63,13 @@ impl Tables<'_> {
         })
     }
 
-    pub(super) fn backfill_rows(&self) -> Vec<BackfillRow> {
-        let (Some(plan), Some(order)) = (&self.stages.evidence.plan, self.stages.order) else {
-            return Vec::new();
-        };
+    pub(super) fn backfill_rows(&self) -> Option<impl Iterator<Item = BackfillRow> + '_> {
+        let plan = self.stages.evidence.plan.as_ref()?;
+        let order = self.stages.order?;
         let structure = self.stages.structure;
         let gallery = self.stages.retrieval.protocol.gallery();
         let mut step = 1;
-        let row = |(index, &position): (usize, &u32)| {
+        let row = move |(index, &position): (usize, &u32)| {
             while order.order.items_at(step) <= index {
                 step += 1;
             }
@@ -81,20 +80,12 @@ impl Tables<'_> {
                 id: self.stages.probe.items[item].id.to_string(),
                 identity: self.stages.probe.identity_name(item).to_owned(),
                 subcluster: structure.assignment[item].map(|index| self.subcluster_name(index)),
-                credibility: structure.credibility[item]
-                    .as_ref()
-                    .and_then(|c| c.combined),
+                credibility: structure.credibility.get(item).and_then(|c| c.combined),
                 beta,
                 needed: plan.beta_star.map(|beta_star| beta <= beta_star),
             }
         };
-        order
-            .order
-            .positions()
-            .iter()
-            .enumerate()
-            .map(row)
-            .collect()
+        Some(order.order.positions().iter().enumerate().map(row))
     }
 
     /// Money and hours of each way for the production gallery. The partial way is there when the verdict could be one.

@@ -52,53 +52,48 @@ impl Tables<'_> {
         }
     }
 
-    pub(super) fn items(&self) -> Vec<ItemRow> {
+    pub(super) fn items(&self) -> impl Iterator<Item = ItemRow> + '_ {
         let Stages {
             probe,
             structure,
             evidence,
             ..
         } = self.stages;
-        let mut query_of_item = vec![None; probe.items.len()];
-        for (query, item) in self.query_items().enumerate() {
-            query_of_item[item] = Some(query);
-        }
+        // In the probe's order, like the items.
+        let query_items: Vec<usize> = self.query_items().collect();
         let precisions = Pairing::ALL.map(|pairing| {
             Some(
                 self.evaluation(pairing)?
                     .per_query(Measure::MeanAveragePrecision),
             )
         });
-        (0..probe.items.len())
-            .map(|i| {
-                let item = &probe.items[i];
-                let query = query_of_item[i];
-                let flip = query
-                    .zip(evidence.flips.as_ref())
-                    .map(|(q, flips)| flips.per_query[q]);
-                ItemRow {
-                    id: item.id.to_string(),
-                    identity: probe.identity_name(i).to_owned(),
-                    camera: item
-                        .camera
-                        .map(|camera| probe.cameras[camera as usize].clone()),
-                    role: item.role,
-                    subcluster: structure.assignment[i].map(|index| self.subcluster_name(index)),
-                    credibility: structure.credibility[i].as_ref().and_then(|c| c.combined),
-                    first_rank: Pairing::ALL.map(|pairing| {
-                        Some(self.evaluation(pairing)?.rankings[query?].first_rank())
-                    }),
-                    average_precision: precisions
-                        .each_ref()
-                        .map(|values| Some(values.as_ref()?[query?])),
-                    flip: match flip {
-                        Some(flip) if flip.is_excess() => Some("excess"),
-                        Some(flip) if flip.is_negative() => Some("negative"),
-                        Some(flip) if flip.is_positive() => Some("positive"),
-                        _ => None,
-                    },
-                }
-            })
-            .collect()
+        (0..probe.items.len()).map(move |i| {
+            let item = &probe.items[i];
+            let query = query_items.binary_search(&i).ok();
+            let flip = query
+                .zip(evidence.flips.as_ref())
+                .map(|(q, flips)| flips.per_query[q]);
+            ItemRow {
+                id: item.id.to_string(),
+                identity: probe.identity_name(i).to_owned(),
+                camera: item
+                    .camera
+                    .map(|camera| probe.cameras[camera as usize].clone()),
+                role: item.role,
+                subcluster: structure.assignment[i].map(|index| self.subcluster_name(index)),
+                credibility: structure.credibility.get(i).and_then(|c| c.combined),
+                first_rank: Pairing::ALL
+                    .map(|pairing| Some(self.evaluation(pairing)?.rankings[query?].first_rank())),
+                average_precision: precisions
+                    .each_ref()
+                    .map(|values| Some(values.as_ref()?[query?])),
+                flip: match flip {
+                    Some(flip) if flip.is_excess() => Some("excess"),
+                    Some(flip) if flip.is_negative() => Some("negative"),
+                    Some(flip) if flip.is_positive() => Some("positive"),
+                    _ => None,
+                },
+            }
+        })
     }
 }

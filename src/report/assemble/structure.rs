@@ -186,8 +186,7 @@ impl Tables<'_> {
         let structure = self.stages.structure;
         let mut scored: Vec<(usize, f64)> = Vec::new();
         let mut not_assessable = 0;
-        let assessed = structure.credibility.iter().enumerate();
-        for (item, _) in assessed.filter(|(_, credibility)| credibility.is_some()) {
+        for item in structure.credibility.items() {
             match structure.cut_score(item) {
                 Some(score) => scored.push((item, score)),
                 None => not_assessable += 1,
@@ -237,7 +236,7 @@ impl Tables<'_> {
                 .iter()
                 .take(EXAMPLES)
                 .filter_map(|&(item, _)| {
-                    let scores = structure.credibility[item].as_ref()?;
+                    let scores = structure.credibility.get(item)?;
                     Some(CredibilityRow {
                         item: self.view(item),
                         entropy: scores.entropy,

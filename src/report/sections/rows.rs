@@ -1,12 +1,13 @@
 //! The tables that are too long for the JSON.
 
-/// The tables that are too long for the JSON.
+/// The tables that are too long for the JSON, as the bytes of their files.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Rows {
-    /// One a probe item, in the probe's order.
-    pub items: Vec<ItemRow>,
-    /// One a gallery item, in the order of the backfill plan; empty without a plan.
-    pub backfill: Vec<BackfillRow>,
+pub struct TableFiles {
+    /// `items.parquet`: one [`ItemRow`] a probe item, in the probe's order; `None` where items are not to be named.
+    pub items: Option<Vec<u8>>,
+    /// `backfill.csv` and `backfill.parquet`: one [`BackfillRow`] a gallery item, in the plan's order; `None` without a
+    /// plan.
+    pub backfill: Option<[Vec<u8>; 2]>,
 }
 
 /// One row of `backfill.csv` and `backfill.parquet`.

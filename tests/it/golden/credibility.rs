@@ -81,10 +81,8 @@ impl Gallery {
         let probe = probe_of(&labels, |_| "both");
         let old = Embeddings::dense(unit(rows), true).expect("finite");
         let found = structure::estimate(&probe, &old, &StructureOptions::default());
-        found
-            .credibility
-            .into_iter()
-            .map(|c| c.expect("a gallery item"))
+        (0..labels.len())
+            .map(|item| *found.credibility.get(item).expect("a gallery item"))
             .collect()
     }
 
