@@ -5,6 +5,7 @@ mod adapt;
 mod ci;
 mod init;
 mod paths;
+mod preview;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -13,18 +14,17 @@ use std::sync::Arc;
 
 use clap::CommandFactory;
 
-use crate::audit::{self, AuditError, Preview, Surroundings};
+use crate::audit::{self, AuditError, Surroundings};
 use crate::cli::progress::Bars;
 use crate::cli::settings::SettingsArgs;
 use crate::cli::{
     AuditArgs, Cli, Command, Format, InitArgs, PrivacyArg, ReportArgs, RuntimeArgs, RuntimeCommand,
 };
 use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
-use crate::domain::{NoProgress, Reference};
+use crate::domain::NoProgress;
 use crate::embed::Questions;
 use crate::interrupt;
 use crate::judge::Verdict;
-use crate::probe::ProbeSummary;
 use crate::report::{self, AuditReport, BaselineSection, ReportError};
 use crate::runtime::{self, Runtime, RuntimeError};
 use crate::topk;
@@ -214,7 +214,7 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         let preview = with_progress(settings, |around| {
             Ok(audit::preview(&config, around, Questions::Refused)?)
         })?;
-        print(&preview_text(&preview))?;
+        print(&preview::text(&preview))?;
         return Ok(Done::Nothing);
     }
     let out = args
@@ -268,78 +268,6 @@ fn default_out(old: &Path, new: &Path) -> PathBuf {
         names = [old, new].map(|path| name(path.parent().and_then(Path::file_name)));
     }
     Path::new("reports").join(format!("{}-vs-{}", names[0], names[1]))
-}
-
-/// Text from files as a terminal may see it: control characters escaped.
-fn visible(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let (plain, escaped) = if c.is_control() {
-                (None, Some(c.escape_default()))
-            } else {
-                (Some(c), None)
-            };
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
-}
-
-fn preview_text(preview: &Preview) -> String {
-    let probe = &preview.probe;
-    let counts = ProbeSummary::of(probe);
-    let mut text = format!(
-        "probe    {} ({} items: {} queries, {} gallery, {} identities, {} cameras, {} junk, {} distractors)\n",
-        probe.origin.display(),
-        counts.items,
-        counts.queries,
-        counts.gallery,
-        counts.identities,
-        counts.cameras,
-        counts.junk,
-        counts.distractor_items
-    );
-    if probe.reference == Reference::OldModel {
-        text += "  labels are not used: clusters of the old gallery will stand in for them\n";
-    }
-    if let Some(qrels) = &probe.qrels {
-        text += &format!(
-            "  qrels  {} ({} judged pairs, grades up to {})\n",
-            qrels.origin().display(),
-            qrels.n_judged(),
-            qrels.highest_grade()
-        );
-    }
-    for index in 0..probe.items.len().min(3) {
-        let item = &probe.items[index];
-        text += &format!(
-            "  item   {} identity {} role {}\n",
-            visible(&item.id),
-            visible(probe.identity_name(index)),
-            item.role
-        );
-    }
-    for (name, model) in ["old", "new"].iter().zip(&preview.models) {
-        text += &format!("{name:<8} {}\n", model.name);
-        for input in &model.inputs {
-            text += &format!("  input  {input}\n");
-        }
-        for output in &model.outputs {
-            text += &format!("  output {output}\n");
-        }
-        if let Some(words) = &model.stored {
-            text += &format!("  stored {words}\n");
-        }
-        for setting in &model.settings {
-            text += &format!(
-                "  {} = {} ({})\n",
-                setting.key, setting.value, setting.origin
-            );
-        }
-        for finding in &model.findings {
-            text += &format!("  note   {}\n", finding.message);
-        }
-    }
-    text
 }
 
 fn runtime_show(args: &RuntimeArgs) -> Result<Done, Failure> {
