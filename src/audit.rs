@@ -192,7 +192,10 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         from_cache: [old.n_from_cache, new.n_from_cache],
         embedded: [old.n_embedded, new.n_embedded],
     };
-    let (report, tables) = assemble(Stages {
+    // As large embeddings do, large tables wait where the cache is.
+    let scratch = around.embedding_cache.as_deref();
+    let scratch = scratch.filter(|folder| folder.is_dir());
+    let stages = Stages {
         config,
         probe: &probe,
         old: &old,
@@ -209,7 +212,8 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         judgement,
         bad_items,
         run,
-    })?;
+    };
+    let (report, tables) = assemble(stages, scratch)?;
     Ok(Outcome { report, tables })
 }
 

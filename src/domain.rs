@@ -14,6 +14,7 @@ mod name_index;
 mod progress;
 mod qrels;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,26 @@ impl Probe {
         (0..self.items.len())
             .filter(|&i| self.items[i].role.is_gallery() && self.items[i].identity.is_some())
             .collect()
+    }
+
+    /// For each label of the queries the rising positions of the gallery items that have it. `gallery` and `queries` are item
+    /// indices.
+    pub fn positions_of_labels(
+        &self,
+        queries: &[usize],
+        gallery: &[usize],
+    ) -> BTreeMap<u32, Vec<u32>> {
+        let labels = queries.iter().flat_map(|&query| &self.items[query].labels);
+        let mut positions: BTreeMap<u32, Vec<u32>> =
+            labels.map(|&label| (label, Vec::new())).collect();
+        for (position, &item) in gallery.iter().enumerate() {
+            for label in &self.items[item].labels {
+                if let Some(of_label) = positions.get_mut(label) {
+                    of_label.push(position as u32);
+                }
+            }
+        }
+        positions
     }
 
     /// Whether the gallery item is relevant to the query: as judged, else by a shared label. Both are item indices.

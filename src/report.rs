@@ -25,10 +25,12 @@ mod sample;
 #[cfg(test)]
 mod schema;
 mod sections;
+mod table_file;
 mod write;
 
 pub use baseline::{BaselineSection, MeasureThenAndNow, StateThenAndNow};
 pub use error::ReportError;
 pub use privacy::{Privacy, statistics_only};
 pub use sections::*;
+pub use table_file::TableFile;
 pub use write::{append, check_out, directory_seen_from, read, render_again, without_items, write};

@@ -13,6 +13,7 @@ mod search;
 pub mod verification;
 pub mod what_if;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::config::Similarity;
@@ -21,7 +22,7 @@ use crate::topk::ScoreOverflow;
 
 use protocol::Protocol;
 use rank::Ranking;
-use refresh::Refresh;
+use refresh::{FirstSteps, Order, Refresh};
 use search::Search;
 pub use search::{Companion, Companions};
 use verification::{TransferPairs, Verification};
@@ -162,7 +163,7 @@ pub fn search_new_gallery(
     retrieval: &mut Retrieval,
     models: [&Embeddings; 2],
     options: &SearchOptions,
-    planned: Option<&refresh::Order>,
+    planned: Option<&Order>,
 ) -> Result<Option<Vec<refresh::Curve>>, ScoreOverflow> {
     let protocol = &retrieval.protocol;
     let search = Search::new(protocol, models, options);
@@ -173,15 +174,16 @@ pub fn search_new_gallery(
     let thresholds: Vec<f32> = points.map(|point| point.threshold).collect();
     let (found, curves) = if let Some(planned) = planned {
         let n = planned.positions().len();
-        let random = |index| refresh::Order::random(n, options.seed, index);
+        let random = |index| Cow::Owned(Order::random(n, options.seed, index));
         let random = (0..refresh::RANDOM_ORDERS).map(random);
-        let orders: Vec<_> = std::iter::once(planned.clone()).chain(random).collect();
+        let orders = std::iter::once(Cow::Borrowed(planned)).chain(random);
+        let first_steps = FirstSteps::new(n, 1 + refresh::RANDOM_ORDERS, orders);
         let refresh = Refresh::new(
             protocol,
             models,
             options.similarity,
             retrieval.primary,
-            &orders,
+            first_steps,
         );
         let (curves, found) = refresh
             .curves(|counts| search.gallery(Side::New, &thresholds, [counts, Vec::new()]))?;

@@ -6,19 +6,19 @@
 //! camera rules are the ranking's and do not apply to [`estimate`]; an item never counts for itself.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2, ArrayView1};
 use rand::SeedableRng;
-use rayon::prelude::*;
 
 use crate::config::{CredibilityCut, Similarity};
-use crate::domain::{Embeddings, Probe, Reference};
-use crate::topk::{self, Gallery};
+use crate::domain::{Embeddings, Probe};
+use crate::topk::Gallery;
 
 mod agreement;
 mod consensus;
 mod credibility;
+mod estimate;
+mod groups;
 mod k_means;
 mod linkage;
 mod map;
@@ -32,6 +32,7 @@ mod subclusters;
 pub use agreement::adjusted_rand_index;
 pub use consensus::{Consensus, LogTotals, consensus};
 pub use credibility::{Assessed, Credibility};
+pub use estimate::estimate;
 pub use map::{SpaceMap, map};
 use nearest::nearest;
 pub use pseudo::{PseudoIdentities, pseudo_identities};
@@ -76,22 +77,23 @@ pub struct SubCluster {
     /// 0-based within the identity, by first item.
     pub index_in_identity: u32,
     /// Its gallery items, ascending.
-    pub items: Vec<usize>,
-    /// Normalised sum of its items' unit embeddings, shape (dim,).
-    pub centroid: Vec<f32>,
+    pub items: Box<[u32]>,
     /// Mean of 1 - cosine(item, centroid), in [0, 2].
     pub radius: f64,
 }
 
+/// Stands for no sub-cluster: of tens of millions of items each byte counts.
+const NO_SUBCLUSTER: u32 = u32::MAX;
+
 /// What the old space looks like.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Structure {
     /// All sub-clusters, by identity, then by their first item.
     pub subclusters: Vec<SubCluster>,
-    /// Sub-cluster of each probe item: gallery items by the clustering, other queries the nearest one of
-    /// their own identity by their old embedding. `None` for junk, for items without an old embedding and
-    /// for identities without gallery items.
-    pub assignment: Vec<Option<u32>>,
+    /// Their centroids, unit, one a sub-cluster: the normalised sums of their items' unit embeddings.
+    pub centroids: Embeddings,
+    /// Sub-cluster of each probe item; see [`Structure::subcluster_of`].
+    assignment: Vec<u32>,
     /// Credibility of the gallery items that were assessed.
     pub credibility: Assessed,
     /// Temperature of the credibility posterior.
@@ -114,6 +116,13 @@ impl Structure {
         is_split
     }
 
+    /// Sub-cluster of a probe item: gallery items by the clustering, other queries the nearest one of their own identity by
+    /// their old embedding. `None` for junk, for items without an old embedding and for identities without gallery items.
+    pub fn subcluster_of(&self, item: usize) -> Option<u32> {
+        let subcluster = self.assignment[item];
+        (subcluster != NO_SUBCLUSTER).then_some(subcluster)
+    }
+
     /// The sub-clusters' names: the identity's, with `/1`, `/2` where there are several.
     pub fn subcluster_names(&self, probe: &Probe) -> Vec<String> {
         let is_split = self.split_identities(probe);
@@ -133,20 +142,15 @@ impl Structure {
     /// For each of the chosen sub-clusters the one of another identity with the highest centroid cosine, of equal ones the
     /// first, and that cosine. Costs chosen x sub-clusters x dim.
     pub fn nearest_rivals(&self, chosen: &[usize]) -> Vec<Option<(u32, f64)>> {
-        let Some(first) = self.subclusters.first() else {
-            return vec![None; chosen.len()];
-        };
-        let rows = self.subclusters.iter().flat_map(|s| &s.centroid).copied();
-        let centroids = dense(self.subclusters.len(), first.centroid.len(), rows.collect());
         let all: Vec<usize> = (0..self.subclusters.len()).collect();
         let gallery = Gallery {
-            embeddings: &centroids,
+            embeddings: &self.centroids,
             items: &all,
         };
         let identity = |index: usize| self.subclusters[index].identity;
         let is_own = |i: usize, other: usize| identity(chosen[i]) == identity(other);
         let wanted = vec![1; chosen.len()];
-        nearest(&centroids, chosen, gallery, &wanted, is_own)
+        nearest(&self.centroids, chosen, gallery, &wanted, is_own)
             .iter()
             .map(|rivals| rivals.first().map(|&(i, c)| (i as u32, f64::from(c))))
             .collect()
@@ -156,7 +160,8 @@ impl Structure {
     fn none(n_items: usize) -> Self {
         Self {
             subclusters: Vec::new(),
-            assignment: vec![None; n_items],
+            centroids: dense(0, 1, Vec::new()),
+            assignment: vec![NO_SUBCLUSTER; n_items],
             credibility: Assessed::default(),
             // As where nothing can be fitted.
             tau: 1.0,
@@ -182,147 +187,6 @@ impl Structure {
     }
 }
 
-/// Estimates sub-clusters and credibility of the old gallery.
-///
-/// A probe that names no identities has no structure: no sub-clusters, no credibility, every item credible.
-///
-/// `ip` and `l2` audits are normalised here. Costs items x identities x dim for the prototypes and items^2 x dim for the
-/// neighbours, or sample x items x dim; every score is the retrieval kernel's.
-pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> Structure {
-    if !probe.names_identities() {
-        return Structure::none(probe.items.len());
-    }
-    let old = &*unit_embeddings(old, options.similarity);
-    let gallery: Vec<usize> = embedded(probe.gallery(), old);
-    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for (position, &item) in gallery.iter().enumerate() {
-        let identity = probe.items[item].identity.expect("gallery() drops junk");
-        members.entry(identity).or_default().push(position);
-    }
-    let members: Vec<(u32, Vec<usize>)> = members.into_iter().collect();
-
-    // Partitions first, and nothing kept of the many that are one cluster: what is kept would lie between the large
-    // buffers that come and go, and the holes that these leave could not be used again.
-    // A cluster that stands in for an identity is not split again.
-    let is_cluster = probe.reference == Reference::OldModel;
-    let partitions: Vec<Option<Partition>> = members
-        .par_iter()
-        .map(|(identity, positions)| {
-            if is_cluster {
-                return None;
-            }
-            let items: Vec<usize> = positions.iter().map(|&p| gallery[p]).collect();
-            let found = partition(&unit_rows(old, &items), options.seed, *identity);
-            (found.k > 1).then_some(found)
-        })
-        .collect();
-    let stabilities = partitions.iter().flatten().filter_map(|p| p.stability);
-    let stabilities: Vec<f64> = stabilities.collect();
-    let stability = (!stabilities.is_empty())
-        .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
-    let clusters: Vec<SubCluster> = members
-        .par_iter()
-        .zip(&partitions)
-        .map_init(
-            || Centring::new(old),
-            |centring, ((identity, positions), partition)| {
-                let k = partition.as_ref().map_or(1, |partition| partition.k);
-                let parts = (0..k).map(|index| {
-                    let is_in =
-                        |row: usize| partition.as_ref().is_none_or(|p| p.label[row] == index);
-                    let rows = (0..positions.len()).filter(|&row| is_in(row));
-                    let items = rows.map(|row| gallery[positions[row]]).collect();
-                    centring.subcluster(*identity, index as u32, items)
-                });
-                parts.collect::<Vec<_>>()
-            },
-        )
-        .flatten_iter()
-        .collect();
-    let mut assignment = vec![None; probe.items.len()];
-    for (index, cluster) in clusters.iter().enumerate() {
-        for &item in &cluster.items {
-            assignment[item] = Some(index as u32);
-        }
-    }
-    assign_queries(probe, old, &clusters, &mut assignment);
-
-    let assessed = sample(gallery.len(), options);
-    let of_gallery = Gallery {
-        embeddings: old,
-        items: &gallery,
-    };
-    let (scores, tau) = credibility::assess(
-        of_gallery,
-        &members,
-        &assessed,
-        options.neighbours,
-        probe.reference,
-    );
-    let items = assessed.iter().map(|&position| gallery[position] as u32);
-    let credibility = Assessed::new(items.collect(), scores);
-    Structure {
-        subclusters: clusters,
-        assignment,
-        credibility,
-        tau,
-        cut: options.cut,
-        cutoff: match options.cut {
-            CredibilityCut::Combined => credibility::CUTOFF,
-            CredibilityCut::Paper => credibility::PAPER_CUTOFF,
-        },
-        stability,
-    }
-}
-
-/// Centroids and radii, with buffers that are used again.
-struct Centring<'a> {
-    old: &'a Embeddings,
-    read: Vec<f32>,
-    row: Array1<f64>,
-}
-
-impl<'a> Centring<'a> {
-    fn new(old: &'a Embeddings) -> Self {
-        Self {
-            old,
-            read: vec![0.0; old.dim()],
-            row: Array1::zeros(old.dim()),
-        }
-    }
-
-    /// Reads an item's unit row.
-    fn load(&mut self, item: usize) {
-        let is_there = self.old.read_into(item, &mut self.read);
-        assert!(is_there, "only embedded items are asked");
-        for (value, &read) in self.row.iter_mut().zip(&self.read) {
-            *value = f64::from(read);
-        }
-        normalise(&mut self.row);
-    }
-
-    fn subcluster(&mut self, identity: u32, index: u32, items: Vec<usize>) -> SubCluster {
-        let mut centroid = Array1::zeros(self.old.dim());
-        for &item in &items {
-            self.load(item);
-            centroid += &self.row;
-        }
-        normalise(&mut centroid);
-        let mut distance = 0.0;
-        for &item in &items {
-            self.load(item);
-            distance += 1.0 - self.row.dot(&centroid);
-        }
-        SubCluster {
-            identity,
-            index_in_identity: index,
-            radius: (distance / items.len() as f64).max(0.0),
-            items,
-            centroid: centroid.iter().map(|&v| v as f32).collect(),
-        }
-    }
-}
-
 /// Stream of the sample; the clustering's streams are below.
 const SAMPLE_STREAM: u64 = 1 << 40;
 
@@ -337,42 +201,6 @@ fn sample(n: usize, options: &StructureOptions) -> Vec<usize> {
             chosen
         }
         _ => (0..n).collect(),
-    }
-}
-
-/// Gives each query that is no gallery item the nearest sub-cluster of its own identity.
-fn assign_queries(
-    probe: &Probe,
-    old: &Embeddings,
-    clusters: &[SubCluster],
-    assignment: &mut [Option<u32>],
-) {
-    let mut of_identity: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (index, cluster) in clusters.iter().enumerate() {
-        of_identity
-            .entry(cluster.identity)
-            .or_default()
-            .push(index as u32);
-    }
-    for query in probe.queries() {
-        if assignment[query].is_some() {
-            continue;
-        }
-        let (Some(x), Some(identity)) = (old.get(query), probe.items[query].identity) else {
-            continue;
-        };
-        let cosine = |&cluster: &u32| -> f64 {
-            let centroid = &clusters[cluster as usize].centroid;
-            let dot = x.iter().zip(centroid);
-            dot.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-        };
-        // `max_by` keeps the last of equals; reversed, that is the lowest index.
-        assignment[query] = of_identity.get(&identity).and_then(|own| {
-            own.iter()
-                .rev()
-                .max_by(|a, b| cosine(a).total_cmp(&cosine(b)))
-                .copied()
-        });
     }
 }
 
@@ -429,17 +257,6 @@ fn unit(embeddings: &Embeddings) -> Embeddings {
 fn dense(n: usize, dim: usize, values: Vec<f32>) -> Embeddings {
     let rows = Array2::from_shape_vec((n, dim), values).expect("n rows of dim values");
     Embeddings::dense(rows, false).expect("directions are finite")
-}
-
-/// `f(i, cosines of query i to the gallery)` for every query, in order; all rows are unit.
-fn cosines<T: Send>(
-    embeddings: &Embeddings,
-    queries: &[usize],
-    gallery: Gallery<'_>,
-    f: impl Fn(usize, &mut [f32]) -> T + Sync,
-) -> Vec<T> {
-    topk::map_rows(embeddings, queries, gallery, Similarity::Cosine, f)
-        .expect("unit rows do not overflow")
 }
 
 /// Probes and draws for the tests of this stage.
@@ -586,7 +403,7 @@ mod tests {
         assert_eq!((a.identity, &a.items[..]), (0, &[1, 3][..]));
         assert_eq!((b.identity, &b.items[..]), (1, &[0, 2][..]));
         // Not unit rows: normalised here.
-        assert_eq!(a.centroid, [0.0, 1.0]);
+        assert_eq!(&*found.centroids.get(0).unwrap(), &[0.0, 1.0]);
         assert!(a.radius.abs() < 1e-12);
         // (1, 0) and (.6, .8) halve an angle of cosine .6: cosine sqrt(.8) to the centroid.
         assert!((b.radius - (1.0 - 0.8_f64.sqrt())).abs() < 1e-6);
@@ -595,8 +412,7 @@ mod tests {
         let (rival, cosine) = rivals[1].unwrap();
         assert_eq!(rival, 1);
         assert!((cosine - 0.2_f64.sqrt()).abs() < 1e-6);
-        let expected = [Some(1), Some(0), Some(1), Some(0), Some(1)];
-        assert_eq!(found.assignment, expected);
+        assert_eq!(found.assignment, [1, 0, 1, 0, 1]);
         assert_eq!(found.credibility.get(4), None);
         assert!(found.credibility.get(0).is_some());
         assert_eq!(found.stability, None);
@@ -612,7 +428,8 @@ mod tests {
         let map = vec![Some(0), None, Some(1), Some(2)];
         let old = Embeddings::new(rows, map, true).unwrap();
         let found = estimate(&probe, &old, &StructureOptions::default());
-        assert_eq!(found.assignment, [Some(0), None, None, None]);
+        let assigned = (0..4).map(|item| found.subcluster_of(item));
+        assert!(assigned.eq([Some(0), None, None, None]));
         assert_eq!(found.credibility.get(1), None);
         assert_eq!(found.credibility.get(0), Some(&Credibility::default()));
         assert!(found.is_credible(0), "not assessed counts as credible");
@@ -713,7 +530,7 @@ mod tests {
             assessable, 3_000,
             "the only items of 1,500 identities are not"
         );
-        assert!((0..n).all(|item| found.assignment[item] == Some(identities[item])));
+        assert!((0..n).all(|item| found.subcluster_of(item) == Some(identities[item])));
     }
 
     /// All of a million items are accounted for, a sample of them is assessed, and without labels 300 queries search.
@@ -745,7 +562,7 @@ mod tests {
         };
         let found = estimate(&probe, &old, &options);
         assert_eq!(found.subclusters.len(), n / each);
-        assert!(found.assignment.iter().all(Option::is_some));
+        assert!(!found.assignment.contains(&NO_SUBCLUSTER));
         assert_eq!(found.credibility.items().len(), 200);
 
         let pseudo = pseudo_identities(&probe, &old, &options);
@@ -764,7 +581,7 @@ mod tests {
         let old = Embeddings::dense(array![[1.0_f32, 0.0], [0.0, 1.0]], true).unwrap();
         let found = estimate(&probe, &old, &StructureOptions::default());
         assert!(found.subclusters.is_empty());
-        assert_eq!(found.assignment, [None, None]);
+        assert_eq!(found.assignment, [NO_SUBCLUSTER; 2]);
     }
 
     #[test]
@@ -793,15 +610,26 @@ mod tests {
             pool.unwrap().install(|| estimate(&probe, &old, &options))
         };
         let found = with_threads(1);
-        assert_eq!(found, with_threads(2));
+        let other = with_threads(2);
+        let centroids = |of: &Structure| -> Vec<Vec<f32>> {
+            let n = of.subclusters.len();
+            let rows = (0..n).map(|index| of.centroids.get(index).unwrap().to_vec());
+            rows.collect()
+        };
+        assert_eq!(centroids(&found), centroids(&other));
+        assert_eq!(found.subclusters, other.subclusters);
+        assert_eq!(found.assignment, other.assignment);
+        assert_eq!(found.credibility, other.credibility);
+        let numbers = |of: &Structure| (of.tau, of.stability, of.cutoff);
+        assert_eq!(numbers(&found), numbers(&other));
         assert_eq!(found.subclusters.len(), 6);
         assert!(found.stability.unwrap() > 0.9);
         for item in 0..66 {
             // Even items, queries too, share their identity's sub-cluster of even items.
             let base = item / 22 * 22;
             assert_eq!(
-                found.assignment[item],
-                found.assignment[base + 2 + item % 2]
+                found.subcluster_of(item),
+                found.subcluster_of(base + 2 + item % 2)
             );
         }
         let indices: Vec<u32> = found

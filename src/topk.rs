@@ -208,34 +208,43 @@ struct Group<'a, V> {
 }
 
 /// Bytes of scores that [`map_rows`] holds at a time.
-const ROW_BYTES: usize = 128 << 20;
+const ROW_BYTES: usize = 64 << 20;
 
-/// `f(i, scores of query i against the whole gallery)` for every query, in order; 128 MiB of scores are held at a time.
+/// `f(i, scores of query i against the whole gallery)` for every query, in order: one row of scores a model, whose queries
+/// share the pass. 64 MiB of scores are held at a time.
 ///
-/// For small galleries, or few queries: a gallery of a million items is packed anew for every 33 queries.
+/// For small galleries, or few queries: a gallery of a million items is packed anew for every 16 rows.
 ///
 /// # Errors
 /// A score that overflows f32.
-pub fn map_rows<T: Send>(
-    embeddings: &Embeddings,
+pub fn map_rows<T: Send, const N: usize>(
+    models: [&Embeddings; N],
     queries: &[usize],
     gallery: Gallery<'_>,
     similarity: Similarity,
-    f: impl Fn(usize, &mut [f32]) -> T + Sync,
+    f: impl Fn(usize, [&mut [f32]; N]) -> T + Sync,
 ) -> Result<Vec<T>, ScoreOverflow> {
-    let together = (ROW_BYTES / (size_of::<f32>() * gallery.items.len().max(1))).max(1);
+    let bytes = size_of::<f32>() * gallery.items.len().max(1) * N.max(1);
+    let together = (ROW_BYTES / bytes).max(1);
     let mut results = Vec::with_capacity(queries.len());
     for (chunk, items) in queries.chunks(together).enumerate() {
         let row = || Row(vec![0.0; gallery.items.len()]);
-        let mut sets = [QueryScan {
+        let mut sets = models.map(|embeddings| QueryScan {
             embeddings,
             items,
             visitors: items.iter().map(|_| row()).collect(),
-        }];
+        });
         scan(gallery, similarity, &mut sets, || ())?;
-        let [QueryScan { mut visitors, .. }] = sets;
-        let rows = visitors.par_iter_mut().enumerate();
-        results.par_extend(rows.map(|(i, row)| f(chunk * together + i, &mut row.0)));
+        let mut of_models = sets.map(|set| set.visitors.into_iter());
+        let of_query = |_| {
+            let rows = of_models.each_mut();
+            rows.map(|rows| rows.next().expect("one row a query"))
+        };
+        let rows: Vec<[Row; N]> = (0..items.len()).map(of_query).collect();
+        results.par_extend(rows.into_par_iter().enumerate().map(|(i, mut rows)| {
+            let rows = rows.each_mut().map(|row| row.0.as_mut_slice());
+            f(chunk * together + i, rows)
+        }));
     }
     Ok(results)
 }

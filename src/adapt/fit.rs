@@ -102,7 +102,7 @@ pub fn pairs(
         part.relabel(&found.of_item, names, None);
     }
     let found = structure::estimate(&part, &part_old, options);
-    let place = |item: usize| found.assignment[item].unwrap_or(u32::MAX);
+    let place = |item: usize| found.subcluster_of(item).unwrap_or(u32::MAX);
     let to_f32 = |values: Array2<f64>| values.mapv(|v| v as f32);
     let mut pairs = Pairs {
         new: to_f32(rows(new, &items)),

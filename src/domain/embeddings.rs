@@ -1,6 +1,7 @@
 //! Embeddings: checked once, where they are built.
 
 mod mapped;
+mod row_of_item;
 mod rows;
 
 use std::borrow::Cow;
@@ -10,13 +11,11 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 pub use mapped::Mapped;
+use row_of_item::RowOfItem;
 pub use rows::{Element, Rows, Scale};
 
 /// Items checked by one task: large enough to be worth one, small enough to share out.
 const CHECKED_TOGETHER: usize = 4096;
-
-/// The row of an item that has none.
-const NO_ROW: u32 = u32::MAX;
 
 /// Embeddings of probe items by one model: f32, one row an item that has one.
 ///
@@ -26,7 +25,7 @@ const NO_ROW: u32 = u32::MAX;
 pub struct Embeddings {
     rows: Rows,
     dim: usize,
-    row_of_item: Vec<u32>,
+    row_of_item: RowOfItem,
     /// An item's norm, where rows are normalised when they are read; empty where they are used as they are.
     norms: Vec<f64>,
     /// Embeddings of the items that have no row here.
@@ -120,15 +119,12 @@ impl Embeddings {
                 found: rows.n(),
             });
         }
-        let row_of_item: Vec<u32> = row_of_item
-            .into_iter()
-            .map(|row| row.unwrap_or(NO_ROW))
-            .collect();
+        let row_of_item = RowOfItem::new(row_of_item);
         // In the file's order, so that a disk is read from front to back.
         let mut items: Vec<u32> = (0..row_of_item.len() as u32)
-            .filter(|&item| row_of_item[item as usize] != NO_ROW)
+            .filter(|&item| row_of_item.get(item as usize).is_some())
             .collect();
-        items.sort_unstable_by_key(|&item| row_of_item[item as usize]);
+        items.sort_unstable_by_key(|&item| row_of_item.get(item as usize));
         let checked: Vec<Checked> = items
             .par_chunks(CHECKED_TOGETHER)
             .map(|items| check(&rows, dim, &row_of_item, items, normalise))
@@ -146,7 +142,8 @@ impl Embeddings {
                 // Divided once, where they are; rows of no item stay as they are.
                 let mut norm_of_row = vec![1.0; values.len() / width.max(1)];
                 for &item in &items {
-                    norm_of_row[row_of_item[item as usize] as usize] = norms[item as usize];
+                    let row = row_of_item.get(item as usize).expect(HAS_ROW);
+                    norm_of_row[row] = norms[item as usize];
                 }
                 values
                     .par_chunks_mut(width.max(1))
@@ -189,9 +186,7 @@ impl Embeddings {
 
     /// Keeps the items whose flag is set, in their order; `keep` has one flag an item.
     pub fn retain(&mut self, keep: &[bool]) {
-        let mut flags = keep.iter();
-        self.row_of_item
-            .retain(|_| *flags.next().expect("one flag an item"));
+        self.row_of_item.retain(keep);
         if !self.norms.is_empty() {
             let mut flags = keep.iter();
             self.norms
@@ -214,14 +209,14 @@ impl Embeddings {
 
     /// Whether the item has an embedding.
     pub fn has(&self, item: usize) -> bool {
-        self.row_of_item[item] != NO_ROW
+        self.row_of_item.get(item).is_some()
             || self.beside.as_ref().is_some_and(|beside| beside.has(item))
     }
 
     /// The item's embedding, shape (dim,), if it has one: borrowed where it is stored as it is used, else converted and
     /// normalised.
     pub fn get(&self, item: usize) -> Option<Cow<'_, [f32]>> {
-        let Some(row) = self.row(item) else {
+        let Some(row) = self.row_of_item.get(item) else {
             return self.beside.as_ref()?.get(item);
         };
         if self.norms.is_empty() {
@@ -235,7 +230,7 @@ impl Embeddings {
     /// Writes the item's embedding to `out`, which has [`Embeddings::dim`] numbers; false, and nothing is written, when
     /// it has none. The same bits as [`Embeddings::get`], without allocating.
     pub fn read_into(&self, item: usize, out: &mut [f32]) -> bool {
-        let Some(row) = self.row(item) else {
+        let Some(row) = self.row_of_item.get(item) else {
             return self
                 .beside
                 .as_ref()
@@ -260,11 +255,6 @@ impl Embeddings {
             .map_or(Ok(true), |beside| beside.is_unchanged())?;
         Ok(beside && self.rows.file().map_or(Ok(true), Mapped::is_unchanged)?)
     }
-
-    fn row(&self, item: usize) -> Option<usize> {
-        let row = self.row_of_item[item];
-        (row != NO_ROW).then_some(row as usize)
-    }
 }
 
 /// Equal embeddings of equal items, however they are stored.
@@ -276,6 +266,8 @@ impl PartialEq for Embeddings {
     }
 }
 
+const HAS_ROW: &str = "only items with a row are checked";
+
 /// Some items' norms, and which of the items cannot be used.
 #[derive(Default)]
 struct Checked {
@@ -285,11 +277,17 @@ struct Checked {
     zero: Vec<u32>,
 }
 
-fn check(rows: &Rows, dim: usize, row_of_item: &[u32], items: &[u32], normalise: bool) -> Checked {
+fn check(
+    rows: &Rows,
+    dim: usize,
+    row_of_item: &RowOfItem,
+    items: &[u32],
+    normalise: bool,
+) -> Checked {
     let mut checked = Checked::default();
     let mut converted = vec![0.0; dim];
     for &item in items {
-        let row = row_of_item[item as usize] as usize;
+        let row = row_of_item.get(item as usize).expect(HAS_ROW);
         let values = match rows.borrowed(row, dim) {
             Some(values) => values,
             None => {
@@ -319,7 +317,7 @@ fn check(rows: &Rows, dim: usize, row_of_item: &[u32], items: &[u32], normalise:
 fn refuse(
     rows: &Rows,
     dim: usize,
-    row_of_item: &[u32],
+    row_of_item: &RowOfItem,
     checked: &[Checked],
     normalise: bool,
 ) -> Result<(), EmbeddingsError> {
@@ -330,7 +328,7 @@ fn refuse(
     };
     let items = all(|part| &part.not_finite);
     if let Some(&first) = items.first() {
-        let row = rows.get(row_of_item[first] as usize, dim);
+        let row = rows.get(row_of_item.get(first).expect(HAS_ROW), dim);
         let dimension = row.iter().position(|value| !value.is_finite());
         let dimension = dimension.unwrap_or_default();
         let value = row[dimension];

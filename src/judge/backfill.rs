@@ -135,7 +135,7 @@ pub fn order(
     let mut fixed_by = split(&protocol.query_identities(), seed);
     let mut sums = vec![(0.0, 0); structure.subclusters.len()];
     for (q, query) in protocol.queries().iter().enumerate() {
-        if let (true, Some(own)) = (fixed_by[q], structure.assignment[query.item]) {
+        if let (true, Some(own)) = (fixed_by[q], structure.subcluster_of(query.item)) {
             let (sum, n) = &mut sums[own as usize];
             *sum += change[q];
             *n += 1;
@@ -151,10 +151,11 @@ pub fn order(
         .collect();
     let fails = |subcluster: u32| mean[subcluster as usize] < -policy.slice_margin;
 
-    // Ascending in each field; an item of no failing sub-cluster comes after all of those.
-    let key = |&position: &u32| -> (f64, f64, f64, u32) {
-        let item = protocol.gallery()[position as usize];
-        let subcluster = structure.assignment[item];
+    let gallery = protocol.gallery();
+    // Ascending; an item of no failing sub-cluster comes after all of those, and a credible one after all others.
+    let urgency = |position: u32| -> (f64, f64) {
+        let item = gallery[position as usize];
+        let subcluster = structure.subcluster_of(item);
         let loss = subcluster
             .filter(|&own| fails(own))
             .map_or(f64::INFINITY, |own| mean[own as usize]);
@@ -162,28 +163,40 @@ pub fn order(
             .cut_score(item)
             .filter(|&score| score < structure.cutoff)
             .unwrap_or(f64::INFINITY);
-        let closeness = subcluster
-            .and_then(|own| {
-                let centroid = &structure.subclusters[own as usize].centroid;
-                cosine(&old.get(item)?, centroid)
-            })
-            .unwrap_or(1.0);
-        (loss, credibility, closeness, position)
+        (loss, credibility)
     };
-    let mut keyed: Vec<_> = (0..protocol.gallery().len() as u32)
+    let closeness = |position: u32| -> (f64, u32) {
+        let item = gallery[position as usize];
+        let to_centroid = || {
+            let centroid = structure
+                .centroids
+                .get(structure.subcluster_of(item)? as usize)?;
+            cosine(&old.get(item)?, &centroid)
+        };
+        (to_centroid().unwrap_or(1.0), position)
+    };
+    let farther = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    // Apart, because the rest are nearly all, and there may be tens of millions.
+    let (first, rest): (Vec<u32>, Vec<u32>) = (0..gallery.len() as u32)
         .into_par_iter()
-        .map(|position| key(&position))
+        .partition(|&position| urgency(position) != (f64::INFINITY, f64::INFINITY));
+    let mut first: Vec<_> = first
+        .into_par_iter()
+        .map(|position| (urgency(position), closeness(position)))
         .collect();
-    keyed.par_sort_unstable_by(|a, b| {
+    first.par_sort_unstable_by(|(a, near_a), (b, near_b)| {
         a.0.total_cmp(&b.0)
             .then(a.1.total_cmp(&b.1))
-            .then(a.2.total_cmp(&b.2))
-            .then(a.3.cmp(&b.3))
+            .then_with(|| farther(near_a, near_b))
     });
+    let mut rest: Vec<_> = rest.into_par_iter().map(closeness).collect();
+    rest.par_sort_unstable_by(farther);
+    let positions = first.into_iter().map(|(_, near)| near).chain(rest);
+    let positions: Vec<u32> = positions.map(|(_, position)| position).collect();
     let mut first_subclusters: Vec<u32> = (0..mean.len() as u32).filter(|&s| fails(s)).collect();
     first_subclusters.sort_by(|&a, &b| mean[a as usize].total_cmp(&mean[b as usize]));
     Some(BackfillOrder {
-        order: Order::new(keyed.into_iter().map(|key| key.3).collect()),
+        order: Order::new(positions),
         fixed_by,
         first_subclusters,
     })

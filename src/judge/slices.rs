@@ -108,7 +108,7 @@ pub fn members(
                 (_, Some(index)) => of.slice(index).map(str::to_owned),
                 (IDENTITY, None) => Some(probe.identities[of.identity? as usize].clone()),
                 (SUB_CLUSTER, None) => {
-                    let index = structure.assignment[item]? as usize;
+                    let index = structure.subcluster_of(item)? as usize;
                     let identity = structure.subclusters[index].identity as usize;
                     (is_split[identity] || !with_identities).then(|| names[index].clone())
                 }

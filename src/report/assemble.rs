@@ -69,11 +69,14 @@ pub struct Stages<'a> {
     pub run: RunSection,
 }
 
-/// The report and its tables.
+/// The report and its tables; large ones lie in `scratch`, a folder that exists, until they are written.
 ///
 /// # Errors
 /// [`ReportError::Render`].
-pub fn assemble(stages: Stages<'_>) -> Result<(AuditReport, TableFiles), ReportError> {
+pub fn assemble(
+    stages: Stages<'_>,
+    scratch: Option<&Path>,
+) -> Result<(AuditReport, TableFiles), ReportError> {
     let tables = Tables::new(&stages);
     let report = AuditReport {
         tool: TOOL.into(),
@@ -129,11 +132,13 @@ pub fn assemble(stages: Stages<'_>) -> Result<(AuditReport, TableFiles), ReportE
         .collect(),
         run: stages.run.clone(),
     };
-    let items = tables::items_parquet(tables.items(), report.primary.reference)?;
+    let items = tables::items_parquet(tables.items(), report.primary.reference, scratch)?;
     let backfill = tables.backfill_rows();
     let files = TableFiles {
         items: Some(items),
-        backfill: backfill.map(tables::backfill_tables).transpose()?,
+        backfill: backfill
+            .map(|rows| tables::backfill_tables(rows, scratch))
+            .transpose()?,
     };
     Ok((report, files))
 }

@@ -751,8 +751,8 @@ pub fn backfill_rows() -> Vec<BackfillRow> {
 
 /// The tables' files.
 pub fn table_files() -> TableFiles {
-    let items = tables::items_parquet(items().into_iter(), Reference::Labels);
-    let backfill = tables::backfill_tables(backfill_rows().into_iter());
+    let items = tables::items_parquet(items().into_iter(), Reference::Labels, None);
+    let backfill = tables::backfill_tables(backfill_rows().into_iter(), None);
     TableFiles {
         items: Some(items.expect("rendered")),
         backfill: Some(backfill.expect("rendered")),

@@ -1,16 +1,19 @@
 //! items.parquet, one row an item; backfill.parquet and backfill.csv, one row a gallery item in the plan's order.
 
+use std::path::Path;
+
 use polars::prelude::{
     Column, CsvWriter, DataFrame, ParquetCompression, ParquetWriter, PolarsResult, SerWriter,
 };
 
+use super::table_file::TableFile;
 use super::{BackfillRow, ItemRow, ReportError};
 use crate::domain::{Pairing, Reference, Role};
 
 /// Rows that become columns at a time, and a row group of Parquet: of millions of items only so many are held as rows.
 const GROUP: usize = 1 << 17;
 
-/// Renders the rows as a Parquet file, in their order.
+/// Renders the rows as a Parquet file, in their order; a large one lies in `scratch` ([`TableFile::new`]).
 ///
 /// Columns: `id`, `identity`, `camera`, `role`, `subcluster` (text), `credibility` (f64), then for each pairing
 /// `first_rank:query->gallery` (u64) and `ap:query->gallery` (f64), then `flip` (text). Missing values are null. Where the
@@ -21,9 +24,10 @@ const GROUP: usize = 1 << 17;
 pub fn items_parquet(
     items: impl Iterator<Item = ItemRow>,
     reference: Reference,
-) -> Result<Vec<u8>, ReportError> {
-    let render = || -> PolarsResult<Vec<u8>> {
-        let mut bytes = Vec::new();
+    scratch: Option<&Path>,
+) -> Result<TableFile, ReportError> {
+    let render = || -> PolarsResult<TableFile> {
+        let mut bytes = TableFile::new(scratch);
         let empty = items_table(&[], reference)?;
         let mut file = parquet(&mut bytes).batched(empty.schema())?;
         in_groups(items, |group| {
@@ -36,7 +40,7 @@ pub fn items_parquet(
     render().map_err(ReportError::render("items.parquet"))
 }
 
-/// Renders the plan's rows as CSV and as Parquet, in their order.
+/// Renders the plan's rows as CSV and as Parquet, in their order; large ones lie in `scratch` ([`TableFile::new`]).
 ///
 /// Columns: `place` (u64, from 1), `id`, `identity`, `subcluster` (text), `credibility`, `beta` (f64), `needed`
 /// (boolean). Missing values are empty and null.
@@ -45,9 +49,10 @@ pub fn items_parquet(
 /// [`ReportError::Render`] when polars cannot write it.
 pub fn backfill_tables(
     rows: impl Iterator<Item = BackfillRow>,
-) -> Result<[Vec<u8>; 2], ReportError> {
-    let render = || -> PolarsResult<[Vec<u8>; 2]> {
-        let (mut csv, mut bytes) = (Vec::new(), Vec::new());
+    scratch: Option<&Path>,
+) -> Result<[TableFile; 2], ReportError> {
+    let render = || -> PolarsResult<[TableFile; 2]> {
+        let (mut csv, mut bytes) = (TableFile::new(scratch), TableFile::new(scratch));
         let empty = backfill_table(&[])?;
         let mut csv_file = CsvWriter::new(&mut csv).batched(empty.schema())?;
         let mut file = parquet(&mut bytes).batched(empty.schema())?;
@@ -65,7 +70,7 @@ pub fn backfill_tables(
 }
 
 // One thread: the same rows must give the same bytes.
-fn parquet(bytes: &mut Vec<u8>) -> ParquetWriter<&mut Vec<u8>> {
+fn parquet(bytes: &mut TableFile) -> ParquetWriter<&mut TableFile> {
     ParquetWriter::new(bytes)
         .with_compression(ParquetCompression::Snappy)
         .set_parallel(false)
@@ -155,16 +160,26 @@ mod tests {
     use super::super::sample;
     use super::*;
 
-    fn read(bytes: Vec<u8>) -> DataFrame {
-        ParquetReader::new(std::io::Cursor::new(bytes))
+    fn bytes(mut file: TableFile) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.copy_to(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(file: TableFile) -> DataFrame {
+        ParquetReader::new(std::io::Cursor::new(bytes(file)))
             .finish()
             .unwrap()
+    }
+
+    fn rendered(items: impl Iterator<Item = ItemRow>) -> TableFile {
+        items_parquet(items, Reference::Labels, None).unwrap()
     }
 
     #[test]
     fn rows_come_back_as_they_were() {
         let items = sample::items();
-        let table = read(items_parquet(items.iter().cloned(), Reference::Labels).unwrap());
+        let table = read(rendered(items.iter().cloned()));
         assert_eq!(table.height(), items.len());
         let names: Vec<_> = table
             .get_column_names()
@@ -203,7 +218,7 @@ mod tests {
 
     #[test]
     fn no_rows_are_an_empty_table_with_all_columns() {
-        let table = read(items_parquet(std::iter::empty(), Reference::Labels).unwrap());
+        let table = read(rendered(std::iter::empty()));
         assert_eq!((table.height(), table.width()), (0, 15));
     }
 
@@ -211,16 +226,16 @@ mod tests {
     fn the_same_rows_give_the_same_bytes() {
         let items = sample::items();
         assert_eq!(
-            items_parquet(items.iter().cloned(), Reference::Labels).unwrap(),
-            items_parquet(items.iter().cloned(), Reference::Labels).unwrap()
+            bytes(rendered(items.iter().cloned())),
+            bytes(rendered(items.iter().cloned()))
         );
     }
 
     #[test]
     fn the_plan_comes_back_in_its_order() {
         let rows = sample::backfill_rows();
-        let [csv, parquet] = backfill_tables(rows.iter().cloned()).unwrap();
-        let csv = String::from_utf8(csv).unwrap();
+        let [csv, parquet] = backfill_tables(rows.iter().cloned(), None).unwrap();
+        let csv = String::from_utf8(bytes(csv)).unwrap();
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(
             lines[0],
@@ -245,8 +260,8 @@ mod tests {
             ..sample::backfill_rows().swap_remove(1)
         };
         let n = 2 * GROUP + 3;
-        let [csv, parquet] = backfill_tables((0..n).map(row)).unwrap();
-        let csv = String::from_utf8(csv).unwrap();
+        let [csv, parquet] = backfill_tables((0..n).map(row), None).unwrap();
+        let csv = String::from_utf8(bytes(csv)).unwrap();
         assert_eq!(csv.lines().count(), n + 1, "one header");
         assert!(csv.ends_with(&format!("{n},item {},2195,,,1.0,false\n", n - 1)));
         let table = read(parquet);

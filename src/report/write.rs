@@ -1,11 +1,13 @@
 //! The only place that touches the report's files: everything is rendered first, written beside, then moved.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::table_file::TableFile;
 use super::view::View;
 use super::{
     AuditReport, ReportError, TableFiles, figures, html, json, junit, markdown, prometheus,
@@ -43,8 +45,16 @@ const OURS: [&str; 9] = [
 /// What file managers leave in every folder that they show; nobody misses it.
 const DESKTOP: [&str; 3] = [".DS_Store", "Thumbs.db", "desktop.ini"];
 
-/// A file of the report: its path inside the folder and its bytes.
-type Rendered = (String, Vec<u8>);
+/// A file of the report: its path inside the folder and what it holds.
+type Rendered = (String, Content);
+
+/// What a file of the report holds.
+enum Content {
+    Bytes(Vec<u8>),
+    Table(TableFile),
+    /// The bytes of another file.
+    SameAs(PathBuf),
+}
 
 /// Checks that `out` may become the report's folder: it does not exist, is empty, or is an earlier report.
 ///
@@ -173,13 +183,16 @@ fn is_our_report(path: &Path) -> bool {
 /// As [`check_out`]; when a part cannot be rendered or the file system refuses.
 pub fn write(report: &AuditReport, tables: TableFiles, out: &Path) -> Result<(), ReportError> {
     check_out(out)?;
-    let mut files = vec![(REPORT.to_owned(), json::to_json(report)?.into_bytes())];
+    let mut files = vec![bytes(REPORT, json::to_json(report)?)];
     let mut thumbnails = Thumbnails::new(super::thumbnails::LIMIT);
     files.extend(render(report, &mut thumbnails)?);
-    files.extend(tables.items.map(|items| (ITEMS.to_owned(), items)));
-    let names = BACKFILL.map(str::to_owned);
-    files.extend(names.into_iter().zip(tables.backfill.into_iter().flatten()));
-    replace_folder(&files, out)
+    let backfill = BACKFILL
+        .into_iter()
+        .zip(tables.backfill.into_iter().flatten());
+    let tables = tables.items.map(|items| (ITEMS, items)).into_iter();
+    let tables = tables.chain(backfill);
+    files.extend(tables.map(|(name, table)| (name.to_owned(), Content::Table(table))));
+    replace_folder(files, out)
 }
 
 /// Renders everything but report.json and the tables from a report.json again, into `out`; those go with it as they
@@ -197,7 +210,6 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<usize, ReportError
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let read = |path: &Path| std::fs::read(path).map_err(ReportError::io("read", path));
     let (report, text) = read_with_bytes(report_json)?;
     // Where the audit ran, as the report's folder saw it; then where this runs.
     let directory = report.run.directory.as_ref().map(|seen| own.join(seen));
@@ -218,18 +230,18 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<usize, ReportError
                 missing,
             });
         }
-        return replace_files(&rendered, out).map(|()| missing);
+        return replace_files(rendered, out).map(|_| missing);
     }
     check_out(out)?;
-    let mut files = vec![(REPORT.to_owned(), text)];
+    let mut files = vec![bytes(REPORT, text)];
     files.extend(rendered);
     for name in [ITEMS].into_iter().chain(BACKFILL) {
         let table = own.join(name);
         if table.is_file() {
-            files.push((name.to_owned(), read(&table)?));
+            files.push((name.to_owned(), Content::SameAs(table)));
         }
     }
-    replace_folder(&files, out).map(|()| missing)
+    replace_folder(files, out).map(|()| missing)
 }
 
 /// Renders a report.json again without its items, into another folder: what stands beside it in its own would still name them.
@@ -300,20 +312,18 @@ fn render(report: &AuditReport, thumbnails: &mut Thumbnails) -> Result<Vec<Rende
     let (text, pictures) = rayon::join(
         || {
             Ok(vec![
-                (HTML.to_owned(), html::to_html(&view)?.into_bytes()),
-                (CARD.to_owned(), figures::card(&view).png(1)?),
-                (JUNIT.to_owned(), junit::to_xml(&view).into_bytes()),
-                (SUMMARY.to_owned(), markdown::summary(&view).into_bytes()),
-                (METRICS.to_owned(), prometheus::metrics(report).into_bytes()),
+                bytes(HTML, html::to_html(&view)?),
+                bytes(CARD, figures::card(&view).png(1)?),
+                bytes(JUNIT, junit::to_xml(&view)),
+                bytes(SUMMARY, markdown::summary(&view)),
+                bytes(METRICS, prometheus::metrics(report)),
             ])
         },
         || {
             let drawn = drawings.par_iter().map(|(name, drawing)| {
-                let svg = drawing.svg()?.into_bytes();
-                let png = drawing.png(2)?;
                 Ok([
-                    (format!("{FIGURES}/{name}.svg"), svg),
-                    (format!("{FIGURES}/{name}.png"), png),
+                    bytes(format!("{FIGURES}/{name}.svg"), drawing.svg()?),
+                    bytes(format!("{FIGURES}/{name}.png"), drawing.png(2)?),
                 ])
             });
             drawn.collect::<Result<Vec<_>, ReportError>>()
@@ -324,16 +334,35 @@ fn render(report: &AuditReport, thumbnails: &mut Thumbnails) -> Result<Vec<Rende
     Ok(files)
 }
 
+fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Rendered {
+    (name.into(), Content::Bytes(bytes.into()))
+}
+
+impl Content {
+    /// Into a new file.
+    fn write(self, path: &Path) -> std::io::Result<()> {
+        match self {
+            Self::Bytes(bytes) => std::fs::write(path, bytes),
+            Self::Table(mut table) => table.copy_to(&mut File::create(path)?),
+            Self::SameAs(other) => {
+                std::io::copy(&mut File::open(other)?, &mut File::create(path)?).map(|_| ())
+            }
+        }
+    }
+}
+
 /// A folder beside `out` that an interrupt or an error removes.
 struct Staging {
     folder: tempfile::TempDir,
+    /// Of the files in it.
+    names: Vec<String>,
     _announced: HalfWritten,
 }
 
 impl Staging {
     /// Writes the files under `new/`, so that the folder that is moved has the usual permissions (a temporary
     /// folder is closed to others).
-    fn with_files(files: &[Rendered], beside: &Path) -> Result<Self, ReportError> {
+    fn with_files(files: Vec<Rendered>, beside: &Path) -> Result<Self, ReportError> {
         let turn = interrupt::turn();
         std::fs::create_dir_all(beside).map_err(ReportError::io("create the folder", beside))?;
         let folder = tempfile::Builder::new()
@@ -343,14 +372,17 @@ impl Staging {
         let staging = Self {
             _announced: turn.announce(folder.path()),
             folder,
+            names: files.iter().map(|(name, _)| name.clone()).collect(),
         };
-        for (name, bytes) in files {
+        for (name, content) in files {
             let path = staging.new_folder().join(name);
             let parent = path.parent().expect("it lies in the staging folder");
             let _turn = interrupt::turn();
             std::fs::create_dir_all(parent)
                 .map_err(ReportError::io("create the folder", parent))?;
-            std::fs::write(&path, bytes).map_err(ReportError::io("write", &path))?;
+            content
+                .write(&path)
+                .map_err(ReportError::io("write", &path))?;
         }
         Ok(staging)
     }
@@ -361,11 +393,11 @@ impl Staging {
 }
 
 /// Puts a folder with the files in the place of `out`.
-fn replace_folder(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
+fn replace_folder(files: Vec<Rendered>, out: &Path) -> Result<(), ReportError> {
     let target = target_of(out)?;
     if is_stood_in(&target) {
-        replace_files(files, &target)?;
-        return remove_others(files, &target);
+        let written = replace_files(files, &target)?;
+        return remove_others(&written, &target);
     }
     let parent = target.parent().ok_or_else(|| ReportError::OutNotOurs {
         path: out.to_owned(),
@@ -402,29 +434,29 @@ fn is_stood_in(folder: &Path) -> bool {
     here.is_ok_and(|here| here.starts_with(folder))
 }
 
-/// Replaces single files of a report in place; the folder itself stays, as a shell may stand in it.
-fn replace_files(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
+/// Replaces single files of a report in place; the folder itself stays, as a shell may stand in it. Returns their names.
+fn replace_files(files: Vec<Rendered>, out: &Path) -> Result<Vec<String>, ReportError> {
     let staging = Staging::with_files(files, out)?;
     let _turn = interrupt::turn();
-    for (name, _) in files {
+    for name in &staging.names {
         let target = out.join(name);
         let parent = target.parent().expect("it lies in the report's folder");
         std::fs::create_dir_all(parent).map_err(ReportError::io("create the folder", parent))?;
         std::fs::rename(staging.new_folder().join(name), &target)
             .map_err(ReportError::io("move a file to", &target))?;
     }
-    Ok(())
+    Ok(staging.names)
 }
 
 /// Removes what an earlier report left of files that this one does not have.
-fn remove_others(files: &[Rendered], out: &Path) -> Result<(), ReportError> {
+fn remove_others(written: &[String], out: &Path) -> Result<(), ReportError> {
     let _turn = interrupt::turn();
     let figures = names_in(&out.join(FIGURES))?.into_iter();
     let earlier = OURS
         .iter()
         .map(|&name| name.to_owned())
         .chain(figures.map(|name| format!("{FIGURES}/{name}")));
-    for name in earlier.filter(|name| files.iter().all(|(written, _)| written != name)) {
+    for name in earlier.filter(|name| !written.contains(name)) {
         match std::fs::remove_file(out.join(&name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(ReportError::io("remove", out.join(name))(error));

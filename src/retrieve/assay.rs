@@ -1,5 +1,7 @@
 //! Assay sensitivity: what the old model scores when the gallery's labels are shuffled.
 
+use std::collections::BTreeMap;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -52,7 +54,7 @@ pub fn shuffled_means(
     let n_taken = n_queries.min(most);
     let evenly = (0..n_taken).map(|i| &protocol.queries()[i * n_queries / n_taken]);
     let taken: Vec<&QueryProtocol> = evenly.collect();
-    let donors = Donors::new(probe, gallery.items);
+    let donors = Donors::new(probe, gallery.items, &taken);
     let mut per_query: Vec<Vec<Option<f64>>> = Vec::with_capacity(taken.len());
     let mut rest = &taken[..];
     while !rest.is_empty() {
@@ -64,9 +66,13 @@ pub fn shuffled_means(
         let (together, later) = rest.split_at(fits.count().max(1));
         rest = later;
         let donors: Vec<_> = together.iter().map(|query| donors.of(query.item)).collect();
+        let asked = Asked::new(&donors);
         let drawn: Vec<Vec<Vec<(u32, u32)>>> = (0..permutations as u64)
             .into_par_iter()
-            .map(|stream| draw(&donors, gallery.items.len(), seed, stream))
+            .map(|stream| {
+                let places = asked.shuffled(gallery.items.len(), seed, stream);
+                draw(&donors, |position| places[asked.index(position)])
+            })
             .collect();
         let ranks = rank_drawn(together, &drawn, queries, gallery)?;
         per_query.par_extend(ranks.par_iter().enumerate().map(|(q, ranks)| {
@@ -108,51 +114,67 @@ fn rank_drawn(
     Ok(visitors.into_par_iter().map(RankTable::finish).collect())
 }
 
-/// For each query the (position, grade) that its donors drew in one permutation of the gallery.
-fn draw(
-    donors: &[Vec<(u32, u32)>],
-    n_gallery: usize,
-    seed: u64,
-    stream: u64,
-) -> Vec<Vec<(u32, u32)>> {
-    let new_position = shuffled_positions(n_gallery, seed, stream);
-    let draw = |&(position, grade): &(u32, u32)| (new_position[position as usize], grade);
+/// For each query the (position, grade) that its donors drew in one permutation of the gallery, which puts a position's
+/// labels where `place` says.
+fn draw(donors: &[Vec<(u32, u32)>], place: impl Fn(u32) -> u32) -> Vec<Vec<(u32, u32)>> {
+    let draw = |&(position, grade): &(u32, u32)| (place(position), grade);
     let of_query = |donors: &Vec<_>| donors.iter().map(draw).collect();
     donors.iter().map(of_query).collect()
 }
 
-/// Where one permutation puts each gallery position's labels.
-fn shuffled_positions(n: usize, seed: u64, stream: u64) -> Vec<u32> {
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    let mut donor_at: Vec<usize> = (0..n).collect();
-    donor_at.shuffle(&mut rng);
-    let mut new_position = vec![0; n];
-    for (position, donor) in donor_at.into_iter().enumerate() {
-        new_position[donor] = position as u32;
+/// The gallery positions that are some query's donors, rising.
+struct Asked(Vec<u32>);
+
+impl Asked {
+    fn new(donors: &[Vec<(u32, u32)>]) -> Self {
+        let all = donors.iter().flatten().map(|&(position, _)| position);
+        let mut asked: Vec<u32> = all.collect();
+        asked.sort_unstable();
+        asked.dedup();
+        Self(asked)
     }
-    new_position
+
+    fn index(&self, position: u32) -> usize {
+        let found = self.0.binary_search(&position);
+        found.expect("only donors' positions are asked")
+    }
+
+    /// Where one permutation of `n` positions puts the labels of each. The others' are not kept: there may be tens of
+    /// millions.
+    fn shuffled(&self, n: usize, seed: u64, stream: u64) -> Vec<u32> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        let mut donor_at: Vec<u32> = (0..n as u32).collect();
+        donor_at.shuffle(&mut rng);
+        let mut is_asked = vec![false; n];
+        for &position in &self.0 {
+            is_asked[position as usize] = true;
+        }
+        let mut places = vec![0; self.0.len()];
+        for (place, donor) in donor_at.into_iter().enumerate() {
+            if is_asked[donor as usize] {
+                places[self.index(donor)] = place as u32;
+            }
+        }
+        places
+    }
 }
 
 /// The gallery positions whose labels make an item relevant to a query, before junk is removed.
 struct Donors<'a> {
     probe: &'a Probe,
     gallery: &'a [usize],
-    positions_of_label: Vec<Vec<u32>>,
+    positions_of_label: BTreeMap<u32, Vec<u32>>,
 }
 
 impl<'a> Donors<'a> {
-    fn new(probe: &'a Probe, gallery: &'a [usize]) -> Self {
-        let mut positions_of_label = vec![Vec::new(); probe.labels.len()];
-        for (position, &item) in gallery.iter().enumerate() {
-            for &label in &probe.items[item].labels {
-                positions_of_label[label as usize].push(position as u32);
-            }
-        }
+    /// For these queries.
+    fn new(probe: &'a Probe, gallery: &'a [usize], queries: &[&QueryProtocol]) -> Self {
+        let items: Vec<usize> = queries.iter().map(|query| query.item).collect();
         Self {
             probe,
             gallery,
-            positions_of_label,
+            positions_of_label: probe.positions_of_labels(&items, gallery),
         }
     }
 
@@ -167,7 +189,7 @@ impl<'a> Donors<'a> {
         }
         let labels = self.probe.items[query].labels.iter();
         let mut positions: Vec<(u32, u32)> = labels
-            .flat_map(|&label| &self.positions_of_label[label as usize])
+            .flat_map(|label| &self.positions_of_label[label])
             .map(|&position| (position, 1))
             .collect();
         positions.sort_unstable();

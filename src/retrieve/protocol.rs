@@ -37,12 +37,10 @@ impl Protocol {
     /// relevant item left are excluded and counted.
     pub fn new(probe: &Probe, input_digests: &[Option<[u8; 32]>]) -> Self {
         let gallery = probe.gallery();
-        let mut positions_of_label = vec![Vec::new(); probe.labels.len()];
+        let queries = probe.queries();
+        let positions_of_label = probe.positions_of_labels(&queries, &gallery);
         let mut positions_of_digest: BTreeMap<[u8; 32], Vec<u32>> = BTreeMap::new();
         for (position, &item) in gallery.iter().enumerate() {
-            for &label in &probe.items[item].labels {
-                positions_of_label[label as usize].push(position as u32);
-            }
             if let Some(&Some(digest)) = input_digests.get(item) {
                 positions_of_digest
                     .entry(digest)
@@ -57,7 +55,7 @@ impl Protocol {
             identical_pairs: 0,
             same_camera_pairs: 0,
         };
-        for item in probe.queries() {
+        for item in queries {
             protocol.add_query(
                 probe,
                 item,
@@ -74,7 +72,7 @@ impl Protocol {
         probe: &Probe,
         item: usize,
         input_digests: &[Option<[u8; 32]>],
-        positions_of_label: &[Vec<u32>],
+        positions_of_label: &BTreeMap<u32, Vec<u32>>,
         positions_of_digest: &BTreeMap<[u8; 32], Vec<u32>>,
     ) {
         let query = &probe.items[item];
@@ -97,7 +95,7 @@ impl Protocol {
         let mut same_label: Vec<u32> = query
             .labels
             .iter()
-            .flat_map(|&label| positions_of_label[label as usize].iter().copied())
+            .flat_map(|label| positions_of_label[label].iter().copied())
             .collect();
         same_label.sort_unstable();
         same_label.dedup();

@@ -286,13 +286,25 @@ impl<'a> RankSet<'a> {
         similarity: Similarity,
     ) -> Self {
         let queries: Vec<&QueryProtocol> = queries.into_iter().collect();
-        let relevant = queries
-            .par_iter()
-            .map(|query| score_some(embeddings, query.item, gallery, &query.relevant, similarity));
+        let items = queries.iter().map(|query| query.item).collect();
+        Self::with_items(embeddings, items, queries, gallery, similarity)
+    }
+
+    /// As [`RankSet::new`], where the queries have other indices among the embeddings than in the probe: `items`, one a query.
+    pub fn with_items(
+        embeddings: &'a Embeddings,
+        items: Vec<usize>,
+        queries: Vec<&'a QueryProtocol>,
+        gallery: Gallery<'_>,
+        similarity: Similarity,
+    ) -> Self {
+        let relevant = queries.par_iter().zip(&items).map(|(query, &item)| {
+            score_some(embeddings, item, gallery, &query.relevant, similarity)
+        });
         Self {
             embeddings,
-            items: queries.iter().map(|query| query.item).collect(),
             relevant: relevant.collect(),
+            items,
             queries,
             pooled: None,
             steps: None,

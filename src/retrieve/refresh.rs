@@ -4,6 +4,8 @@
 //! M(new->mixed(beta)). Hot-refresh can be worse in between than at both ends, so every step is evaluated
 //! (`docs/METRICS.md`, section 3).
 
+use std::borrow::Cow;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -47,12 +49,13 @@ impl Order {
     /// # Panics
     /// When it is no permutation.
     pub fn new(positions: Vec<u32>) -> Self {
-        let mut sorted = positions.clone();
-        sorted.sort_unstable();
-        assert!(
-            sorted.iter().enumerate().all(|(i, &p)| i == p as usize),
-            "an order names each gallery position once"
-        );
+        let mut is_named = vec![false; positions.len()];
+        for &position in &positions {
+            let is_new = is_named
+                .get_mut(position as usize)
+                .is_some_and(|named| !std::mem::replace(named, true));
+            assert!(is_new, "an order names each gallery position once");
+        }
         Self { positions }
     }
 
@@ -74,19 +77,6 @@ impl Order {
     pub fn items_at(&self, step: usize) -> usize {
         (step * self.positions.len() + STEPS / 2) / STEPS
     }
-
-    /// For each gallery position the first step at which it is re-embedded, 1 to STEPS.
-    fn first_steps(&self) -> Vec<u8> {
-        let mut steps = vec![0; self.positions.len()];
-        let mut step = 1;
-        for (index, &position) in self.positions.iter().enumerate() {
-            while self.items_at(step) <= index {
-                step += 1;
-            }
-            steps[position as usize] = step as u8;
-        }
-        steps
-    }
 }
 
 /// Bytes of counts that are held at a time; queries beyond wait for another pass over the galleries.
@@ -102,7 +92,6 @@ pub struct Refresh<'a> {
     galleries: [Gallery<'a>; 2],
     similarity: Similarity,
     measure: Measure,
-    n_orders: usize,
     first_steps: FirstSteps,
     /// See [`COUNT_BYTES`].
     count_bytes: usize,
@@ -115,7 +104,7 @@ impl<'a> Refresh<'a> {
         models: [&'a Embeddings; 2],
         similarity: Similarity,
         measure: Measure,
-        orders: &[Order],
+        first_steps: FirstSteps,
     ) -> Self {
         Self {
             protocol,
@@ -125,8 +114,7 @@ impl<'a> Refresh<'a> {
             }),
             similarity,
             measure,
-            n_orders: orders.len(),
-            first_steps: FirstSteps::new(orders),
+            first_steps,
             count_bytes: COUNT_BYTES,
         }
     }
@@ -165,7 +153,7 @@ impl<'a> Refresh<'a> {
                     .collect(),
             }
         };
-        Ok(((0..self.n_orders).map(curve).collect(), passed))
+        Ok(((0..self.first_steps.n_orders).map(curve).collect(), passed))
     }
 
     /// Counts for as many of the queries as find room, at least one; the old gallery has passed.
@@ -175,7 +163,7 @@ impl<'a> Refresh<'a> {
     ) -> Result<Vec<MixedCounts<'s>>, ScoreOverflow> {
         let mut bytes = 0;
         let fits = queries.iter().take_while(|query| {
-            bytes += (1 + self.n_orders * STEPS) * levels(query) * size_of::<i32>();
+            bytes += (1 + self.first_steps.n_orders * STEPS) * levels(query) * size_of::<i32>();
             bytes <= self.count_bytes
         });
         let together = &queries[..fits.count().clamp(1.min(queries.len()), queries.len())];
@@ -213,27 +201,38 @@ impl<'a> Refresh<'a> {
     fn points(&self, counts: Vec<MixedCounts<'_>>) -> Vec<Vec<Vec<Point>>> {
         let walks = |counts: MixedCounts<'_>| {
             let walk = |order| counts.walk(order, self.measure);
-            (0..self.n_orders).map(walk).collect()
+            (0..self.first_steps.n_orders).map(walk).collect()
         };
         counts.into_par_iter().map(walks).collect()
     }
 }
 
-/// The step at which each order re-embeds each gallery position, those of one position together.
-struct FirstSteps {
+/// The step at which each order re-embeds each gallery position, 1 to STEPS; those of one position together.
+pub struct FirstSteps {
     n_orders: usize,
     steps: Vec<u8>,
 }
 
 impl FirstSteps {
-    fn new(orders: &[Order]) -> Self {
-        let of_order: Vec<Vec<u8>> = orders.iter().map(Order::first_steps).collect();
-        let n = of_order.first().map_or(0, Vec::len);
-        let of_position = |position: usize| of_order.iter().map(move |steps| steps[position]);
-        Self {
-            n_orders: orders.len(),
-            steps: (0..n).flat_map(of_position).collect(),
+    /// All that is kept of the orders, of which there are `n_orders`, each of `n` positions: those of galleries of millions
+    /// need not exist at the same time.
+    pub fn new<'a>(
+        n: usize,
+        n_orders: usize,
+        orders: impl Iterator<Item = Cow<'a, Order>>,
+    ) -> Self {
+        let mut steps = vec![0; n * n_orders];
+        for (number, order) in orders.enumerate() {
+            assert!(number < n_orders, "no more orders than announced");
+            let mut step = 1;
+            for (index, &position) in order.positions.iter().enumerate() {
+                while order.items_at(step) <= index {
+                    step += 1;
+                }
+                steps[position as usize * n_orders + number] = step as u8;
+            }
         }
+        Self { n_orders, steps }
     }
 
     /// One step an order.
@@ -427,6 +426,11 @@ mod tests {
         }
     }
 
+    fn first_steps(orders: &[Order]) -> FirstSteps {
+        let n = orders[0].positions.len();
+        FirstSteps::new(n, orders.len(), orders.iter().map(Cow::Borrowed))
+    }
+
     /// Few distinct scores, so that ties abound.
     fn row(rng: &mut rand_chacha::ChaCha8Rng, n: usize) -> Vec<f32> {
         (0..n).map(|_| rng.gen_range(0..12) as f32 / 8.0).collect()
@@ -444,7 +448,7 @@ mod tests {
                 let order = Order::random(n, 9, round);
                 // The one measure that sees ranks and grades.
                 let measure = Measure::NdcgAt(10);
-                let first_steps = FirstSteps::new(std::slice::from_ref(&order));
+                let first_steps = first_steps(std::slice::from_ref(&order));
                 let scores = [&old, &new]
                     .map(|row| query.relevant.iter().map(|&p| row[p as usize]).collect());
                 let mut counts = MixedCounts::new(&query, scores, &first_steps);
@@ -490,7 +494,7 @@ mod tests {
                 [&old, &new],
                 Similarity::Cosine,
                 Measure::MeanAveragePrecision,
-                &orders,
+                first_steps(&orders),
             );
             refresh.count_bytes = count_bytes;
             let positions: Vec<u32> = (0..60).collect();
@@ -520,9 +524,13 @@ mod tests {
         for n in [1, 3, 19, 20, 738] {
             let order = Order::random(n, 1, 0);
             assert_eq!((order.items_at(0), order.items_at(STEPS)), (0, n));
-            let first = order.first_steps();
+            let first = first_steps(std::slice::from_ref(&order));
             for step in 0..=STEPS {
-                let refreshed = first.iter().filter(|&&s| usize::from(s) <= step).count();
+                let refreshed = first
+                    .steps
+                    .iter()
+                    .filter(|&&s| usize::from(s) <= step)
+                    .count();
                 assert_eq!(refreshed, order.items_at(step), "n {n} step {step}");
             }
         }

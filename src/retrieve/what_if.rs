@@ -97,10 +97,6 @@ pub fn what_if(
         embeddings: old,
         items: protocol.gallery(),
     };
-    let mut row_of_item = vec![None; probe.items.len()];
-    for (row, &item) in items.iter().enumerate() {
-        row_of_item[item] = Some(row as u32);
-    }
     let fitted = [
         (
             Map::Procrustes,
@@ -116,13 +112,14 @@ pub fn what_if(
             let moved = queries.dot(&weights?).mapv(|v| v as f32);
             let normalise = similarity == Similarity::Cosine;
             // A query that the map sends to zero has no direction, so the map cannot be tested.
-            let moved = Embeddings::new(moved, row_of_item.clone(), normalise).ok()?;
+            let moved = Embeddings::dense(moved, normalise).ok()?;
             Some((map, moved))
         })
         .collect();
-    let sets = moved
-        .iter()
-        .map(|(_, moved)| RankSet::new(moved, test.iter().copied(), gallery, similarity));
+    let sets = moved.iter().map(|(_, moved)| {
+        let rows = (0..test.len()).collect();
+        RankSet::with_items(moved, rows, test.clone(), gallery, similarity)
+    });
     let ranked = rank(gallery, similarity, sets.collect())?;
     let value = |ranking: &Ranking| {
         measures::evaluate(retrieval.primary, &ranking.ranks(), &ranking.grades())

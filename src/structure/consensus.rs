@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array1, Array2, ArrayView1, Axis};
+use ndarray::Array1;
 use rayon::prelude::*;
 
+use super::prototypes::{Reader, Sums};
 use super::softmax::{LogSumExp, expectation, log_sum_exp};
-use super::{
-    Structure, StructureOptions, cosines, dense, direction, embedded, sample, unit, unit_rows,
-};
+use super::{Structure, StructureOptions, embedded, sample, unit};
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
-use crate::topk::{Gallery, QueryScan, Visitor, scan, score_some};
+use crate::topk::{Gallery, QueryScan, Visitor, map_rows, scan, score_some};
 
 /// What an old and a new query of one item say of the old gallery.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,33 +73,28 @@ pub fn consensus(
         }
     };
     let gallery = embedded(probe.gallery(), old);
-    let mut rows_of_label = vec![Vec::new(); probe.labels.len()];
-    for (row, &item) in gallery.iter().enumerate() {
-        for &label in &probe.items[item].labels {
-            rows_of_label[label as usize].push(row as u32);
-        }
-    }
     let has_both = |&q: &usize| old.has(queries[q]) && new.has(queries[q]);
     let sampled: Vec<usize> = sample(queries.len(), options)
         .into_iter()
         .filter(has_both)
         .collect();
     let asked: Vec<usize> = sampled.iter().map(|&q| queries[q]).collect();
-    let prototypes = Prototypes::new(structure, old);
+    let rows_of_label = probe.positions_of_labels(&asked, &gallery);
+    let owns = Owns::new(structure, old, &asked);
     let clusters: Vec<usize> = (0..structure.subclusters.len()).collect();
     let of_gallery = Gallery {
         embeddings: old,
         items: &gallery,
     };
     let of_prototypes = Gallery {
-        embeddings: &prototypes.directions,
+        embeddings: &structure.centroids,
         items: &clusters,
     };
     let neighbourhoods: Vec<Neighbourhood> = asked
         .par_iter()
         .map(|&query| {
             let labels = probe.items[query].labels.iter();
-            let same = labels.flat_map(|&label| rows_of_label[label as usize].iter().copied());
+            let same = labels.flat_map(|&label| rows_of_label[&label].iter().copied());
             Neighbourhood::of(query, same.collect(), structure, &gallery, &junk(query))
         })
         .collect();
@@ -108,71 +102,60 @@ pub fn consensus(
         || log_totals([old, new], &asked, of_gallery, &neighbourhoods, tau),
         |totals| totals.of(&sampled),
     );
-    let together = (COSINES / clusters.len().max(1)).max(1);
 
-    let mut measured: BTreeMap<usize, Consensus> = BTreeMap::new();
-    for (number, block) in asked.chunks(together).enumerate() {
-        let rows = |embeddings| {
-            cosines(embeddings, block, of_prototypes, |_, cosines| {
-                cosines.to_vec()
-            })
+    let one = |index: usize, [of_old, of_new]: [&mut [f32]; 2]| {
+        let query = asked[index];
+        let neighbourhood = &neighbourhoods[index];
+        let cosines_of = |embeddings, rows: &[u32]| {
+            score_some(embeddings, query, of_gallery, rows, Similarity::Cosine)
         };
-        let (old_prototypes, new_prototypes) = (rows(old), rows(new));
-        let one = |(index, &query): (usize, &usize)| {
-            let of_all = number * together + index;
-            let neighbourhood = &neighbourhoods[of_all];
-            let cosines_of = |embeddings, rows: &[u32]| {
-                score_some(embeddings, query, of_gallery, rows, Similarity::Cosine)
-            };
-            let weights = neighbourhood.weights(&cosines_of(old, &neighbourhood.weighted))?;
-            let read = |side: usize, embeddings| {
-                let relevant = cosines_of(embeddings, &neighbourhood.relevant);
-                let weighted = cosines_of(embeddings, &neighbourhood.weighted);
-                read(&relevant, &weighted, &weights, totals[side][of_all], tau)
-            };
-            let (mass_old, nccl_old) = read(0, old);
-            let (mass_new, nccl_new) = read(1, new);
-            let widened = |row: &Vec<f32>| row.iter().copied().map(f64::from).collect();
-            let mut old_scores: Vec<f64> = widened(&old_prototypes[index]);
-            let mut new_scores: Vec<f64> = widened(&new_prototypes[index]);
-            let old_row = unit_rows(old, &[query]);
-            match prototypes.own(query, structure, old_row.row(0)) {
-                Own::Apart => {}
-                Own::Alone(cluster) => {
-                    // A probability of exactly 0 on both sides.
-                    old_scores[cluster] = f64::NEG_INFINITY;
-                    new_scores[cluster] = f64::NEG_INFINITY;
-                }
-                Own::Among(cluster, rest) => {
-                    old_scores[cluster] = rest.dot(&old_row.row(0));
-                    new_scores[cluster] = rest.dot(&unit_rows(new, &[query]).row(0));
-                }
+        let weights = neighbourhood.weights(&cosines_of(old, &neighbourhood.weighted))?;
+        let read = |side: usize, embeddings| {
+            let relevant = cosines_of(embeddings, &neighbourhood.relevant);
+            let weighted = cosines_of(embeddings, &neighbourhood.weighted);
+            read(&relevant, &weighted, &weights, totals[side][index], tau)
+        };
+        let (mass_old, nccl_old) = read(0, old);
+        let (mass_new, nccl_new) = read(1, new);
+        let widened = |row: &[f32]| row.iter().copied().map(f64::from).collect();
+        let mut old_scores: Vec<f64> = widened(of_old);
+        let mut new_scores: Vec<f64> = widened(of_new);
+        let row_of = |embeddings| Reader::new(embeddings).row(query).clone();
+        let old_row = row_of(old);
+        match owns.of(query, structure, &old_row) {
+            Own::Apart => {}
+            Own::Alone(cluster) => {
+                // A probability of exactly 0 on both sides.
+                old_scores[cluster] = f64::NEG_INFINITY;
+                new_scores[cluster] = f64::NEG_INFINITY;
             }
-            let nearest = [&old_scores, &new_scores].map(|scores| arg_max(scores));
-            let [old_identity, new_identity] =
-                nearest.map(|best| structure.subclusters[best].identity);
-            let found = Consensus {
-                mass_old,
-                mass_new,
-                nccl_old,
-                nccl_new,
-                kl: divergence(&old_scores, &new_scores, tau),
-                nearest_old: nearest[0] as u32,
-                nearest_new: nearest[1] as u32,
-                argmax_kept: old_identity == new_identity,
-            };
-            Some((query, found))
+            Own::Among(cluster, rest) => {
+                old_scores[cluster] = rest.dot(&old_row);
+                new_scores[cluster] = rest.dot(&row_of(new));
+            }
+        }
+        let nearest = [&old_scores, &new_scores].map(|scores| arg_max(scores));
+        let [old_identity, new_identity] = nearest.map(|best| structure.subclusters[best].identity);
+        let found = Consensus {
+            mass_old,
+            mass_new,
+            nccl_old,
+            nccl_new,
+            kl: divergence(&old_scores, &new_scores, tau),
+            nearest_old: nearest[0] as u32,
+            nearest_new: nearest[1] as u32,
+            argmax_kept: old_identity == new_identity,
         };
-        measured.par_extend(block.par_iter().enumerate().filter_map(one));
-    }
+        Some((query, found))
+    };
+    let measured = map_rows([old, new], &asked, of_prototypes, Similarity::Cosine, one);
+    let measured = measured.expect("unit rows do not overflow");
+    let measured: BTreeMap<usize, Consensus> = measured.into_iter().flatten().collect();
     queries
         .iter()
         .map(|query| measured.get(query).copied())
         .collect()
 }
-
-/// Cosines of one side that are held at a time, 128 MiB.
-const COSINES: usize = 1 << 25;
 
 /// The gallery as one query sees it; indices are rows of the gallery.
 struct Neighbourhood {
@@ -364,41 +347,33 @@ enum Own {
     Among(usize, Array1<f64>),
 }
 
-/// The old sub-clusters' prototypes.
-struct Prototypes {
-    /// Sums of the unit rows, shape (sub-clusters, dim).
-    sums: Array2<f64>,
-    /// The sums normalised.
-    directions: Embeddings,
-}
+/// Where queries stand to the sub-clusters that they are in.
+struct Owns(Sums);
 
-impl Prototypes {
-    fn new(structure: &Structure, old: &Embeddings) -> Self {
-        let shape = (structure.subclusters.len(), old.dim());
-        let mut sums = Array2::<f64>::zeros(shape);
-        let of_clusters = sums.rows_mut().into_iter().zip(&structure.subclusters);
-        of_clusters
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .for_each(|(mut sum, cluster)| {
-                sum.assign(&unit_rows(old, &cluster.items).sum_axis(Axis(0)));
-            });
-        let rows = sums.rows().into_iter();
-        let directions = rows.flat_map(|row| direction(row.to_owned()).mapv(|v| v as f32));
-        let directions = dense(shape.0, shape.1, directions.collect());
-        Self { sums, directions }
+impl Owns {
+    /// For these queries.
+    fn new(structure: &Structure, old: &Embeddings, queries: &[usize]) -> Self {
+        let own = queries
+            .iter()
+            .filter_map(|&query| structure.subcluster_of(query));
+        let own = own.map(|subcluster| subcluster as usize).collect();
+        Self(Sums::new(old, own, |subcluster| {
+            let items = structure.subclusters[subcluster].items.iter();
+            items.map(|&item| item as usize)
+        }))
     }
 
-    fn own(&self, query: usize, structure: &Structure, row: ArrayView1<f64>) -> Own {
-        let Some(cluster) = structure.assignment[query] else {
+    /// `row` is the query's old unit row.
+    fn of(&self, query: usize, structure: &Structure, row: &Array1<f64>) -> Own {
+        let Some(cluster) = structure.subcluster_of(query) else {
             return Own::Apart;
         };
         let cluster = cluster as usize;
         let items = &structure.subclusters[cluster].items;
-        match items.binary_search(&query) {
+        match items.binary_search(&(query as u32)) {
             Err(_) => Own::Apart,
             Ok(_) if items.len() == 1 => Own::Alone(cluster),
-            Ok(_) => Own::Among(cluster, direction(&self.sums.row(cluster) - &row)),
+            Ok(_) => Own::Among(cluster, self.0.without(cluster, row)),
         }
     }
 }
@@ -532,9 +507,8 @@ mod tests {
         assert!((found[0].unwrap().mass_old - mass).abs() < 1e-6);
         // Its prototype is item 1 alone: cosine .6 against 0. New is the same item here.
         assert_eq!(found[0].unwrap().kl, 0.0);
-        let own = Prototypes::new(&structure, &old);
-        let row = unit_rows(&old, &[0]);
-        match own.own(0, &structure, row.row(0)) {
+        let owns = Owns::new(&structure, &old, &[0]);
+        match owns.of(0, &structure, Reader::new(&old).row(0)) {
             Own::Among(0, rest) => assert!((rest[0] - 0.6).abs() < 1e-6),
             _ => panic!("item 0 is one of two in sub-cluster 0"),
         }
@@ -641,7 +615,7 @@ mod tests {
     fn other_dimensions_are_the_callers_to_refuse() {
         let (probe, old, _) = setting();
         let structure = estimate(&probe, &old, &options());
-        let new = Embeddings::dense(Array2::from_elem((5, 3), 1.0), true).unwrap();
+        let new = Embeddings::dense(ndarray::Array2::from_elem((5, 3), 1.0), true).unwrap();
         consensus(
             &probe,
             &structure,

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::groups::Groups;
 use super::nearest::{Near, nearest};
 use super::prototypes::Prototypes;
 use super::softmax::{expectation, log_sum_exp};
@@ -24,7 +25,7 @@ const TAU_RANGE: (f64, f64) = (0.005, 1.0);
 /// Items the temperature is fitted on at most, evenly spaced: one number needs no more.
 const TAU_ITEMS: usize = 2_048;
 
-/// Their cosines to all prototypes at most, 128 MiB; but never fewer items than [`FEWEST_TAU_ITEMS`].
+/// Their cosines to all prototypes at most, 64 MiB; but never fewer items than [`FEWEST_TAU_ITEMS`].
 const TAU_COSINES: usize = 1 << 24;
 
 /// See [`TAU_COSINES`].
@@ -83,20 +84,19 @@ impl Assessed {
 
 /// Scores the `assessed` gallery positions, in their order, and returns the fitted temperature.
 ///
-/// The gallery's embeddings are unit; `members` lists the positions of each identity, or of each cluster that stands in
-/// for one.
+/// The gallery's embeddings are unit; `groups` are its identities, or the clusters that stand in for them.
 pub(super) fn assess(
     gallery: Gallery<'_>,
-    members: &[(u32, Vec<usize>)],
+    groups: &Groups,
     assessed: &[usize],
     neighbours: usize,
     reference: Reference,
 ) -> (Vec<Credibility>, f64) {
-    let prototypes = Prototypes::new(gallery, members);
-    let tau = fit_temperature(&prototypes, gallery);
-    let mut scores = prototypes.cosines(gallery, assessed, |position, cosines| {
-        let own = prototypes.class[position];
-        if prototypes.size[own] < 2 {
+    let prototypes = Prototypes::new(gallery, groups);
+    let tau = fit_temperature(&prototypes);
+    let mut scores = prototypes.cosines(assessed, |position, cosines| {
+        let own = groups.of(position);
+        if groups.size(own) < 2 {
             return Credibility::default();
         }
         let classes = cosines.len();
@@ -110,9 +110,11 @@ pub(super) fn assess(
         }
     });
     let items: Vec<usize> = assessed.iter().map(|&p| gallery.items[p]).collect();
-    let class = |i: usize| prototypes.class[assessed[i]];
+    // Only the groups are needed from here on.
+    drop(prototypes);
+    let own = |i: usize| groups.of(assessed[i]);
     let wanted = |i: usize| match reference {
-        Reference::Labels => neighbours.min(prototypes.size[class(i)] - 1),
+        Reference::Labels => neighbours.min(groups.size(own(i)) - 1),
         Reference::OldModel => neighbours,
     };
     let wanted: Vec<usize> = (0..assessed.len()).map(wanted).collect();
@@ -121,8 +123,7 @@ pub(super) fn assess(
     match reference {
         Reference::Labels => {
             for (i, (score, near)) in scores.iter_mut().zip(near).enumerate() {
-                let own = class(i);
-                let consensus = neighbour_consensus(near, |other| prototypes.class[other] == own);
+                let consensus = neighbour_consensus(near, |other| groups.of(other) == own(i));
                 score.consensus = consensus;
                 score.combined = score.posterior.zip(consensus).map(|(p, c)| (p + c) / 2.0);
             }
@@ -185,23 +186,32 @@ fn neighbour_consensus(mut nearest: Vec<Near>, is_own: impl Fn(usize) -> bool) -
 ///
 /// The objective is convex in 1/tau, so it has one minimum and golden-section search on ln tau finds
 /// it; at the end of [`TAU_RANGE`] when it lies beyond (identities that separate perfectly).
-fn fit_temperature(prototypes: &Prototypes, gallery: Gallery<'_>) -> f64 {
-    let assessable: Vec<usize> = (0..gallery.items.len())
-        .filter(|&position| prototypes.size[prototypes.class[position]] > 1)
-        .collect();
-    if assessable.is_empty() || prototypes.size.len() < 2 {
+fn fit_temperature(prototypes: &Prototypes<'_>) -> f64 {
+    let groups = prototypes.groups;
+    let is_assessable = |&position: &usize| groups.size(groups.of(position)) > 1;
+    let assessable = || (0..groups.n_positions()).filter(is_assessable);
+    let n_assessable = assessable().count();
+    if n_assessable == 0 || groups.len() < 2 {
         return 1.0;
     }
-    let most = (TAU_COSINES / prototypes.size.len()).clamp(FEWEST_TAU_ITEMS, TAU_ITEMS);
-    let stride = assessable.len().div_ceil(most);
-    let chosen: Vec<usize> = assessable.into_iter().step_by(stride).collect();
-    let cosines = prototypes.cosines(gallery, &chosen, |_, cosines| cosines.to_vec());
+    let most = (TAU_COSINES / groups.len()).clamp(FEWEST_TAU_ITEMS, TAU_ITEMS);
+    let stride = n_assessable.div_ceil(most);
+    let chosen: Vec<usize> = assessable().step_by(stride).collect();
+    // All are f32 but the own one.
+    let cosines = prototypes.cosines(&chosen, |position, cosines| {
+        let row: Vec<f32> = cosines.iter().map(|&cosine| cosine as f32).collect();
+        (cosines[groups.of(position)], row)
+    });
     let loss = |log_tau: f64| -> f64 {
         let tau = log_tau.exp();
-        let each = chosen.par_iter().zip(&cosines).map(|(&position, cosines)| {
-            let own = cosines[prototypes.class[position]];
-            log_sum_exp(cosines, tau) - own / tau
-        });
+        let each = chosen
+            .par_iter()
+            .zip(&cosines)
+            .map(|(&position, (own, row))| {
+                let mut cosines: Vec<f64> = row.iter().copied().map(f64::from).collect();
+                cosines[groups.of(position)] = *own;
+                log_sum_exp(&cosines, tau) - own / tau
+            });
         // Summed in one order, whatever the threads.
         each.collect::<Vec<f64>>().iter().sum()
     };
@@ -238,19 +248,8 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    fn members(class: &[u32]) -> Vec<(u32, Vec<usize>)> {
-        let last = class.iter().max().unwrap();
-        (0..=*last)
-            .map(|c| (c, (0..class.len()).filter(|&i| class[i] == c).collect()))
-            .collect()
-    }
-
     /// Every row of unit rows assessed.
-    fn assess(
-        rows: &Array2<f64>,
-        members: &[(u32, Vec<usize>)],
-        neighbours: usize,
-    ) -> (Vec<Credibility>, f64) {
+    fn assess(rows: &Array2<f64>, class: &[u32], neighbours: usize) -> (Vec<Credibility>, f64) {
         let values = rows.iter().map(|&v| v as f32).collect();
         let embeddings = dense(rows.nrows(), rows.ncols(), values);
         let items: Vec<usize> = (0..rows.nrows()).collect();
@@ -258,14 +257,15 @@ mod tests {
             embeddings: &embeddings,
             items: &items,
         };
-        super::assess(gallery, members, &items, neighbours, Reference::Labels)
+        let groups = Groups::new(class.to_vec());
+        super::assess(gallery, &groups, &items, neighbours, Reference::Labels)
     }
 
     #[test]
     fn a_hand_worked_gallery() {
         // Two identities on the two axes; the last item is labelled 0 but sits on 1's axis.
         let rows = array![[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]];
-        let (scores, tau) = assess(&rows, &members(&[0, 0, 1, 1, 0]), 10);
+        let (scores, tau) = assess(&rows, &[0, 0, 1, 1, 0], 10);
         // Item 0 without itself: prototype (1, 1)/sqrt 2 of items 1 and 4; the other is (0, 1).
         let own = 0.5_f64.sqrt();
         let p = 1.0 / (1.0 + (-own / tau).exp());
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn an_only_item_is_not_assessable_and_still_a_rival() {
         let rows = array![[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]];
-        let (scores, _) = assess(&rows, &members(&[0, 0, 1]), 10);
+        let (scores, _) = assess(&rows, &[0, 0, 1], 10);
         assert_eq!(scores[2], Credibility::default());
         // Item 0's own prototype is item 1 (cosine .6), its rival item 2 (cosine .8).
         assert!(scores[0].posterior.unwrap() < 0.5);
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn one_identity_has_no_entropy_and_no_doubt() {
         let rows = array![[1.0, 0.0], [0.8, 0.6], [0.6, 0.8]];
-        let (scores, tau) = assess(&rows, &members(&[0, 0, 0]), 10);
+        let (scores, tau) = assess(&rows, &[0, 0, 0], 10);
         assert_eq!(tau, 1.0);
         for score in scores {
             assert_eq!(score.entropy, None);
@@ -351,7 +351,7 @@ mod tests {
     fn a_collapsed_gallery_is_not_credible() {
         let rows = Array2::from_shape_fn((40, 8), |(_, d)| f64::from(u8::from(d == 0)));
         let class: Vec<u32> = (0..40).map(|i| i / 4).collect();
-        let (scores, _) = assess(&rows, &members(&class), 10);
+        let (scores, _) = assess(&rows, &class, 10);
         for score in &scores {
             assert!((score.posterior.unwrap() - 0.1).abs() < 1e-9);
             assert!(score.entropy.unwrap() < 1e-9);

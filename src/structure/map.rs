@@ -74,8 +74,12 @@ pub fn map(
 ) -> Option<SpaceMap> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(MAP_STREAM);
-    let is_first = |item: usize| structure.assignment[item].is_some_and(|s| first.contains(&s));
-    let clustered = |item: &usize| structure.assignment[*item].is_some() && old.has(*item);
+    let is_first = |item: usize| {
+        structure
+            .subcluster_of(item)
+            .is_some_and(|s| first.contains(&s))
+    };
+    let clustered = |item: &usize| structure.subcluster_of(*item).is_some() && old.has(*item);
     let gallery: Vec<usize> = probe.gallery().into_iter().filter(clustered).collect();
     let shown = chosen(&gallery, GALLERY, is_first, &mut rng);
     let others: Vec<usize> = queries
@@ -93,12 +97,13 @@ pub fn map(
     let (axes, explained) = principal_axes(rows, total, rng)?;
 
     let items: Vec<usize> = shown.into_iter().chain(asking).collect();
-    let prototypes = prototypes(structure, old.dim());
     let place = |embeddings: &Embeddings, items: &[usize]| -> Vec<([f64; 2], u32)> {
         let rows = unit_rows(embeddings, items);
         let on_axes = (&rows - &centre).dot(&axes);
         let places = on_axes.rows().into_iter().map(|row| [row[0], row[1]]);
-        places.zip(nearest_prototypes(&prototypes, &rows)).collect()
+        places
+            .zip(nearest_prototypes(&structure.centroids, &rows))
+            .collect()
     };
     let mut after: BTreeMap<usize, ([f64; 2], u32)> = BTreeMap::new();
     if old.dim() == new.dim() {
@@ -172,16 +177,6 @@ fn principal_axes(
     }
     let share = |index: usize| values[index] * values[index] / total;
     Some((axes, [share(0), share(1)]))
-}
-
-/// The sub-clusters' prototypes, rows in their order.
-fn prototypes(structure: &Structure, dim: usize) -> Embeddings {
-    let n = structure.subclusters.len();
-    let mut values = Vec::with_capacity(n * dim);
-    for subcluster in &structure.subclusters {
-        values.extend_from_slice(&subcluster.centroid);
-    }
-    dense(n, dim, values)
 }
 
 /// For each unit row the prototype with the highest cosine, of equal ones the first.

@@ -10,6 +10,7 @@ use ndarray::Array2;
 use rand::SeedableRng;
 use rayon::prelude::*;
 
+use super::groups::Groups;
 use super::linkage::Dendrogram;
 use super::nearest::nearest;
 use super::prototypes::Prototypes;
@@ -120,9 +121,14 @@ pub fn pseudo_identities(
     for (&item, &cluster) in clustered.iter().zip(&found.label) {
         of_item[item] = Some(cluster as u32);
     }
-    let prototypes = found.prototypes(old, &clustered);
-    let middles = Middles::new(old, &clustered, &prototypes);
-    let all: Vec<usize> = (0..prototypes.size.len()).collect();
+    let groups = groups(&found.label);
+    let of_clustered = Gallery {
+        embeddings: old,
+        items: &clustered,
+    };
+    let prototypes = Prototypes::new(of_clustered, &groups);
+    let middles = Middles::new(of_clustered, &prototypes);
+    let all: Vec<usize> = (0..groups.len()).collect();
     let of_prototypes = Gallery {
         embeddings: &prototypes.directions,
         items: &all,
@@ -144,7 +150,7 @@ pub fn pseudo_identities(
         labels_agreement: labels_agreement(probe, &gallery, &of_item),
         of_item,
         silhouette: found.silhouette,
-        stability: (prototypes.size.len() > 1)
+        stability: (groups.len() > 1)
             .then(|| stability(old, &clustered, &found.label, options.seed)),
         clustered: clustered.len(),
         medoids: middles.medoids,
@@ -222,8 +228,9 @@ impl Clustering {
         };
         let score = |k: usize| {
             let label = dendrogram.cut(k);
-            let silhouette = silhouette(gallery, &label);
-            let largest = members(&label).iter().map(|(_, rows)| rows.len()).max();
+            let groups = groups(&label);
+            let silhouette = silhouette(gallery, &groups);
+            let largest = (0..groups.len()).map(|cluster| groups.size(cluster)).max();
             let is_usable = k >= FEWEST_CLUSTERS
                 && largest.is_some_and(|largest| largest as f64 <= LARGEST_SHARE * n as f64);
             Score {
@@ -242,24 +249,11 @@ impl Clustering {
             },
         }
     }
-
-    fn prototypes(&self, old: &Embeddings, items: &[usize]) -> Prototypes {
-        let gallery = Gallery {
-            embeddings: old,
-            items,
-        };
-        Prototypes::new(gallery, &members(&self.label))
-    }
 }
 
-/// The positions of each label 0..k.
-fn members(label: &[usize]) -> Vec<(u32, Vec<usize>)> {
-    let k = label.iter().max().map_or(0, |&last| last + 1);
-    let mut members: Vec<(u32, Vec<usize>)> = (0..k as u32).map(|k| (k, Vec::new())).collect();
-    for (position, &cluster) in label.iter().enumerate() {
-        members[cluster].1.push(position);
-    }
-    members
+/// Items by their cluster.
+fn groups(label: &[usize]) -> Groups {
+    Groups::new(label.iter().map(|&cluster| cluster as u32).collect())
 }
 
 /// How good a cut is.
@@ -319,14 +313,15 @@ fn best_of(tried: &[(usize, Score)]) -> usize {
 /// Mean of (b - a) / max(a, b): a the distance of an item to its cluster's prototype without the item, b to the nearest
 /// other prototype; 0 for an only item (the silhouette of Rousseeuw 1987, simplified to centres by Hruschka et al. 2004,
 /// here leave-one-out, for an item is near a centre that it is itself).
-fn silhouette(gallery: Gallery<'_>, label: &[usize]) -> f64 {
-    let prototypes = Prototypes::new(gallery, &members(label));
-    let all: Vec<usize> = (0..prototypes.size.len()).collect();
+fn silhouette(gallery: Gallery<'_>, groups: &Groups) -> f64 {
+    let prototypes = Prototypes::new(gallery, groups);
+    let sums = prototypes.sums(0..gallery.items.len());
+    let all: Vec<usize> = (0..groups.len()).collect();
     let of_prototypes = Gallery {
         embeddings: &prototypes.directions,
         items: &all,
     };
-    let is_own = |position: usize, cluster: usize| label[position] == cluster;
+    let is_own = |position: usize, cluster: usize| groups.of(position) == cluster;
     let wanted = vec![1; gallery.items.len()];
     let rivals = nearest(
         gallery.embeddings,
@@ -336,11 +331,11 @@ fn silhouette(gallery: Gallery<'_>, label: &[usize]) -> f64 {
         is_own,
     );
     let each = rivals.par_iter().enumerate().map(|(position, rivals)| {
-        if prototypes.size[label[position]] < 2 {
+        if groups.size(groups.of(position)) < 2 {
             return 0.0;
         }
         let rival = rivals.first().expect("two clusters at least").1;
-        let a = 1.0 - prototypes.without(gallery, position);
+        let a = 1.0 - prototypes.without(position, &sums);
         let b = 1.0 - f64::from(rival);
         let most = a.max(b);
         // Of a collapsed space the two are rounding.
@@ -361,27 +356,27 @@ struct Middles {
 }
 
 impl Middles {
-    fn new(old: &Embeddings, items: &[usize], prototypes: &Prototypes) -> Self {
-        let gallery = Gallery {
-            embeddings: old,
-            items,
-        };
-        let clusters = prototypes.size.len();
+    fn new(gallery: Gallery<'_>, prototypes: &Prototypes<'_>) -> Self {
+        let groups = prototypes.groups;
+        let sums = prototypes.sums(0..gallery.items.len());
+        let clusters = groups.len();
         let mut highest = vec![f64::NEG_INFINITY; clusters];
         let mut found = Self {
             medoids: vec![0; clusters],
             reach: vec![1.0; clusters],
         };
-        for (position, (&item, &cluster)) in items.iter().zip(&prototypes.class).enumerate() {
-            let row = old.get(item).expect("clustered items are embedded");
-            let sum = prototypes.sums.row(cluster);
+        for (position, &item) in gallery.items.iter().enumerate() {
+            let cluster = groups.of(position);
+            let row = gallery.embeddings.get(item);
+            let row = row.expect("clustered items are embedded");
+            let sum = sums.of(cluster);
             let cosine: f64 = sum.iter().zip(&*row).map(|(&s, &x)| s * f64::from(x)).sum();
             if cosine > highest[cluster] {
                 highest[cluster] = cosine;
                 found.medoids[cluster] = item;
             }
-            if prototypes.size[cluster] > 1 {
-                let without = prototypes.without(gallery, position);
+            if groups.size(cluster) > 1 {
+                let without = prototypes.without(position, &sums);
                 found.reach[cluster] = found.reach[cluster].min(without);
             }
         }
@@ -600,7 +595,7 @@ mod tests {
             (b - a) / a.max(b)
         });
         let expected = each.sum::<f64>() / rows.len() as f64;
-        assert!((silhouette(gallery, &label) - expected).abs() < 1e-6);
+        assert!((silhouette(gallery, &groups(&label)) - expected).abs() < 1e-6);
     }
 
     fn usable(silhouette: f64) -> Score {

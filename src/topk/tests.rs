@@ -248,13 +248,10 @@ fn no_queries_and_no_gallery_are_passes_too() {
             embeddings: &embeddings,
             items,
         };
-        map_rows(
-            &embeddings,
-            queries,
-            gallery,
-            Similarity::Cosine,
-            |_, row| row.len(),
-        )
+        let models = [&embeddings];
+        map_rows(models, queries, gallery, Similarity::Cosine, |_, [row]| {
+            row.len()
+        })
     };
     assert_eq!(rows(&[], &[0, 1]), Ok(vec![]));
     assert_eq!(rows(&[0, 2], &[]), Ok(vec![0, 0]));
@@ -268,15 +265,19 @@ fn whole_rows_come_in_query_order() {
         embeddings: &embeddings,
         items: &items,
     };
-    let row = |item| embeddings.get(item).expect("dense");
-    let found = map_rows(&embeddings, &queries, gallery, Similarity::L2, |i, row| {
-        (i, row.to_vec())
+    let other = random(70, 9, 6);
+    let models = [&embeddings, &other];
+    let found = map_rows(models, &queries, gallery, Similarity::L2, |i, rows| {
+        (i, rows.map(|row| row.to_vec()))
     });
     for (q, (i, scores)) in found.expect("finite").into_iter().enumerate() {
         assert_eq!(i, q);
-        let expected = items
-            .iter()
-            .map(|&item| score_pair(&row(q), &row(item), Similarity::L2));
-        assert!(scores.iter().copied().eq(expected));
+        for (model, scores) in models.into_iter().zip(scores) {
+            let row = |embeddings: &Embeddings, item| embeddings.get(item).expect("dense").to_vec();
+            let expected = items
+                .iter()
+                .map(|&item| score_pair(&row(model, q), &row(&embeddings, item), Similarity::L2));
+            assert!(scores.iter().copied().eq(expected));
+        }
     }
 }

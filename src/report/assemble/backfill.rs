@@ -79,7 +79,9 @@ impl Tables<'_> {
                 place: index as u64 + 1,
                 id: self.stages.probe.items[item].id.to_string(),
                 identity: self.stages.probe.identity_name(item).to_owned(),
-                subcluster: structure.assignment[item].map(|index| self.subcluster_name(index)),
+                subcluster: structure
+                    .subcluster_of(item)
+                    .map(|index| self.subcluster_name(index)),
                 credibility: structure.credibility.get(item).and_then(|c| c.combined),
                 beta,
                 needed: plan.beta_star.map(|beta_star| beta <= beta_star),

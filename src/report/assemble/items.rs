@@ -80,7 +80,9 @@ impl Tables<'_> {
                     .camera
                     .map(|camera| probe.cameras[camera as usize].clone()),
                 role: item.role,
-                subcluster: structure.assignment[i].map(|index| self.subcluster_name(index)),
+                subcluster: structure
+                    .subcluster_of(i)
+                    .map(|index| self.subcluster_name(index)),
                 credibility: structure.credibility.get(i).and_then(|c| c.combined),
                 first_rank: Pairing::ALL
                     .map(|pairing| Some(self.evaluation(pairing)?.rankings[query?].first_rank())),

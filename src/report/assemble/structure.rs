@@ -40,7 +40,7 @@ impl Tables<'_> {
         let structure = self.stages.structure;
         let mut queries = vec![Vec::new(); structure.subclusters.len()];
         for (query, item) in self.query_items().enumerate() {
-            if let Some(index) = structure.assignment[item] {
+            if let Some(index) = structure.subcluster_of(item) {
                 queries[index as usize].push(query);
             }
         }
@@ -100,7 +100,7 @@ impl Tables<'_> {
         let map =
             crate::structure::map(probe, structure, embeddings, &queries, first, config.seed)?;
         let points = map.points.iter().map(|point| {
-            let subcluster = structure.assignment[point.item];
+            let subcluster = structure.subcluster_of(point.item);
             MapPointRow {
                 id: probe.items[point.item].id.to_string(),
                 subcluster: subcluster

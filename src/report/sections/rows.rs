@@ -1,13 +1,15 @@
 //! The tables that are too long for the JSON.
 
-/// The tables that are too long for the JSON, as the bytes of their files.
-#[derive(Debug, Clone, Default, PartialEq)]
+use crate::report::table_file::TableFile;
+
+/// The tables that are too long for the JSON, as their files.
+#[derive(Debug, Default)]
 pub struct TableFiles {
     /// `items.parquet`: one [`ItemRow`] a probe item, in the probe's order; `None` where items are not to be named.
-    pub items: Option<Vec<u8>>,
+    pub items: Option<TableFile>,
     /// `backfill.csv` and `backfill.parquet`: one [`BackfillRow`] a gallery item, in the plan's order; `None` without a
     /// plan.
-    pub backfill: Option<[Vec<u8>; 2]>,
+    pub backfill: Option<[TableFile; 2]>,
 }
 
 /// One row of `backfill.csv` and `backfill.parquet`.
