@@ -123,20 +123,15 @@ impl Structure {
         (subcluster != NO_SUBCLUSTER).then_some(subcluster)
     }
 
-    /// The sub-clusters' names: the identity's, with `/1`, `/2` where there are several.
-    pub fn subcluster_names(&self, probe: &Probe) -> Vec<String> {
-        let is_split = self.split_identities(probe);
-        self.subclusters
-            .iter()
-            .map(|subcluster| {
-                let identity = &probe.identities[subcluster.identity as usize];
-                if is_split[subcluster.identity as usize] {
-                    format!("{identity}/{}", subcluster.index_in_identity + 1)
-                } else {
-                    identity.clone()
-                }
-            })
-            .collect()
+    /// The sub-cluster's name: the identity's, with `/1`, `/2` where it is split ([`Structure::split_identities`]).
+    pub fn subcluster_name(&self, index: u32, probe: &Probe, is_split: &[bool]) -> String {
+        let subcluster = &self.subclusters[index as usize];
+        let identity = &probe.identities[subcluster.identity as usize];
+        if is_split[subcluster.identity as usize] {
+            format!("{identity}/{}", subcluster.index_in_identity + 1)
+        } else {
+            identity.clone()
+        }
     }
 
     /// For each of the chosen sub-clusters the one of another identity with the highest centroid cosine, of equal ones the

@@ -178,7 +178,6 @@ pub fn order(
     let farther = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
     // Apart, because the rest are nearly all, and there may be tens of millions.
     let (first, rest): (Vec<u32>, Vec<u32>) = (0..gallery.len() as u32)
-        .into_par_iter()
         .partition(|&position| urgency(position) != (f64::INFINITY, f64::INFINITY));
     let mut first: Vec<_> = first
         .into_par_iter()

@@ -96,7 +96,6 @@ pub fn members(
     items: &[usize],
     columns: &[String],
 ) -> Vec<Members> {
-    let names = structure.subcluster_names(probe);
     let is_split = structure.split_identities(probe);
     let with_identities = columns.iter().any(|column| column == IDENTITY);
     let mut all = Vec::new();
@@ -108,9 +107,10 @@ pub fn members(
                 (_, Some(index)) => of.slice(index).map(str::to_owned),
                 (IDENTITY, None) => Some(probe.identities[of.identity? as usize].clone()),
                 (SUB_CLUSTER, None) => {
-                    let index = structure.subcluster_of(item)? as usize;
-                    let identity = structure.subclusters[index].identity as usize;
-                    (is_split[identity] || !with_identities).then(|| names[index].clone())
+                    let index = structure.subcluster_of(item)?;
+                    let identity = structure.subclusters[index as usize].identity as usize;
+                    let name = || structure.subcluster_name(index, probe, &is_split);
+                    (is_split[identity] || !with_identities).then(name)
                 }
                 (CAMERA, None) => Some(probe.cameras[of.camera? as usize].clone()),
                 _ => None,

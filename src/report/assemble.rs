@@ -178,14 +178,14 @@ struct Tables<'a> {
     intervals: Intervals,
     /// Identity of each evaluated query.
     identities: Vec<u32>,
-    /// Names of the sub-clusters.
-    subcluster_names: Vec<String>,
+    /// See [`Structure::split_identities`].
+    is_split: Vec<bool>,
 }
 
 impl<'a> Tables<'a> {
     fn new(stages: &'a Stages<'a>) -> Self {
         Self {
-            subcluster_names: stages.structure.subcluster_names(stages.probe),
+            is_split: stages.structure.split_identities(stages.probe),
             stages,
             intervals: Intervals::new(&stages.config.policy, stages.config.seed),
             identities: stages.retrieval.protocol.query_identities(),

@@ -75,11 +75,7 @@ impl Tables<'_> {
             .collect();
         StructureSection {
             n_subclusters: structure.subclusters.len(),
-            n_split_identities: structure
-                .split_identities(self.stages.probe)
-                .iter()
-                .filter(|&&split| split)
-                .count(),
+            n_split_identities: self.is_split.iter().filter(|&&split| split).count(),
             stability: structure.stability,
             subclusters: rows,
             consensus: consensus_section(self.stages.consensus, self.stages.temperature),
@@ -122,7 +118,10 @@ impl Tables<'_> {
     }
 
     pub(super) fn subcluster_name(&self, index: u32) -> String {
-        self.subcluster_names[index as usize].clone()
+        let Stages {
+            structure, probe, ..
+        } = self.stages;
+        structure.subcluster_name(index, probe, &self.is_split)
     }
 
     /// `queries` are the sub-cluster's; `values` the primary measure of all queries, old->old and new->old.
