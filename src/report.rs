@@ -19,6 +19,7 @@ pub(crate) mod xml;
 
 mod baseline;
 mod error;
+mod folder;
 mod privacy;
 #[cfg(test)]
 mod sample;
@@ -30,7 +31,8 @@ mod write;
 
 pub use baseline::{BaselineSection, MeasureThenAndNow, StateThenAndNow};
 pub use error::ReportError;
+pub use folder::check_out;
 pub use privacy::{Privacy, statistics_only};
 pub use sections::*;
 pub use table_file::TableFile;
-pub use write::{append, check_out, directory_seen_from, read, render_again, without_items, write};
+pub use write::{append, directory_seen_from, read, render_again, without_items, write};

@@ -1,137 +1,20 @@
-//! The only place that touches the report's files: everything is rendered first, written beside, then moved.
+//! Writes a report, renders one again, reads one: everything is rendered before the folder is touched.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::table_file::TableFile;
+use super::folder::{
+    BACKFILL, CARD, Content, FIGURES, HTML, ITEMS, JUNIT, METRICS, REPORT, Rendered, SUMMARY,
+    bytes, check_out, replace_files, replace_folder, target_of,
+};
 use super::view::View;
 use super::{
     AuditReport, ReportError, TableFiles, figures, html, json, junit, markdown, prometheus,
     thumbnails::Thumbnails,
 };
-use crate::interrupt::{self, HalfWritten};
-
-const REPORT: &str = "report.json";
-const ITEMS: &str = "items.parquet";
-const BACKFILL: [&str; 2] = ["backfill.csv", "backfill.parquet"];
-const HTML: &str = "report.html";
-const CARD: &str = "report.png";
-const FIGURES: &str = "figures";
-const JUNIT: &str = "junit.xml";
-const SUMMARY: &str = "summary.md";
-const METRICS: &str = "metrics.prom";
-
-/// What the names of half-written folders begin with.
-const STAGING: &str = ".compat-audit-";
-
-/// The files of a report beside its figures: all that may lie in a folder that is replaced. A renderer's new file is
-/// listed here too, else its second report is refused.
-const OURS: [&str; 9] = [
-    REPORT,
-    HTML,
-    CARD,
-    ITEMS,
-    BACKFILL[0],
-    BACKFILL[1],
-    JUNIT,
-    SUMMARY,
-    METRICS,
-];
-
-/// What file managers leave in every folder that they show; nobody misses it.
-const DESKTOP: [&str; 3] = [".DS_Store", "Thumbs.db", "desktop.ini"];
-
-/// A file of the report: its path inside the folder and what it holds.
-type Rendered = (String, Content);
-
-/// What a file of the report holds.
-enum Content {
-    Bytes(Vec<u8>),
-    Table(TableFile),
-    /// The bytes of another file.
-    SameAs(PathBuf),
-}
-
-/// Checks that `out` may become the report's folder: it does not exist, is empty, or is an earlier report.
-///
-/// # Errors
-/// [`ReportError::OutIsFile`], [`ReportError::OutNotOurs`], or [`ReportError::Io`] when it cannot be looked at.
-pub fn check_out(out: &Path) -> Result<(), ReportError> {
-    if out.is_file() {
-        return Err(ReportError::OutIsFile {
-            path: out.to_owned(),
-        });
-    }
-    if !out.exists() {
-        if out.symlink_metadata().is_ok() {
-            return Err(ReportError::OutIsBrokenLink {
-                path: out.to_owned(),
-            });
-        }
-        return check_writable(out);
-    }
-    let names = names_in(out)?;
-    let Some(first) = names.first() else {
-        return Ok(());
-    };
-    if !is_our_report(&out.join(REPORT)) {
-        return Err(ReportError::OutNotOurs {
-            path: out.to_owned(),
-            found: first.clone(),
-        });
-    }
-    let figures = match out.join(FIGURES) {
-        folder if folder.is_dir() => names_in(&folder)?,
-        _ => Vec::new(),
-    };
-    let is_ours = |name: &&String| {
-        OURS.contains(&name.as_str()) || DESKTOP.contains(&name.as_str()) || *name == FIGURES
-    };
-    let is_figure = |name: &&String| {
-        name.ends_with(".svg") || name.ends_with(".png") || DESKTOP.contains(&name.as_str())
-    };
-    let foreign: Vec<String> = names
-        .iter()
-        .filter(|name| !is_ours(name))
-        .cloned()
-        .chain(
-            figures
-                .iter()
-                .filter(|name| !is_figure(name))
-                .map(|name| format!("{FIGURES}/{name}")),
-        )
-        .collect();
-    if !foreign.is_empty() {
-        return Err(ReportError::OutHoldsOthers {
-            path: out.to_owned(),
-            foreign,
-        });
-    }
-    check_writable(out)
-}
-
-/// Whether a folder can be made beside `out`, in the nearest folder above it that exists: better told before an audit
-/// than after it.
-fn check_writable(out: &Path) -> Result<(), ReportError> {
-    let target = target_of(out)?;
-    // A folder that is stood in is not moved, so what is above it does not matter.
-    let mut above = target.ancestors().skip(usize::from(!is_stood_in(&target)));
-    let Some(folder) = above.find(|folder| folder.symlink_metadata().is_ok()) else {
-        return Ok(());
-    };
-    let turn = interrupt::turn();
-    let tried = tempfile::Builder::new()
-        .prefix(STAGING)
-        .tempdir_in(folder)
-        .map_err(ReportError::io("create a folder in", folder))?;
-    let _announced = turn.announce(tried.path());
-    drop(tried);
-    Ok(())
-}
 
 /// The working directory as the report's folder sees it: see [`RunSection::directory`](super::RunSection).
 pub fn directory_seen_from(out: &Path) -> Option<String> {
@@ -149,29 +32,6 @@ pub fn directory_seen_from(out: &Path) -> Option<String> {
         }
         _ => Some(here.to_string_lossy().into_owned()),
     }
-}
-
-/// Names in a folder, sorted.
-fn names_in(folder: &Path) -> Result<Vec<String>, ReportError> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(ReportError::io("list the folder", folder))? {
-        let entry = entry.map_err(ReportError::io("list the folder", folder))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// Whether the file is a report.json of this or an older version, whole or not.
-fn is_our_report(path: &Path) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Head {
-        tool: String,
-    }
-    std::fs::read(path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Head>(&bytes).ok())
-        .is_some_and(|head| head.tool == super::TOOL)
 }
 
 /// Writes the report's folder: report.json, report.html, report.png, figures/, items.parquet, for CI systems
@@ -332,139 +192,6 @@ fn render(report: &AuditReport, thumbnails: &mut Thumbnails) -> Result<Vec<Rende
     let mut files: Vec<Rendered> = text?;
     files.extend(pictures?.into_iter().flatten());
     Ok(files)
-}
-
-fn bytes(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Rendered {
-    (name.into(), Content::Bytes(bytes.into()))
-}
-
-impl Content {
-    /// Into a new file.
-    fn write(self, path: &Path) -> std::io::Result<()> {
-        match self {
-            Self::Bytes(bytes) => std::fs::write(path, bytes),
-            Self::Table(mut table) => table.copy_to(&mut File::create(path)?),
-            Self::SameAs(other) => {
-                std::io::copy(&mut File::open(other)?, &mut File::create(path)?).map(|_| ())
-            }
-        }
-    }
-}
-
-/// A folder beside `out` that an interrupt or an error removes.
-struct Staging {
-    folder: tempfile::TempDir,
-    /// Of the files in it.
-    names: Vec<String>,
-    _announced: HalfWritten,
-}
-
-impl Staging {
-    /// Writes the files under `new/`, so that the folder that is moved has the usual permissions (a temporary
-    /// folder is closed to others).
-    fn with_files(files: Vec<Rendered>, beside: &Path) -> Result<Self, ReportError> {
-        let turn = interrupt::turn();
-        std::fs::create_dir_all(beside).map_err(ReportError::io("create the folder", beside))?;
-        let folder = tempfile::Builder::new()
-            .prefix(STAGING)
-            .tempdir_in(beside)
-            .map_err(ReportError::io("create a folder in", beside))?;
-        let staging = Self {
-            _announced: turn.announce(folder.path()),
-            folder,
-            names: files.iter().map(|(name, _)| name.clone()).collect(),
-        };
-        for (name, content) in files {
-            let path = staging.new_folder().join(name);
-            let parent = path.parent().expect("it lies in the staging folder");
-            let _turn = interrupt::turn();
-            std::fs::create_dir_all(parent)
-                .map_err(ReportError::io("create the folder", parent))?;
-            content
-                .write(&path)
-                .map_err(ReportError::io("write", &path))?;
-        }
-        Ok(staging)
-    }
-
-    fn new_folder(&self) -> PathBuf {
-        self.folder.path().join("new")
-    }
-}
-
-/// Puts a folder with the files in the place of `out`.
-fn replace_folder(files: Vec<Rendered>, out: &Path) -> Result<(), ReportError> {
-    let target = target_of(out)?;
-    if is_stood_in(&target) {
-        let written = replace_files(files, &target)?;
-        return remove_others(&written, &target);
-    }
-    let parent = target.parent().ok_or_else(|| ReportError::OutNotOurs {
-        path: out.to_owned(),
-        found: "the root folder".into(),
-    })?;
-    let staging = Staging::with_files(files, parent)?;
-    // Both moves are one turn: an interrupt never finds the earlier report in the folder that it removes.
-    let _turn = interrupt::turn();
-    let earlier = staging.folder.path().join("earlier");
-    let had_one = target.exists();
-    if had_one {
-        std::fs::rename(&target, &earlier)
-            .map_err(ReportError::io("move the earlier report away from", out))?;
-    }
-    std::fs::rename(staging.new_folder(), &target).map_err(|error| {
-        if had_one && std::fs::rename(&earlier, &target).is_err() {
-            // Neither is in place: leave the earlier one where it is rather than remove it with the staging folder.
-            let _kept = staging.folder.keep();
-        }
-        ReportError::io("move the report to", out)(error)
-    })
-}
-
-/// Absolute, and through links: `.` cannot be renamed, and a link is kept while its target is replaced.
-fn target_of(out: &Path) -> Result<PathBuf, ReportError> {
-    out.canonicalize()
-        .or_else(|_| std::path::absolute(out))
-        .map_err(ReportError::io("find", out))
-}
-
-/// Whether the working directory is the folder or lies in it: were it moved away, a shell would be left in a removed one.
-fn is_stood_in(folder: &Path) -> bool {
-    let here = std::env::current_dir().and_then(|here| here.canonicalize());
-    here.is_ok_and(|here| here.starts_with(folder))
-}
-
-/// Replaces single files of a report in place; the folder itself stays, as a shell may stand in it. Returns their names.
-fn replace_files(files: Vec<Rendered>, out: &Path) -> Result<Vec<String>, ReportError> {
-    let staging = Staging::with_files(files, out)?;
-    let _turn = interrupt::turn();
-    for name in &staging.names {
-        let target = out.join(name);
-        let parent = target.parent().expect("it lies in the report's folder");
-        std::fs::create_dir_all(parent).map_err(ReportError::io("create the folder", parent))?;
-        std::fs::rename(staging.new_folder().join(name), &target)
-            .map_err(ReportError::io("move a file to", &target))?;
-    }
-    Ok(staging.names)
-}
-
-/// Removes what an earlier report left of files that this one does not have.
-fn remove_others(written: &[String], out: &Path) -> Result<(), ReportError> {
-    let _turn = interrupt::turn();
-    let figures = names_in(&out.join(FIGURES))?.into_iter();
-    let earlier = OURS
-        .iter()
-        .map(|&name| name.to_owned())
-        .chain(figures.map(|name| format!("{FIGURES}/{name}")));
-    for name in earlier.filter(|name| !written.contains(name)) {
-        match std::fs::remove_file(out.join(&name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(ReportError::io("remove", out.join(name))(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

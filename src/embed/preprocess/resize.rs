@@ -166,11 +166,11 @@ fn resize_width(windows: &Windows, pixels: &[u8], stride: usize, out: &mut [u8])
         6 => width_pass::<6>(windows, pixels, stride, out),
         7 => width_pass::<7>(windows, pixels, stride, out),
         8 => width_pass::<8>(windows, pixels, stride, out),
-        _ => width_pass::<0>(windows, pixels, stride, out),
+        _ => width_pass_of_many(windows, pixels, stride, out),
     }
 }
 
-/// `TAPS` source pixels a target; 0 takes the number from the windows.
+/// `TAPS` source pixels a target.
 #[inline(always)]
 fn width_pass<const TAPS: usize>(
     windows: &Windows,
@@ -178,7 +178,6 @@ fn width_pass<const TAPS: usize>(
     source_stride: usize,
     out: &mut [u8],
 ) {
-    let taps = if TAPS == 0 { windows.taps } else { TAPS };
     let stride = 3 * windows.starts.len();
     // A pixel is handled as four lanes, of which the last is the next pixel's red and is overwritten by it.
     let mut levels = vec![0_i32; source_stride + 1];
@@ -191,11 +190,11 @@ fn width_pass<const TAPS: usize>(
         let targets = windows
             .starts
             .iter()
-            .zip(windows.weights.chunks_exact(taps));
+            .zip(windows.weights.chunks_exact(TAPS));
         for (x, (&start, weights)) in targets.enumerate() {
-            let window = &levels[3 * start..3 * (start + taps) + 1];
+            let window = &levels[3 * start..3 * (start + TAPS) + 1];
             let mut sum = [HALF; 4];
-            for k in 0..taps {
+            for k in 0..TAPS {
                 let pixel: &[i32; 4] = window[3 * k..]
                     .first_chunk()
                     .expect("the window has one level more than its pixels");
@@ -207,6 +206,50 @@ fn width_pass<const TAPS: usize>(
         }
         for (byte, &sum) in out.iter_mut().zip(&sums) {
             *byte = level(sum);
+        }
+    }
+}
+
+/// Levels that are multiplied together: of eight pixels, three vectors of eight.
+const LEVELS: usize = 24;
+
+/// Many source pixels a target: each level has a lane of its own, in which every eighth pixel is summed up. Integers, so
+/// the order does not matter.
+#[inline(always)]
+fn width_pass_of_many(windows: &Windows, pixels: &[u8], source_stride: usize, out: &mut [u8]) {
+    let n = (3 * windows.taps).next_multiple_of(LEVELS);
+    let mut weights = vec![0_i32; n * windows.starts.len()];
+    let of_targets = windows.weights.chunks_exact(windows.taps);
+    for (levels, target) in weights.chunks_exact_mut(n).zip(of_targets) {
+        for (level, weight) in levels.as_chunks_mut().0.iter_mut().zip(target) {
+            *level = [*weight; 3];
+        }
+    }
+    let stride = 3 * windows.starts.len();
+    // The last window's spare weights, which are zero, meet something.
+    let mut levels = vec![0_i32; source_stride + LEVELS];
+    let rows = pixels.chunks_exact(source_stride);
+    for (row, out) in rows.zip(out.chunks_exact_mut(stride)) {
+        for (level, &byte) in levels.iter_mut().zip(row) {
+            *level = i32::from(byte);
+        }
+        let targets = windows.starts.iter().zip(weights.chunks_exact(n));
+        for ((&start, weights), out) in targets.zip(out.as_chunks_mut::<3>().0) {
+            let (levels, _) = levels[3 * start..3 * start + n].as_chunks::<LEVELS>();
+            let (weights, _) = weights.as_chunks::<LEVELS>();
+            let mut sums = [0; LEVELS];
+            for (levels, weights) in levels.iter().zip(weights) {
+                for lane in 0..LEVELS {
+                    sums[lane] += levels[lane] * weights[lane];
+                }
+            }
+            let mut sum = [HALF; 3];
+            for pixel in sums.as_chunks::<3>().0 {
+                for (sum, part) in sum.iter_mut().zip(pixel) {
+                    *sum += part;
+                }
+            }
+            *out = sum.map(level);
         }
     }
 }
