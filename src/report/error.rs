@@ -104,6 +104,16 @@ pub enum ReportError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A table does not go into its temporary file.
+    #[error("{}: cannot write {part} to a temporary file: {source}", folder.display())]
+    Scratch {
+        /// Which table.
+        part: &'static str,
+        /// Where temporary files are.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A part could not be rendered; a bug, not the user's fault.
     #[error("cannot render {part}: {source}")]
     Render {
@@ -143,6 +153,10 @@ impl ReportError {
             }
             Self::OutHoldsOthers { .. } => {
                 "move them elsewhere, or choose another folder with --out".into()
+            }
+            Self::Scratch { .. } => {
+                "make room there, or name another folder: --cache-dir, with --no-cache TMPDIR"
+                    .into()
             }
             Self::Io { action, .. } if *action == "read" => {
                 "check the path: give the report.json that an audit wrote".into()

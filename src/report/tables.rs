@@ -1,9 +1,11 @@
 //! items.parquet, one row an item; backfill.parquet and backfill.csv, one row a gallery item in the plan's order.
 
+use std::io;
 use std::path::Path;
 
 use polars::prelude::{
-    Column, CsvWriter, DataFrame, ParquetCompression, ParquetWriter, PolarsResult, SerWriter,
+    Column, CsvWriter, DataFrame, ParquetCompression, ParquetWriter, PolarsError, PolarsResult,
+    SerWriter,
 };
 
 use super::table_file::TableFile;
@@ -20,7 +22,7 @@ const GROUP: usize = 1 << 17;
 /// old model is the reference these last names begin with `agreement_`.
 ///
 /// # Errors
-/// [`ReportError::Render`] when polars cannot write it.
+/// [`ReportError::Scratch`] when the disk is full, [`ReportError::Render`] when polars cannot write it.
 pub fn items_parquet(
     items: impl Iterator<Item = ItemRow>,
     reference: Reference,
@@ -37,7 +39,7 @@ pub fn items_parquet(
         drop(file);
         Ok(bytes)
     };
-    render().map_err(ReportError::render("items.parquet"))
+    render().map_err(failed("items.parquet", scratch))
 }
 
 /// Renders the plan's rows as CSV and as Parquet, in their order; large ones lie in `scratch` ([`TableFile::new`]).
@@ -46,7 +48,7 @@ pub fn items_parquet(
 /// (boolean). Missing values are empty and null.
 ///
 /// # Errors
-/// [`ReportError::Render`] when polars cannot write it.
+/// [`ReportError::Scratch`] when the disk is full, [`ReportError::Render`] when polars cannot write it.
 pub fn backfill_tables(
     rows: impl Iterator<Item = BackfillRow>,
     scratch: Option<&Path>,
@@ -66,7 +68,20 @@ pub fn backfill_tables(
         drop((csv_file, file));
         Ok([csv, bytes])
     };
-    render().map_err(ReportError::render("backfill.csv"))
+    render().map_err(failed("backfill.csv", scratch))
+}
+
+/// What to say when polars could not render `part`: a full disk is no bug.
+fn failed(part: &'static str, scratch: Option<&Path>) -> impl FnOnce(PolarsError) -> ReportError {
+    let folder = TableFile::folder(scratch);
+    move |error| match error {
+        PolarsError::IO { error, .. } => ReportError::Scratch {
+            part,
+            folder,
+            source: io::Error::new(error.kind(), error),
+        },
+        other => ReportError::render(part)(other),
+    }
 }
 
 // One thread: the same rows must give the same bytes.
@@ -250,6 +265,24 @@ mod tests {
         assert_eq!(table.height(), rows.len());
         let ids = table.column("id").unwrap().str().unwrap();
         assert_eq!(ids.get(0), Some("images/a, b.png"));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_bug() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let full = PolarsError::IO {
+            error: std::sync::Arc::new(full),
+            msg: None,
+        };
+        let said = failed("backfill.csv", Some(Path::new("scratch")))(full);
+        assert!(
+            said.to_string().starts_with("scratch: cannot write"),
+            "{said}"
+        );
+        assert!(said.hint().unwrap().contains("TMPDIR"));
+        let bug = PolarsError::ComputeError("odd".into());
+        let said = failed("backfill.csv", None)(bug);
+        assert!(matches!(said, ReportError::Render { .. }));
     }
 
     #[test]
