@@ -396,3 +396,19 @@ pub struct Setting {
     /// Where it came from.
     pub origin: Origin,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::structure::testing::probe_of;
+
+    #[test]
+    fn positions_are_listed_for_the_labels_of_queries_alone() {
+        let mut probe = probe_of(&[0, 1, 0, 2, 1, 0]);
+        probe.items[4].labels = vec![0, 1].into();
+        let gallery = [0, 2, 3, 4, 5];
+        let found = probe.positions_of_labels(&[1, 2], &gallery);
+        let expected = [(0, vec![0, 1, 3, 4]), (1, vec![3])];
+        assert_eq!(found, BTreeMap::from(expected));
+    }
+}

@@ -4,10 +4,8 @@
 //! M(new->mixed(beta)). Hot-refresh can be worse in between than at both ends, so every step is evaluated
 //! (`docs/METRICS.md`, section 3).
 
-use std::borrow::Cow;
+mod order;
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::config::Similarity;
@@ -19,14 +17,13 @@ use super::measures;
 use super::protocol::{Protocol, QueryProtocol};
 use super::search::{Companion, Companions};
 
+pub use order::{FirstSteps, Order};
+
 /// Steps from beta = 0 to beta = 1: 5 % of the gallery each.
 pub const STEPS: usize = 20;
 
 /// Random orders that the plan's order is compared with.
 pub const RANDOM_ORDERS: usize = 5;
-
-/// First stream of the random orders; the streams below are those of the label permutations.
-const FIRST_STREAM: u64 = 1 << 32;
 
 /// What every query finds at every step, for one order of the gallery.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,48 +32,6 @@ pub struct Curve {
     pub values: Vec<Vec<f64>>,
     /// `right[step][query]`: whether the first hit is relevant there.
     pub right: Vec<Vec<bool>>,
-}
-
-/// An order in which the gallery may be re-embedded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    positions: Vec<u32>,
-}
-
-impl Order {
-    /// From gallery positions, each exactly once.
-    ///
-    /// # Panics
-    /// When it is no permutation.
-    pub fn new(positions: Vec<u32>) -> Self {
-        let mut is_named = vec![false; positions.len()];
-        for &position in &positions {
-            let is_new = is_named
-                .get_mut(position as usize)
-                .is_some_and(|named| !std::mem::replace(named, true));
-            assert!(is_new, "an order names each gallery position once");
-        }
-        Self { positions }
-    }
-
-    /// The seed's random order number `index` of `n` positions.
-    pub fn random(n: usize, seed: u64, index: usize) -> Self {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(FIRST_STREAM + index as u64);
-        let mut positions: Vec<u32> = (0..n as u32).collect();
-        positions.shuffle(&mut rng);
-        Self { positions }
-    }
-
-    /// Gallery positions, first to be re-embedded first.
-    pub fn positions(&self) -> &[u32] {
-        &self.positions
-    }
-
-    /// Items re-embedded at a step: the share step / STEPS of all, rounded half up.
-    pub fn items_at(&self, step: usize) -> usize {
-        (step * self.positions.len() + STEPS / 2) / STEPS
-    }
 }
 
 /// Bytes of counts that are held at a time; queries beyond wait for another pass over the galleries.
@@ -204,40 +159,6 @@ impl<'a> Refresh<'a> {
             (0..self.first_steps.n_orders).map(walk).collect()
         };
         counts.into_par_iter().map(walks).collect()
-    }
-}
-
-/// The step at which each order re-embeds each gallery position, 1 to STEPS; those of one position together.
-pub struct FirstSteps {
-    n_orders: usize,
-    steps: Vec<u8>,
-}
-
-impl FirstSteps {
-    /// All that is kept of the orders, of which there are `n_orders`, each of `n` positions: those of galleries of millions
-    /// need not exist at the same time.
-    pub fn new<'a>(
-        n: usize,
-        n_orders: usize,
-        orders: impl Iterator<Item = Cow<'a, Order>>,
-    ) -> Self {
-        let mut steps = vec![0; n * n_orders];
-        for (number, order) in orders.enumerate() {
-            assert!(number < n_orders, "no more orders than announced");
-            let mut step = 1;
-            for (index, &position) in order.positions.iter().enumerate() {
-                while order.items_at(step) <= index {
-                    step += 1;
-                }
-                steps[position as usize * n_orders + number] = step as u8;
-            }
-        }
-        Self { n_orders, steps }
-    }
-
-    /// One step an order.
-    fn of(&self, position: usize) -> &[u8] {
-        &self.steps[position * self.n_orders..(position + 1) * self.n_orders]
     }
 }
 
@@ -409,7 +330,9 @@ impl Visitor for MixedCounts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use rand::Rng;
+    use std::borrow::Cow;
+
+    use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::super::rank::Ranking;
@@ -427,7 +350,7 @@ mod tests {
     }
 
     fn first_steps(orders: &[Order]) -> FirstSteps {
-        let n = orders[0].positions.len();
+        let n = orders[0].positions().len();
         FirstSteps::new(n, orders.len(), orders.iter().map(Cow::Borrowed))
     }
 
@@ -517,28 +440,5 @@ mod tests {
         assert_eq!(at_once, one_by_one);
         assert_ne!(at_once[0], at_once[1]);
         assert_eq!(at_once[0].values[STEPS], at_once[1].values[STEPS]);
-    }
-
-    #[test]
-    fn prefixes_are_nested_and_end_with_the_whole_gallery() {
-        for n in [1, 3, 19, 20, 738] {
-            let order = Order::random(n, 1, 0);
-            assert_eq!((order.items_at(0), order.items_at(STEPS)), (0, n));
-            let first = first_steps(std::slice::from_ref(&order));
-            for step in 0..=STEPS {
-                let refreshed = first
-                    .steps
-                    .iter()
-                    .filter(|&&s| usize::from(s) <= step)
-                    .count();
-                assert_eq!(refreshed, order.items_at(step), "n {n} step {step}");
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "once")]
-    fn an_order_that_repeats_a_position_is_refused() {
-        Order::new(vec![0, 0]);
     }
 }
