@@ -24,7 +24,7 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
-pub use item::{Beside, Item, Labels, Source, sound_type};
+pub use item::{Beside, Item, Labels, OptionalIndex, Source, sound_type};
 pub use measure::{Measure, NamedMeasure, Reference};
 pub use name_index::NameIndex;
 pub use progress::{NoProgress, Progress};
@@ -199,7 +199,7 @@ impl Probe {
         assert_eq!(of_item.len(), self.items.len(), "one entry an item");
         for (item, &cluster) in self.items.iter_mut().zip(of_item) {
             item.labels = cluster.into_iter().collect();
-            item.identity = cluster;
+            item.identity = cluster.into();
         }
         if let Some(searching) = searching {
             for (index, item) in self.items.iter_mut().enumerate() {
@@ -209,7 +209,9 @@ impl Probe {
                 match item.role {
                     Role::Both => item.role = Role::Gallery,
                     // A query that does not search is nothing else.
-                    Role::Query => (item.labels, item.identity) = (Labels::default(), None),
+                    Role::Query => {
+                        (item.labels, item.identity) = (Labels::default(), OptionalIndex::NONE)
+                    }
                     Role::Gallery => {}
                 }
             }
@@ -223,6 +225,7 @@ impl Probe {
     pub fn identity_name(&self, item: usize) -> &str {
         self.items[item]
             .identity
+            .get()
             .map_or("-1", |identity| &self.identities[identity as usize])
     }
 }

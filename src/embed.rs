@@ -28,7 +28,7 @@ use serde::Serialize;
 use crate::config::{ModelConfig, Pooling, Similarity};
 use crate::domain::{
     Adaptation, Embeddings, EmbeddingsError, Finding, FindingCode, Modality, Origin, Probe,
-    Progress, Rows, Setting, Severity, Side, Source,
+    Progress, Rows, Setting, Severity, Side,
 };
 use crate::runtime::Runtime;
 
@@ -333,7 +333,7 @@ impl Wanted {
             if item.identity.is_none() {
                 continue;
             }
-            if item.source != Source::Missing {
+            if item.source.is_some() {
                 wanted.items.push(index);
             } else if side == Side::New && !item.role.is_query() {
                 wanted.missing += 1;

@@ -20,8 +20,8 @@ use serde::Serialize;
 
 use crate::config::ProbeConfig;
 use crate::domain::{
-    Beside, Finding, FindingCode, Item, Modality, NameIndex, Probe, Reference, Role, Severity,
-    Source,
+    Beside, Finding, FindingCode, Item, Modality, NameIndex, OptionalIndex, Probe, Reference, Role,
+    Severity, Source,
 };
 
 pub use error::ProbeError;
@@ -53,7 +53,7 @@ struct Draft {
     labels: Vec<String>,
     camera: Option<String>,
     role: Role,
-    source: Source,
+    source: Option<Source>,
     text: Option<String>,
     /// A picture or recording for the report alone.
     shown: Option<PathBuf>,
@@ -247,14 +247,16 @@ impl Items {
         let is_empty = beside.text.is_none()
             && beside.shown.is_none()
             && beside.slices.iter().all(Option::is_none);
+        let camera = draft.camera.as_deref();
+        let camera = camera.map(|name| self.cameras.index(name));
         self.items.push(Item {
             // From the slice: a string's own buffer would be kept, and short ids need none.
             id: draft.id.as_str().into(),
             labels: labels.into(),
-            identity: None,
-            camera: draft.camera.as_deref().map(|name| self.cameras.index(name)),
+            identity: OptionalIndex::NONE,
+            camera: camera.into(),
             role: draft.role,
-            source: draft.source,
+            source: draft.source.map(Box::new),
             beside: (!is_empty).then(|| Box::new(beside)),
         });
         Ok(())
@@ -353,10 +355,11 @@ fn join_labels(items: &mut [Item], labels: &[String]) -> Vec<String> {
             continue;
         };
         let leader = root(&mut parent, label) as usize;
-        item.identity = Some(*identity_of_root[leader].get_or_insert_with(|| {
+        let identity = *identity_of_root[leader].get_or_insert_with(|| {
             identities.push(labels[leader].clone());
             identities.len() as u32 - 1
-        }));
+        });
+        item.identity = identity.into();
     }
     identities
 }
@@ -461,7 +464,7 @@ impl ProbeSummary {
             for &label in &item.labels {
                 searched_label[label as usize] = true;
             }
-            if let Some(identity) = item.identity {
+            if let Some(identity) = item.identity.get() {
                 searched_identity[identity as usize] = true;
             }
             if let Some(qrels) = &probe.qrels {
@@ -583,8 +586,8 @@ mod tests {
         let first = &probe.items[0];
         assert_eq!(first.id, "images/noto__2195.png");
         assert_eq!(
-            first.source,
-            Source::Image(data.join("images/noto__2195.png").into())
+            first.source.as_deref(),
+            Some(&Source::Image(data.join("images/noto__2195.png").into()))
         );
         assert_eq!(first.slice(1), Some("Apache-2.0"));
     }
@@ -599,7 +602,10 @@ mod tests {
         assert_eq!(probe.modality, Modality::Tensor);
         assert_eq!(probe.tensors, Some(data.join("tokens.npz")));
         assert_eq!(probe.slice_columns, ["cls"]);
-        assert_eq!(probe.items[2].source, Source::TensorRow(2));
+        assert_eq!(
+            probe.items[2].source.as_deref(),
+            Some(&Source::TensorRow(2))
+        );
         assert!(probe.items[2].text().unwrap().starts_with("epidemic: "));
         assert_eq!(probe.findings[0].code, FindingCode::NoCameras);
     }

@@ -262,7 +262,7 @@ pub(crate) mod testing {
     use rand_chacha::ChaCha8Rng;
 
     use super::direction;
-    use crate::domain::{Item, Modality, Probe, Reference, Role, Source};
+    use crate::domain::{Item, Modality, OptionalIndex, Probe, Reference, Role};
 
     /// A random unit vector.
     pub(super) fn gaussian_unit(dim: usize, rng: &mut ChaCha8Rng) -> Array1<f64> {
@@ -276,10 +276,10 @@ pub(crate) mod testing {
         let items = identities.iter().enumerate().map(|(i, &identity)| Item {
             id: format!("{i}").into(),
             labels: vec![identity].into(),
-            identity: Some(identity),
-            camera: None,
+            identity: identity.into(),
+            camera: OptionalIndex::NONE,
             role: Role::Both,
-            source: Source::Missing,
+            source: None,
             beside: None,
         });
         let names = 0..=identities.iter().copied().max().unwrap_or(0);
@@ -328,7 +328,7 @@ mod tests {
 
     use super::testing::{gaussian_unit, probe_of};
     use super::*;
-    use crate::domain::Role;
+    use crate::domain::{OptionalIndex, Role};
 
     #[test]
     fn a_sample_says_of_its_items_what_all_say() {
@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn what_has_no_old_embedding_or_no_identity_is_left_out() {
         let mut probe = probe_of(&[0, 0, 0, 1]);
-        probe.items[2].identity = None;
+        probe.items[2].identity = OptionalIndex::NONE;
         probe.items[2].labels = crate::domain::Labels::default();
         probe.items[3].role = Role::Query;
         let rows = array![[1.0_f32, 0.0], [0.0, 1.0], [1.0, 1.0]];

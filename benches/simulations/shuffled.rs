@@ -6,7 +6,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use compat_audit::config::Policy;
-use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Reference, Role, Source};
+use compat_audit::domain::{
+    Date, Embeddings, Item, Modality, OptionalIndex, Probe, Reference, Role,
+};
 use compat_audit::judge::evidence::{Evidence, Stages};
 use compat_audit::judge::{Verdict, judge};
 use compat_audit::retrieve::protocol::Protocol;
@@ -128,10 +130,10 @@ pub fn probe_of(labels: &[u32]) -> Probe {
         .map(|(item, &label)| Item {
             id: item.to_string().into(),
             labels: vec![label].into(),
-            identity: Some(label),
-            camera: None,
+            identity: label.into(),
+            camera: OptionalIndex::NONE,
             role: Role::Both,
-            source: Source::Missing,
+            source: None,
             beside: None,
         })
         .collect();

@@ -88,9 +88,9 @@ pub fn pairs(
     let mut is_sought = vec![false; probe.identities.len()];
     let queries = probe.items.iter().filter(|item| item.role.is_query());
     queries
-        .filter_map(|item| item.identity)
+        .filter_map(|item| item.identity.get())
         .for_each(|identity| is_sought[identity as usize] = true);
-    let identity = |(row, item): (usize, &Item)| match item.identity {
+    let identity = |(row, item): (usize, &Item)| match item.identity.get() {
         Some(identity) if is_sought[identity as usize] => identity,
         _ => (probe.identities.len() + row) as u32,
     };

@@ -40,7 +40,7 @@ impl Split {
         let by_identity = probe.splits_by_identity();
         let n_items = probe.items.len();
         // An identity is several labels where items have several: the lowest key is all of theirs.
-        let unit_of = |item: usize| match probe.items[item].identity {
+        let unit_of = |item: usize| match probe.items[item].identity.get() {
             Some(identity) if by_identity => Some(identity as usize),
             identity => identity.map(|_| item),
         };
@@ -111,17 +111,17 @@ pub mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::domain::{Item, Modality, Reference, Role, Source};
+    use crate::domain::{Item, Modality, OptionalIndex, Reference, Role};
 
     /// Three items each of so many identities, one of them junk.
     pub fn probe(identities: usize) -> Probe {
         let item = |i: usize| Item {
             id: format!("item {i}").into(),
             labels: vec![(i % identities) as u32].into(),
-            identity: (i != 5).then_some((i % identities) as u32),
-            camera: None,
+            identity: (i != 5).then_some((i % identities) as u32).into(),
+            camera: OptionalIndex::NONE,
             role: Role::Both,
-            source: Source::Missing,
+            source: None,
             beside: None,
         };
         let names: Vec<String> = (0..identities).map(|i| format!("who {i}")).collect();
@@ -147,7 +147,7 @@ pub mod tests {
         assert_eq!((split.units, split.unit), ([30, 10, 10], IDENTITIES));
         let mut sides = BTreeMap::new();
         for (item, part) in probe.items.iter().zip(&split.of_item) {
-            let Some(identity) = item.identity else {
+            let Some(identity) = item.identity.get() else {
                 assert_eq!(*part, None, "junk is in no part");
                 continue;
             };
@@ -194,8 +194,8 @@ pub mod tests {
         let mut probe = probe(50);
         // Labels 0 and 1 are one identity, named after the first: some items bear both.
         for item in &mut probe.items {
-            if item.identity == Some(1) {
-                item.identity = Some(0);
+            if item.identity.get() == Some(1) {
+                item.identity = 0.into();
             }
         }
         probe.items[0].labels = vec![0, 1].into();

@@ -8,8 +8,8 @@ use crate::domain::{Item, Source};
 static COUNTS: Mutex<BTreeMap<String, [usize; 2]>> = Mutex::new(BTreeMap::new());
 
 fn key(item: &Item) -> Option<String> {
-    match &item.source {
-        Source::Image(path) => Some(path.display().to_string()),
+    match item.source.as_deref() {
+        Some(Source::Image(path)) => Some(path.display().to_string()),
         _ => item.text().map(str::to_owned),
     }
 }

@@ -61,8 +61,8 @@ pub struct Raw {
 ///
 /// `Err` is why the item cannot be read.
 pub fn read(item: &Item, plan: &Plan<'_>) -> Result<Raw, String> {
-    let content = match (&plan.resolved.inputs, &item.source) {
-        (Inputs::Image { .. }, Source::Image(path)) => {
+    let content = match (&plan.resolved.inputs, item.source.as_deref()) {
+        (Inputs::Image { .. }, Some(Source::Image(path))) => {
             #[cfg(test)]
             super::counting::count(item, [1, 0]);
             let bytes =
@@ -75,7 +75,9 @@ pub fn read(item: &Item, plan: &Plan<'_>) -> Result<Raw, String> {
         (Inputs::Text { .. }, _) => {
             *blake3::hash(prefixed(item, plan.options)?.as_bytes()).as_bytes()
         }
-        (Inputs::Tensors(tensors), Source::TensorRow(row)) => row_digest(tensors, *row, plan.specs),
+        (Inputs::Tensors(tensors), Some(Source::TensorRow(row))) => {
+            row_digest(tensors, *row, plan.specs)
+        }
         _ => return Err("the item's input is of another kind than the model's".into()),
     };
     Ok(Raw {
@@ -87,8 +89,8 @@ pub fn read(item: &Item, plan: &Plan<'_>) -> Result<Raw, String> {
 /// Prepares an item for each plan; an image is decoded once for all of them, and resized once for those that resize it
 /// alike. `Err` is why it cannot be done for that plan.
 pub fn prepare(item: &Item, raw: Raw, plans: &[&Plan<'_>]) -> Vec<Result<Prepared, String>> {
-    match (&item.source, raw.bytes) {
-        (Source::Image(path), Some(bytes)) => {
+    match (item.source.as_deref(), raw.bytes) {
+        (Some(Source::Image(path)), Some(bytes)) => {
             #[cfg(test)]
             super::counting::count(item, [0, 1]);
             images(path, bytes, plans)
@@ -101,7 +103,7 @@ pub fn prepare(item: &Item, raw: Raw, plans: &[&Plan<'_>]) -> Vec<Result<Prepare
 }
 
 fn prepare_one(item: &Item, content: &Digest, plan: &Plan<'_>) -> Result<Prepared, String> {
-    match (&plan.resolved.inputs, &item.source) {
+    match (&plan.resolved.inputs, item.source.as_deref()) {
         (Inputs::Text { .. }, _) => {
             let bare = item.text().unwrap_or_default();
             Ok(Prepared {
@@ -110,7 +112,7 @@ fn prepare_one(item: &Item, content: &Digest, plan: &Plan<'_>) -> Result<Prepare
                 sixteen_bit: false,
             })
         }
-        (Inputs::Tensors(_), Source::TensorRow(row)) => Ok(Prepared {
+        (Inputs::Tensors(_), Some(Source::TensorRow(row))) => Ok(Prepared {
             row: Row::Tensor(*row),
             input: *content,
             sixteen_bit: false,

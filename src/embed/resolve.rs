@@ -449,10 +449,13 @@ fn tensors(
     };
     record.note_file("tensors", file, origin);
     let tensors = Tensors::open(file)?;
-    let last_row = probe.items.iter().filter_map(|item| match item.source {
-        Source::TensorRow(row) => Some(row),
-        _ => None,
-    });
+    let last_row = probe
+        .items
+        .iter()
+        .filter_map(|item| match item.source.as_deref() {
+            Some(&Source::TensorRow(row)) => Some(row),
+            _ => None,
+        });
     let expected = last_row.max().map_or(0, |row| row + 1);
     if tensors.n_rows() < expected {
         return Err(EmbedError::TensorRows {

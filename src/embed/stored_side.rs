@@ -10,7 +10,7 @@ use super::{
 use crate::config::Pooling;
 use crate::domain::{
     Embeddings, Finding, FindingCode, Item, Origin, Probe, Progress, Setting, Severity, Side,
-    Source, cosine,
+    cosine,
 };
 use crate::runtime::Runtime;
 
@@ -35,7 +35,7 @@ pub fn embed_with_stored(
 ) -> Result<Embedded, EmbedError> {
     let stored = embed_stored_items(probe, stored_path, options, |item| item.role.is_gallery())?;
     let with_input: Vec<usize> = (0..probe.items.len())
-        .filter(|&i| stored.embeddings.has(i) && probe.items[i].source != Source::Missing)
+        .filter(|&i| stored.embeddings.has(i) && probe.items[i].source.is_some())
         .collect();
     let step = with_input.len().div_ceil(STORED_SAMPLE).max(1);
     let sample: Vec<usize> = with_input.into_iter().step_by(step).collect();
@@ -46,10 +46,7 @@ pub fn embed_with_stored(
             .into_iter()
             .filter(|&i| !stored.embeddings.has(i)),
     );
-    if let Some(&gone) = wanted
-        .iter()
-        .find(|&&i| probe.items[i].source == Source::Missing)
-    {
+    if let Some(&gone) = wanted.iter().find(|&&i| probe.items[i].source.is_none()) {
         let id = probe.items[gone].id.to_string();
         return Err(EmbedError::InputGone {
             id,

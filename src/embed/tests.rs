@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use super::*;
 use crate::config::{BatchSize, Pooling, ProbeConfig, ResizeMode, Size};
-use crate::domain::{Item, Modality, NoProgress, Origin, Progress, Reference, Role};
+use crate::domain::{
+    Item, Modality, NoProgress, OptionalIndex, Origin, Progress, Reference, Role, Source,
+};
 use crate::probe;
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
@@ -75,10 +77,10 @@ fn probe_of(sources: Vec<Source>, modality: Modality) -> Probe {
     let items = sources.into_iter().enumerate().map(|(i, source)| Item {
         id: format!("item{i}").into(),
         labels: vec![i as u32].into(),
-        identity: Some(i as u32),
-        camera: None,
+        identity: (i as u32).into(),
+        camera: OptionalIndex::NONE,
         role: Role::Both,
-        source,
+        source: Some(Box::new(source)),
         beside: None,
     });
     Probe {
@@ -288,8 +290,10 @@ fn unreadable_images_are_listed_up_to_the_limit() {
     probe.items.truncate(12);
     let broken = folder.path().join("broken.png");
     std::fs::write(&broken, b"\x89PNG\r\n\x1a\nand then nothing").expect("written");
-    probe.items[4].source = Source::Image(broken.as_path().into());
-    probe.items[7].source = Source::Image(folder.path().join("gone.png").into());
+    probe.items[4].source = Some(Box::new(Source::Image(broken.as_path().into())));
+    probe.items[7].source = Some(Box::new(Source::Image(
+        folder.path().join("gone.png").into(),
+    )));
     let config = ModelConfig::default();
     let mut options = options(&config, Some(folder.path()));
     let error = run_model(&probe, "emoji/old.onnx", &options).err();
@@ -328,7 +332,7 @@ fn items_without_input() {
     for (item, role) in probe.items.iter_mut().zip([Role::Query, Role::Gallery]) {
         item.role = role;
     }
-    probe.items[1].source = Source::Missing;
+    probe.items[1].source = None;
     let config = ModelConfig::default();
     let mut options = options(&config, None);
     let error = run_model(&probe, "emoji/old.onnx", &options).err();
@@ -341,7 +345,7 @@ fn items_without_input() {
     let found = |finding: &Finding| finding.code == FindingCode::InputsMissing;
     assert!(embedded.findings.iter().any(found));
 
-    probe.items[0].source = Source::Missing;
+    probe.items[0].source = None;
     let error = run_model(&probe, "emoji/old.onnx", &options).err();
     assert!(matches!(error, Some(EmbedError::InputGone { .. })));
 }

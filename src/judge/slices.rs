@@ -105,14 +105,14 @@ pub fn members(
             let of = &probe.items[item];
             match (column.as_str(), manifest_column) {
                 (_, Some(index)) => of.slice(index).map(str::to_owned),
-                (IDENTITY, None) => Some(probe.identities[of.identity? as usize].clone()),
+                (IDENTITY, None) => Some(probe.identities[of.identity.get()? as usize].clone()),
                 (SUB_CLUSTER, None) => {
                     let index = structure.subcluster_of(item)?;
                     let identity = structure.subclusters[index as usize].identity as usize;
                     let name = || structure.subcluster_name(index, probe, &is_split);
                     (is_split[identity] || !with_identities).then(name)
                 }
-                (CAMERA, None) => Some(probe.cameras[of.camera? as usize].clone()),
+                (CAMERA, None) => Some(probe.cameras[of.camera.get()? as usize].clone()),
                 _ => None,
             }
         };
@@ -128,6 +128,7 @@ pub fn members(
                     && column == IDENTITY
                     && probe.items[items[queries[0]]]
                         .identity
+                        .get()
                         .is_some_and(|identity| !is_split[identity as usize]),
                 column: column.clone(),
                 value,

@@ -146,7 +146,7 @@ fn draft(id: String, identity: &str, camera: Option<String>, role: Role, path: &
         labels,
         camera,
         role,
-        source: Source::Image(path.into()),
+        source: Some(Source::Image(path.into())),
         text: None,
         shown: None,
         slices: Vec::new(),

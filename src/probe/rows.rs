@@ -317,13 +317,13 @@ impl RowReader<'_> {
             Modality::Tensor => Some(Source::TensorRow(self.first + row)),
             Modality::Image => path.map(|path| Source::Image(self.folder.join(path).into())),
             Modality::Text => text.map(|text| Source::Text(text.into())),
-            Modality::Stored => Some(Source::Missing),
+            Modality::Stored => None,
         };
-        let source = match source {
-            Some(source) => source,
-            None if self.gallery_may_lack_input && role == Role::Gallery => Source::Missing,
-            None => return Err(self.missing_input(row, id)),
-        };
+        let may_lack_input = self.modality == Modality::Stored
+            || self.gallery_may_lack_input && role == Role::Gallery;
+        if source.is_none() && !may_lack_input {
+            return Err(self.missing_input(row, id));
+        }
         let shown =
             path.filter(|path| self.modality == Modality::Tensor && can_be_shown(Path::new(path)));
         let labels = match self.columns.identity {
@@ -333,7 +333,7 @@ impl RowReader<'_> {
         };
         let camera = self.optional(row, self.columns.camera)?.map(str::trim);
         let text = match source {
-            Source::Text(_) => None,
+            Some(Source::Text(_)) => None,
             _ => text.map(str::to_owned),
         };
         Ok(Draft {
@@ -545,7 +545,7 @@ mod tests {
         assert_eq!(first.labels, ["0001"]);
         assert_eq!(first.camera.as_deref(), Some("c1"));
         assert_eq!(first.slices, [Some("day".to_owned()), None]);
-        let Source::Image(path) = &first.source else {
+        let Some(Source::Image(path)) = &first.source else {
             panic!("an image")
         };
         assert!(path.ends_with("a/b.png") && path.is_absolute());
@@ -561,7 +561,7 @@ mod tests {
         assert_eq!(drafts.items[1].role, Role::Both);
         let drafts = plain("text,class\nhello,x\nhello,x\n").unwrap();
         assert_eq!(drafts.items[1].id, "row-2");
-        assert_eq!(drafts.items[1].source, Source::Text("hello".into()));
+        assert_eq!(drafts.items[1].source, Some(Source::Text("hello".into())));
         assert_eq!(drafts.items[1].text, None);
         assert_eq!(drafts.modality, Modality::Text);
     }
@@ -742,7 +742,7 @@ mod tests {
             allow_missing_inputs: true,
             ..ProbeConfig::default()
         };
-        assert_eq!(csv(text, &stored).unwrap().items[1].source, Source::Missing);
+        assert_eq!(csv(text, &stored).unwrap().items[1].source, None);
         for role in ["query", "both"] {
             let text = text.replace("gallery", role);
             let error = csv(&text, &stored).unwrap_err();
@@ -767,7 +767,7 @@ mod tests {
         };
         let drafts = csv("id,label\na,1\n", &stored).unwrap();
         assert_eq!(drafts.modality, Modality::Stored);
-        assert_eq!(drafts.items[0].source, Source::Missing);
+        assert_eq!(drafts.items[0].source, None);
     }
 
     #[test]
@@ -778,7 +778,7 @@ mod tests {
         fs::write(folder.path().join("x.npz"), npz(2)).unwrap();
         let drafts = read(&path, &ProbeConfig::default(), false).unwrap();
         assert_eq!(drafts.modality, Modality::Tensor);
-        assert_eq!(drafts.items[1].source, Source::TensorRow(1));
+        assert_eq!(drafts.items[1].source, Some(Source::TensorRow(1)));
 
         fs::write(folder.path().join("y.npz"), npz(2)).unwrap();
         let error = read(&path, &ProbeConfig::default(), false).unwrap_err();

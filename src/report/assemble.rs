@@ -372,8 +372,8 @@ impl<'a> Tables<'a> {
     fn view(&self, item: usize) -> ItemView {
         let of = &self.stages.probe.items[item];
         // A recording of which both embeddings are stored stands where a picture would.
-        let path = match &of.source {
-            Source::Image(path) => Some(&**path),
+        let path = match of.source.as_deref() {
+            Some(Source::Image(path)) => Some(&**path),
             _ => of
                 .beside
                 .as_ref()

@@ -76,7 +76,7 @@ impl Protocol {
         positions_of_digest: &BTreeMap<[u8; 32], Vec<u32>>,
     ) {
         let query = &probe.items[item];
-        let Some(identity) = query.identity else {
+        let Some(identity) = query.identity.get() else {
             return;
         };
         let mut junk: Vec<u32> = input_digests
@@ -205,7 +205,7 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Item, Modality, Reference, Role, Source};
+    use crate::domain::{Item, Modality, Reference, Role};
 
     /// (identity, camera, role); identity None is junk.
     fn probe(items: &[(Option<u32>, Option<u32>, Role)]) -> Probe {
@@ -217,10 +217,10 @@ mod tests {
                 .map(|(index, &(identity, camera, role))| Item {
                     id: index.to_string().into(),
                     labels: identity.into_iter().collect(),
-                    identity,
-                    camera,
+                    identity: identity.into(),
+                    camera: camera.into(),
                     role,
-                    source: Source::Missing,
+                    source: None,
                     beside: None,
                 })
                 .collect(),

@@ -70,6 +70,7 @@ pub fn what_if(
         .filter(|&item| {
             probe.items[item]
                 .identity
+                .get()
                 .is_some_and(|identity| fits[identity as usize])
         })
         .collect();

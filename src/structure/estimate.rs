@@ -102,7 +102,12 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
 
 /// The identities that the gallery has, rising, and its positions by their place among them.
 fn by_identity(probe: &Probe, gallery: &[usize]) -> (Vec<u32>, Groups) {
-    let identity = |item: usize| probe.items[item].identity.expect("gallery() drops junk");
+    let identity = |item: usize| {
+        probe.items[item]
+            .identity
+            .get()
+            .expect("gallery() drops junk")
+    };
     let mut is_present = vec![false; probe.identities.len()];
     for &item in gallery {
         is_present[identity(item) as usize] = true;
@@ -155,7 +160,7 @@ fn assign_queries(
         if assignment[query] != NO_SUBCLUSTER {
             continue;
         }
-        let (Some(x), Some(identity)) = (old.get(query), probe.items[query].identity) else {
+        let (Some(x), Some(identity)) = (old.get(query), probe.items[query].identity.get()) else {
             continue;
         };
         let cosine = |index: usize| -> f64 {

@@ -52,7 +52,7 @@ pub struct MapPoint {
 impl MapPoint {
     /// Whether the old embedding is nearest to a prototype of its own identity and the new one is not.
     pub fn moved(&self, structure: &Structure, probe: &Probe) -> bool {
-        let own = probe.items[self.item].identity;
+        let own = probe.items[self.item].identity.get();
         let identity = |index: u32| Some(structure.subclusters[index as usize].identity);
         identity(self.nearest_old) == own
             && self.nearest_new.is_some_and(|new| identity(new) != own)

@@ -180,7 +180,7 @@ fn labels_agreement(probe: &Probe, gallery: &[usize], of_item: &[Option<u32>]) -
         return None;
     }
     let pairs = gallery.iter().filter_map(|&item| {
-        let label = probe.items[item].identity?;
+        let label = probe.items[item].identity.get()?;
         Some((label as usize, of_item[item]? as usize))
     });
     let (labels, clusters): (Vec<usize>, Vec<usize>) = pairs.unzip();
@@ -403,7 +403,7 @@ mod tests {
 
     use super::super::testing::{gaussian_unit, probe_of};
     use super::*;
-    use crate::domain::Role;
+    use crate::domain::{OptionalIndex, Role};
 
     /// `each` items around each of `centres` random directions, at cosine about `within` to it.
     fn around(
@@ -484,7 +484,7 @@ mod tests {
         for item in (0..label.len()).step_by(8) {
             probe.items[item].role = Role::Query;
         }
-        probe.items[1].identity = None;
+        probe.items[1].identity = OptionalIndex::NONE;
         let found = pseudo_identities(&probe, &old, &StructureOptions::default());
         assert_eq!(found.clustered, label.len() - 20 - 1);
         assert_eq!(found.of_item[1], None);
@@ -555,7 +555,10 @@ mod tests {
         }
         let (old, _) = around(3, 1, 8, 0.9, 5);
         let mut probe = unlabelled(3);
-        probe.items.iter_mut().for_each(|item| item.identity = None);
+        probe
+            .items
+            .iter_mut()
+            .for_each(|item| item.identity = OptionalIndex::NONE);
         let found = pseudo_identities(&probe, &old, &StructureOptions::default());
         assert_eq!((found.medoids.len(), found.clustered), (0, 0));
     }

@@ -2,8 +2,8 @@
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::{
-    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Reference, Role, Side,
-    Source,
+    Embeddings, Item, Judgement, Measure, Modality, OptionalIndex, Pairing, Probe, Qrels,
+    Reference, Role, Side,
 };
 use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::protocol::Protocol;
@@ -24,14 +24,14 @@ pub fn probe_of<'a>(labels: &[u32], role: impl Fn(usize) -> &'a str) -> Probe {
         .map(|(index, &label)| Item {
             id: format!("item{index}").into(),
             labels: vec![label].into(),
-            identity: Some(label),
-            camera: None,
+            identity: label.into(),
+            camera: OptionalIndex::NONE,
             role: match role(index) {
                 "query" => Role::Query,
                 "gallery" => Role::Gallery,
                 _ => Role::Both,
             },
-            source: Source::Missing,
+            source: None,
             beside: None,
         })
         .collect();

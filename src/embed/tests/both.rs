@@ -51,12 +51,12 @@ fn copied(folder: &Path, n: usize) -> Probe {
     let mut probe = emoji();
     probe.items.truncate(n);
     for (i, item) in probe.items.iter_mut().enumerate() {
-        let Source::Image(from) = &item.source else {
+        let Some(Source::Image(from)) = item.source.as_deref() else {
             panic!("emoji are images");
         };
         let to = folder.join(format!("{i}.png"));
         std::fs::copy(from, &to).expect("copied");
-        item.source = Source::Image(to.into());
+        item.source = Some(Box::new(Source::Image(to.into())));
     }
     probe
 }
@@ -71,7 +71,7 @@ fn a_file_is_read_and_decoded_once_for_both_models() {
     twin.id = "twin".into();
     let to = folder.path().join("twin.png");
     std::fs::copy(folder.path().join("3.png"), &to).expect("copied");
-    twin.source = Source::Image(to.into());
+    twin.source = Some(Box::new(Source::Image(to.into())));
     probe.items.push(twin);
     let plain = ModelConfig::default();
     // Equal preprocessing shares the tensors, the second the resized image, the third and the fourth the decoded one.
@@ -151,7 +151,9 @@ fn items_that_one_side_cannot_use_are_bad_on_that_side_alone() {
     let wider = image::RgbImage::from_pixel(301, 1, image::Rgb([1, 2, 3]));
     wide.save(folder.path().join("4.png")).expect("written");
     wider.save(folder.path().join("9.png")).expect("written");
-    probe.items[6].source = Source::Image(folder.path().join("gone.png").into());
+    probe.items[6].source = Some(Box::new(Source::Image(
+        folder.path().join("gone.png").into(),
+    )));
     std::fs::write(folder.path().join("8.png"), b"no image").expect("written");
     let configs = [
         ModelConfig::default(),

@@ -12,7 +12,8 @@ fn store(folder: &Path, name: &str, ids: &[&str], values: &[f32]) -> PathBuf {
 
 /// One query, one gallery item, and one that is both; no inputs.
 fn stored_probe() -> Probe {
-    let mut probe = probe_of(vec![Source::Missing; 3], Modality::Stored);
+    let mut probe = probe_of(vec![Source::TensorRow(0); 3], Modality::Stored);
+    probe.items.iter_mut().for_each(|item| item.source = None);
     probe.items[0].role = Role::Query;
     probe.items[1].role = Role::Gallery;
     probe
@@ -174,7 +175,7 @@ fn beside(stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
     probe.items[1].role = Role::Gallery;
     probe.items[2].role = Role::Gallery;
     for &item in missing {
-        probe.items[item].source = Source::Missing;
+        probe.items[item].source = None;
     }
     let (ids, values) = match missing {
         [0, 1, 2] => (vec!["item0", "item1", "item2"], &stored[..]),

@@ -78,6 +78,7 @@ impl Tables<'_> {
                 identity: probe.identity_name(i).to_owned(),
                 camera: item
                     .camera
+                    .get()
                     .map(|camera| probe.cameras[camera as usize].clone()),
                 role: item.role,
                 subcluster: structure

@@ -60,7 +60,9 @@ impl Gallery {
         let mut numbers = HashMap::new();
         let labels = items.iter().map(|&item| {
             let next = numbers.len() as u32;
-            *numbers.entry(probe.items[item].identity).or_insert(next)
+            *numbers
+                .entry(probe.items[item].identity.get())
+                .or_insert(next)
         });
         Self {
             labels: labels.collect(),

@@ -28,7 +28,7 @@ fn every_query_agrees_with_torchreid() {
     let mut probe = golden.probe();
     probe.cameras = (0..3).map(|camera| camera.to_string()).collect();
     for (item, &camera) in probe.items.iter_mut().zip(&reid.cameras) {
-        item.camera = Some(camera);
+        item.camera = camera.into();
     }
     let found = golden.retrieve(&probe);
     assert!(found.protocol.same_camera_pairs() > 0);
