@@ -16,8 +16,9 @@ use std::time::SystemTime;
 
 use memmap2::{Mmap, MmapOptions};
 
-/// Linux maps up to this much around a page that is touched (`fault_around_bytes`), so that is what a touch costs.
-const CHUNK: usize = 64 * 1024;
+/// What a touch costs at most: Linux maps 64 KiB around a page that is touched (`fault_around_bytes`), and the whole huge page
+/// where the page cache holds one.
+const CHUNK: usize = 2 << 20;
 
 /// A mapped file, of which at most about `resident` bytes stay in this process's memory.
 ///
