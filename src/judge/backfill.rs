@@ -105,6 +105,33 @@ pub fn split(identities: &[u32], seed: u64) -> Vec<bool> {
     fixes
 }
 
+/// How close an item is to its centroid; the farthest is the least, of equals the first of the gallery. Whole numbers, because
+/// a cosine and a position beside each other would take 16 bytes an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Closeness {
+    /// Of a key that rises with the cosine.
+    high: u32,
+    low: u32,
+    position: u32,
+}
+
+impl Closeness {
+    fn new(cosine: f64, position: u32) -> Self {
+        let bits = cosine.to_bits();
+        // The order of `f64::total_cmp`.
+        let key = if cosine.is_sign_negative() {
+            !bits
+        } else {
+            bits | 1 << 63
+        };
+        Self {
+            high: (key >> 32) as u32,
+            low: key as u32,
+            position,
+        }
+    }
+}
+
 /// Failing sub-clusters first (their mean change on half A is below minus the slice margin), the worst first; then the
 /// items that are not credible, the least credible first; then the items farthest from their sub-cluster's centroid.
 /// Sub-clusters with fewer than 5 queries in half A are never put first.
@@ -165,7 +192,7 @@ pub fn order(
             .unwrap_or(f64::INFINITY);
         (loss, credibility)
     };
-    let closeness = |position: u32| -> (f64, u32) {
+    let closeness = |position: u32| -> Closeness {
         let item = gallery[position as usize];
         let to_centroid = || {
             let centroid = structure
@@ -173,9 +200,8 @@ pub fn order(
                 .get(structure.subcluster_of(item)? as usize)?;
             cosine(&old.get(item)?, &centroid)
         };
-        (to_centroid().unwrap_or(1.0), position)
+        Closeness::new(to_centroid().unwrap_or(1.0), position)
     };
-    let farther = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
     // Apart, because the rest are nearly all, and there may be tens of millions.
     let (first, rest): (Vec<u32>, Vec<u32>) = (0..gallery.len() as u32)
         .partition(|&position| urgency(position) != (f64::INFINITY, f64::INFINITY));
@@ -186,12 +212,12 @@ pub fn order(
     first.par_sort_unstable_by(|(a, near_a), (b, near_b)| {
         a.0.total_cmp(&b.0)
             .then(a.1.total_cmp(&b.1))
-            .then_with(|| farther(near_a, near_b))
+            .then(near_a.cmp(near_b))
     });
     let mut rest: Vec<_> = rest.into_par_iter().map(closeness).collect();
-    rest.par_sort_unstable_by(farther);
+    rest.par_sort_unstable();
     let positions = first.into_iter().map(|(_, near)| near).chain(rest);
-    let positions: Vec<u32> = positions.map(|(_, position)| position).collect();
+    let positions: Vec<u32> = positions.map(|near| near.position).collect();
     let mut first_subclusters: Vec<u32> = (0..mean.len() as u32).filter(|&s| fails(s)).collect();
     first_subclusters.sort_by(|&a, &b| mean[a as usize].total_cmp(&mean[b as usize]));
     Some(BackfillOrder {
@@ -367,6 +393,34 @@ mod tests {
         }
         assert_eq!(fixes, split(&identities, 3));
         assert_ne!(fixes, split(&identities, 4));
+    }
+
+    #[test]
+    fn the_farthest_item_comes_first_and_of_equals_the_first() {
+        let cosines = [
+            1.0,
+            -1.0,
+            0.5,
+            0.0,
+            -0.0,
+            -1e-300,
+            1e-300,
+            0.5,
+            0.5_f64.next_up(),
+            -0.25,
+        ];
+        let mut sorted: Vec<(f64, u32)> = cosines.into_iter().zip(0..).collect();
+        let mut closeness: Vec<Closeness> = sorted
+            .iter()
+            .map(|&(cosine, i)| Closeness::new(cosine, i))
+            .collect();
+        sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        closeness.sort();
+        let positions: Vec<u32> = closeness.iter().map(|near| near.position).collect();
+        assert_eq!(
+            positions,
+            sorted.iter().map(|&(_, i)| i).collect::<Vec<u32>>()
+        );
     }
 
     /// Queries of `sizes[g]` each identity, all right; the change is -.2 below step `enough`, +.1 from there on.

@@ -5,7 +5,7 @@ use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a table that are held in memory.
-const IN_MEMORY: usize = 32 << 20;
+const IN_MEMORY: usize = 8 << 20;
 
 /// A rendered table: in memory while it is small, else in a temporary file, which has no name and is gone with the process.
 ///
