@@ -7,6 +7,7 @@ use base64::Engine;
 use image::ImageEncoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
+use rayon::prelude::*;
 
 use crate::config::ResizeFilter;
 use crate::domain::sound_type;
@@ -92,22 +93,33 @@ impl Thumbnails {
     /// `None` when the file is gone or no picture, or when the limit is reached: a report that is rendered again
     /// elsewhere must not fail over that.
     pub fn data_uri(&mut self, path: &Path) -> Option<String> {
-        if let Some(made) = self.made.get(path) {
-            return made.clone();
-        }
-        self.left = self.left.checked_sub(1)?;
-        let mut places = self.folders.iter().map(|folder| folder.join(path));
-        let uri = match places.find(|place| place.is_file()) {
-            Some(file) => decode(&file, false)
-                .ok()
-                .and_then(|image| small_uri(&image)),
-            None => {
-                self.missing += 1;
-                None
+        self.prepare([path]);
+        self.made.get(path)?.clone()
+    }
+
+    /// Makes what [`Thumbnails::data_uri`] will be asked for, in parallel: a report of photographs waits for nothing else as
+    /// long. Beyond the limit the last ones are left out.
+    pub fn prepare<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        let mut new: Vec<&Path> = Vec::new();
+        for path in paths {
+            if new.len() < self.left && !self.made.contains_key(path) && !new.contains(&path) {
+                new.push(path);
             }
+        }
+        self.left -= new.len();
+        let folders = &self.folders;
+        let make = |path: &&Path| {
+            let mut places = folders.iter().map(|folder| folder.join(path));
+            let file = places.find(|place| place.is_file());
+            let image = file.as_ref().and_then(|file| decode(file, false).ok());
+            let uri = image.and_then(|image| small_uri(&image));
+            (path.to_path_buf(), file.is_none(), uri)
         };
-        self.made.insert(path.to_owned(), uri.clone());
-        uri
+        let made: Vec<_> = new.par_iter().map(make).collect();
+        for (path, is_missing, uri) in made {
+            self.missing += usize::from(is_missing);
+            self.made.insert(path, uri);
+        }
     }
 }
 
@@ -242,5 +254,9 @@ mod tests {
         assert!(thumbnails.data_uri(&a).is_some());
         assert!(thumbnails.data_uri(&a).is_some());
         assert_eq!(thumbnails.data_uri(&b), None);
+        let mut prepared = Thumbnails::new(1);
+        prepared.prepare([&*a, &*a, &*b]);
+        assert_eq!(prepared.data_uri(&a), thumbnails.data_uri(&a));
+        assert_eq!(prepared.data_uri(&b), None);
     }
 }

@@ -420,6 +420,7 @@ pub struct CredibilityCard {
 impl View {
     /// Words for a report. `thumbnails` reads the pictures; with a limit of 0 it reads none.
     pub fn new(report: &AuditReport, thumbnails: &mut Thumbnails) -> Self {
+        thumbnails.prepare(evidence::pictures(report));
         Self {
             title: format!(
                 "{}: {} -> {}",

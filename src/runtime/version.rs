@@ -45,9 +45,8 @@ pub fn sha256(bytes: &[u8]) -> String {
 fn constant(bytes: &[u8]) -> Option<String> {
     const LONGEST: usize = "1.999.999".len();
     let mut found: Option<&str> = None;
-    let places = bytes.windows(2).enumerate();
-    // A library has thirty million bytes and a few thousand such places.
-    for (at, _) in places.filter(|&(_, two)| two == b"1.") {
+    // A library has thirty million bytes and a few thousand such places; every start of the tool looks for them.
+    for at in memchr::memmem::find_iter(bytes, b"1.") {
         let before = &bytes[..at];
         let before = before.strip_suffix(b"VERS_").unwrap_or(before);
         let text = bytes[at..].iter().take(LONGEST + 1);

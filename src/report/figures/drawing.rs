@@ -387,31 +387,38 @@ fn failed<E: std::error::Error + Send + Sync>(error: &DrawingAreaErrorKind<E>) -
     ReportError::render("a figure")(error.to_string())
 }
 
-/// Mean over blocks of `step` by `step` pixels; `raster` has shape (height, width, 3).
+/// Mean over blocks of `step` by `step` pixels, `step` a power of two of at most 16; `raster` has shape (height, width, 3).
 fn averaged(raster: &[u8], width: usize, step: usize) -> Vec<u8> {
     let columns = width / step;
-    let n = (step * step) as u32;
-    // One output row's sums at a time: each raster row is read once, from left to right.
-    let average = |rows: &[u8]| {
-        let mut sums = vec![[0_u32; 3]; columns];
-        for row in rows.chunks_exact(3 * width) {
-            let (pixels, _) = row.as_chunks::<3>();
-            for (sum, pixels) in sums.iter_mut().zip(pixels.chunks_exact(step)) {
-                for pixel in pixels {
-                    for (sum, &value) in sum.iter_mut().zip(pixel) {
-                        *sum += u32::from(value);
+    let shift = 2 * step.trailing_zeros();
+    let half = (1 << shift) / 2;
+    let mut means = vec![0; raster.len() / (3 * width * step) * 3 * columns];
+    means
+        .par_chunks_exact_mut(3 * columns)
+        .zip(raster.par_chunks_exact(3 * width * step))
+        .for_each_init(
+            || vec![0_u16; 3 * width],
+            |sums, (means, rows)| {
+                // Down, then across: whole rows are added a vector at a time.
+                sums.fill(0);
+                for row in rows.chunks_exact(3 * width) {
+                    for (sum, &value) in sums.iter_mut().zip(row) {
+                        *sum += u16::from(value);
                     }
                 }
-            }
-        }
-        sums.into_iter()
-            .flat_map(|sum| sum.map(|sum| ((sum + n / 2) / n) as u8))
-            .collect::<Vec<u8>>()
-    };
-    raster
-        .par_chunks_exact(3 * width * step)
-        .flat_map_iter(average)
-        .collect()
+                let blocks = sums.as_chunks::<3>().0.chunks_exact(step);
+                for (mean, block) in means.as_chunks_mut::<3>().0.iter_mut().zip(blocks) {
+                    let mut total = [half; 3];
+                    for sums in block {
+                        for (total, &sum) in total.iter_mut().zip(sums) {
+                            *total += u32::from(sum);
+                        }
+                    }
+                    *mean = total.map(|total| (total >> shift) as u8);
+                }
+            },
+        );
+    means
 }
 
 #[cfg(test)]

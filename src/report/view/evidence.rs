@@ -1,5 +1,7 @@
 //! The middle of the report: pairings, changes, flips, thresholds, agreement.
 
+use std::path::Path;
+
 use super::format::{
     capital, change, count, count_of, counted, interval, measure, p_value, percent, shortened,
 };
@@ -225,6 +227,17 @@ pub fn flips(report: &AuditReport) -> Option<Flips> {
             counted(total, "query", "queries")
         ),
     })
+}
+
+/// The pictures that a report shows, in its order.
+pub fn pictures(report: &AuditReport) -> impl Iterator<Item = &Path> {
+    let of_flips = report.worst_flips.iter().flat_map(|flip| {
+        let hits = flip.old_hits.iter().chain(&flip.new_hits);
+        hits.map(|hit| &hit.item).chain([&flip.query])
+    });
+    let least = &report.structure.credibility.least_credible;
+    let items = of_flips.chain(least.iter().map(|row| &row.item));
+    items.filter_map(|item| item.image.as_deref())
 }
 
 /// An item with its picture, when it has one and there is room.
