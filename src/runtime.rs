@@ -6,6 +6,7 @@ mod install;
 mod locate;
 mod version;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -143,7 +144,7 @@ pub struct OpenedSession {
     /// ort's session.
     pub session: Session,
     /// The execution provider in use, as ONNX Runtime names it, with the device's number:
-    /// `CPUExecutionProvider`, `CUDAExecutionProvider:0`.
+    /// `CPUExecutionProvider`, `CUDAExecutionProvider:0`; with ` in TF32` where f32 is rounded to that.
     pub provider: String,
     /// With [`Device::Auto`]: why a GPU that is there, or that the library was built for, is not used.
     pub fallback: Option<String>,
@@ -236,11 +237,15 @@ impl Runtime {
             }
         };
         match self.session(model, &providers) {
-            Ok(session) => Ok(OpenedSession {
-                session,
-                provider: format!("{name}:{device}"),
-                fallback: None,
-            }),
+            Ok(session) => {
+                let rounds = rounds_to_tf32(name, std::env::var_os(TF32_VARIABLE).as_deref());
+                let note = if rounds { " in TF32" } else { "" };
+                Ok(OpenedSession {
+                    session,
+                    provider: format!("{name}:{device}{note}"),
+                    fallback: None,
+                })
+            }
             Err(cause) => {
                 let cause = first_line(&cause.to_string(), model);
                 // A model that the CPU cannot open either is at fault itself.
@@ -304,6 +309,15 @@ fn no_gpu(built_with_cuda: bool, has_nvidia_driver: bool) -> Option<Option<Strin
         )),
         (false, false) => Some(None),
     }
+}
+
+/// What forbids NVIDIA's libraries TensorFloat-32 when it is 0.
+const TF32_VARIABLE: &str = "NVIDIA_TF32_OVERRIDE";
+
+/// Whether the provider rounds the factors of f32 products to 10 bits where the GPU can: TensorRT does unless the variable forbids it,
+/// and ONNX Runtime has no option for that (its issue 26029).
+fn rounds_to_tf32(provider: &str, variable: Option<&OsStr>) -> bool {
+    provider == TensorRT::NAME && variable != Some(OsStr::new("0"))
 }
 
 /// TensorFloat-32 is off: embeddings are f32, and CPU and GPU shall agree.
@@ -467,6 +481,14 @@ mod tests {
                 ))
             );
         }
+    }
+
+    #[test]
+    fn tensorrt_alone_rounds_and_the_variable_forbids_it() {
+        let zero = Some(OsStr::new("0"));
+        assert!(rounds_to_tf32(TensorRT::NAME, None));
+        assert!(!rounds_to_tf32(TensorRT::NAME, zero));
+        assert!(!rounds_to_tf32(CUDA::NAME, None));
     }
 
     #[test]
