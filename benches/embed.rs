@@ -2,7 +2,7 @@
 //! of 5.
 //!
 //! `cargo bench --bench embed`; the Python peer is `benches/peers/embed.py`. With `-- session MODEL BATCH THREADS CALLS
-//! LIBRARY` it prints the median milliseconds of a call alone, for `benches/peers/session.py`; with `-- model MODEL` how
+//! LIBRARY DEVICE` it prints the median milliseconds of a call alone, for `benches/peers/session.py`; with `-- model MODEL` how
 //! long an image takes in that model and until it gets there.
 
 use std::hint::black_box;
@@ -103,11 +103,11 @@ fn plain(image: &RgbImage, height: u32, width: u32) -> Vec<u8> {
     out
 }
 
-fn runtime(threads: usize, onnxruntime: Option<PathBuf>) -> Runtime {
+fn runtime(threads: usize, onnxruntime: Option<PathBuf>, device: Device) -> Runtime {
     let options = RuntimeOptions {
         onnxruntime,
         offline: false,
-        device: Device::Cpu,
+        device,
         threads,
         cache_dir: default_cache_dir(),
         verbose: false,
@@ -190,21 +190,24 @@ fn main() {
         .filter(|word| word != "--bench")
         .collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["session", model, batch, threads, calls, library] => {
+        ["session", model, batch, threads, calls, library, device] => {
             let [batch, threads, calls] =
                 [batch, threads, calls].map(|n| n.parse().expect("a number"));
-            let runtime = runtime(threads, Some(library.into()));
+            let device = device.parse().expect("a device");
+            let runtime = runtime(threads, Some(library.into()), device);
             println!(
                 "{:.4}",
                 session_call(&runtime, Path::new(model), batch, calls)
             );
             return;
         }
-        ["model", model] => return against_a_model(&runtime(threads, None), Path::new(model)),
+        ["model", model] => {
+            return against_a_model(&runtime(threads, None, Device::Cpu), Path::new(model));
+        }
         [] => {}
-        _ => panic!("nothing, `session MODEL BATCH THREADS CALLS LIBRARY` or `model MODEL`"),
+        _ => panic!("nothing, `session MODEL BATCH THREADS CALLS LIBRARY DEVICE` or `model MODEL`"),
     }
-    let runtime = runtime(threads, None);
+    let runtime = runtime(threads, None, Device::Cpu);
     println!("{threads} threads");
 
     println!("\nresize, one thread      source   target   ms  plain ms  ratio");

@@ -1,6 +1,6 @@
 //! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
-//! `cargo bench --bench scores`: every table. `-- peak`, `linear`, `threads`, `relevant` or `naive`: one of them.
+//! `cargo bench --bench scores`: every table. `-- peak`, `linear`, `threads`, `relevant`, `naive` or `memory`: one of them.
 //! `-- search QUERIES GALLERY DIM THREADS`: one JSON line, for `benches/peers/search.py`.
 
 use std::hint::black_box;
@@ -279,6 +279,42 @@ fn naive() {
     }
 }
 
+/// A number of mebibytes that Linux says of this process.
+fn mebibytes(name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kibibytes: f64 = line.trim_matches([':', '\t', ' ', 'k', 'B']).parse().ok()?;
+    Some(kibibytes / 1024.0)
+}
+
+fn memory() {
+    println!(
+        "\nMemory of a pass beside the embeddings, 16 relevant items a query: resident at most, less before"
+    );
+    println!(
+        "{:>8} {:>9} {:>5} {:>9}",
+        "queries", "gallery", "dim", "MiB"
+    );
+    for (n_queries, n_gallery, dim) in [
+        (1_000, 200_000, 384),
+        (10_000, 20_000, 384),
+        (10_000, 200_000, 384),
+    ] {
+        let world = World::new(n_queries, n_gallery, dim, 16);
+        // Forgets the peak of making the embeddings.
+        let forgotten = std::fs::write("/proc/self/clear_refs", "5");
+        let before = mebibytes("VmRSS");
+        black_box(world.rank());
+        let (Ok(()), Some(before), Some(peak)) = (forgotten, before, mebibytes("VmHWM")) else {
+            return println!("this system does not say");
+        };
+        println!(
+            "{n_queries:>8} {n_gallery:>9} {dim:>5} {:>9.0}",
+            peak - before
+        );
+    }
+}
+
 /// One search as the peers do it, in its own process: seconds a run.
 fn search(sizes: &[usize]) {
     let &[n_queries, n_gallery, dim, n_threads] = sizes else {
@@ -300,12 +336,13 @@ fn main() {
     let arguments = std::env::args_os().skip(1);
     let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-    let tables: [(&str, fn()); 5] = [
+    let tables: [(&str, fn()); 6] = [
         ("peak", peak),
         ("linear", linear),
         ("threads", threads),
         ("relevant", relevant),
         ("naive", naive),
+        ("memory", memory),
     ];
     if arguments.first().is_some_and(|first| first == "search") {
         let sizes = arguments[1..].iter().map(|a| a.parse().expect("a number"));

@@ -16,13 +16,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import mobilenet
 import numpy as np
 import onnxruntime
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
-# Expansion, channels, blocks, stride: table 2 of the paper.
-BOTTLENECKS = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
 
 
 def make_mobilenet(path: Path) -> None:
@@ -48,23 +47,18 @@ def make_mobilenet(path: Path) -> None:
         return f"r{at}"
 
     weights += [numpy_helper.from_array(np.float32(value), name) for name, value in (("zero", 0), ("six", 6))]
-    channels, last = 32, convolution("image", 3, 32, 3, 2, 1, True)
-    for expansion, outputs, blocks, first_stride in BOTTLENECKS:
-        for block in range(blocks):
-            stride, before, wide = (first_stride if block == 0 else 1), last, channels * expansion
-            if expansion > 1:
-                last = convolution(last, channels, wide, 1, 1, 1, True)
-            last = convolution(last, wide, wide, 3, stride, wide, True)
-            last = convolution(last, wide, outputs, 1, 1, 1, False)
-            if stride == 1 and channels == outputs:
-                nodes.append(helper.make_node("Add", [before, last], [f"sum{len(nodes)}"]))
-                last = nodes[-1].output[0]
-            channels = outputs
-    last = convolution(last, channels, 1280, 1, 1, 1, True)
+    last = "image"
+    for convolutions, is_added in mobilenet.blocks():
+        before = last
+        for inputs, outputs, kernel, stride, groups, relu in convolutions:
+            last = convolution(last, inputs, outputs, kernel, stride, groups, relu)
+        if is_added:
+            nodes.append(helper.make_node("Add", [before, last], [f"sum{len(nodes)}"]))
+            last = nodes[-1].output[0]
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["embedding"]))
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 224, 224])
-    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 1280])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, mobilenet.SIDE, mobilenet.SIDE])
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", mobilenet.CHANNELS])
     graph = helper.make_graph(nodes, "mobilenet", [image], [embedding], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
@@ -89,8 +83,9 @@ def here(model: Path, batch: int, threads: int, calls: int) -> float:
     return statistics.median(milliseconds)
 
 
-def tool(model: Path, batch: int, threads: int, calls: int) -> float:
-    words = ["session", model.resolve(), batch, threads, calls, LIBRARY]
+def tool(model: Path, batch: int, threads: int, calls: int, library: Path = LIBRARY, device: str = "cpu") -> float:
+    """Median milliseconds of a call."""
+    words = ["session", model.resolve(), batch, threads, calls, library, device]
     command = ["cargo", "bench", "--quiet", "--bench", "embed", "--", *map(str, words)]
     return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 

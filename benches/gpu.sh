@@ -1,0 +1,22 @@
+#!/bin/sh
+# What the models do on a GPU: the same verdicts as on the CPU? how many images a second? Writes target/gpu.md.
+#
+#   benches/gpu.sh                       cpu, cuda and tensorrt
+#   benches/gpu.sh cpu cuda:1            these
+#   PYTORCH=/path/to/python benches/gpu.sh    also against PyTorch, and the device's f32 peak by a product there
+#
+# NOT YET RUN ON A GPU; on a CPU (`benches/gpu.sh cpu`) it is. Needs cargo, python3 with venv and pip, for a GPU its driver and CUDA.
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || set -- cpu cuda tensorrt
+program=target/release/compat-audit
+cargo build --release --locked
+case "$*" in cpu) ;; *) $program runtime install --gpu ;; esac
+# f32 on every device, TensorRT too.
+export NVIDIA_TF32_OVERRIDE=0
+[ -x target/peers-venv/bin/python ] || benches/peers/setup.sh
+python=target/peers-venv/bin/python
+[ -d target/images ] || $python benches/peers/make_stored.py --kind images --n 5000 --out target/images
+[ -f target/mobilenet.onnx ] || $python benches/peers/session.py --make-mobilenet target/mobilenet.onnx
+exec $python benches/peers/gpu.py --program $program --devices "$@" --images target/images --mobilenet target/mobilenet.onnx \
+  --out target/gpu.md ${PYTORCH:+--torch "$PYTORCH"}
