@@ -4,6 +4,7 @@
 #   benches/gpu.sh                       cpu, cuda and tensorrt
 #   benches/gpu.sh cpu cuda:1            these
 #   PYTORCH=/path/to/python benches/gpu.sh    also against PyTorch, and the device's f32 peak by a product there
+#   CALLS=3 benches/gpu.sh cpu           session calls a figure: 50 are many without a GPU
 #
 # NOT YET RUN ON A GPU; on a CPU (`benches/gpu.sh cpu`) it is. Needs cargo, python3 with venv and pip, for a GPU its driver and CUDA.
 set -eu
@@ -19,4 +20,4 @@ python=target/peers-venv/bin/python
 [ -d target/images ] || $python benches/peers/make_stored.py --kind images --n 5000 --out target/images
 [ -f target/mobilenet.onnx ] || $python benches/peers/session.py --make-mobilenet target/mobilenet.onnx
 exec $python benches/peers/gpu.py --program $program --devices "$@" --images target/images --mobilenet target/mobilenet.onnx \
-  --out target/gpu.md ${PYTORCH:+--torch "$PYTORCH"}
+  --out target/gpu.md ${CALLS:+--calls "$CALLS"} ${PYTORCH:+--torch "$PYTORCH"}

@@ -1,15 +1,14 @@
 //! ONNX Runtime: finds or installs the library, and opens models on the chosen execution provider.
 
+mod device;
 mod error;
 mod gpu;
 mod install;
 mod locate;
 mod version;
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
@@ -19,6 +18,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 
+pub use device::Device;
 pub use error::RuntimeError;
 pub use install::{VERSION, install, installed};
 pub use locate::{default_cache_dir, locate};
@@ -28,50 +28,6 @@ use version::version_of;
 
 /// Oldest library that has the C API version this build asks for.
 pub const OLDEST_VERSION: &str = "1.20";
-
-/// Where models run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// A GPU when the library and the machine have one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A CUDA device by number.
-    Cuda(u32),
-    /// A CUDA device by number, through TensorRT.
-    TensorRt(u32),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, number) = text
-            .split_once(':')
-            .map_or((text, None), |(name, n)| (name, Some(n)));
-        let wrong = || format!("expected auto, cpu, cuda[:N] or tensorrt[:N], found `{text}`");
-        let number = number.map(str::parse).transpose().map_err(|_| wrong())?;
-        match (name, number) {
-            ("auto", None) => Ok(Device::Auto),
-            ("cpu", None) => Ok(Device::Cpu),
-            ("cuda", number) => Ok(Device::Cuda(number.unwrap_or(0))),
-            ("tensorrt", number) => Ok(Device::TensorRt(number.unwrap_or(0))),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Device::Auto => f.write_str("auto"),
-            Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(n) => write!(f, "cuda:{n}"),
-            Device::TensorRt(n) => write!(f, "tensorrt:{n}"),
-        }
-    }
-}
 
 /// How the library was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,32 +176,21 @@ impl Runtime {
     /// # Errors
     /// A model that is not there, is damaged or has unknown operators; an explicit device that does not start.
     pub fn open(&self, model: &Path) -> Result<OpenedSession, RuntimeError> {
-        let (name, device, providers) = match self.device {
-            Device::Cpu => return self.open_on_cpu(model, None),
-            Device::Auto => {
-                let built_with_cuda = CUDA::is_available().unwrap_or(false);
-                if let Some(fallback) = no_gpu(built_with_cuda, self.has_nvidia_driver) {
-                    return self.open_on_cpu(model, fallback);
-                }
-                (CUDA::NAME, 0, vec![cuda(0)])
-            }
-            Device::Cuda(device) => (CUDA::NAME, device, vec![cuda(device)]),
-            // What TensorRT cannot run stays on the GPU.
-            Device::TensorRt(device) => {
-                let providers = vec![tensorrt(device), cuda(device)];
-                (TensorRT::NAME, device, providers)
-            }
+        let Some(gpu) = self.device.gpu() else {
+            return self.open_on_cpu(model, None);
         };
-        match self.session(model, &providers) {
-            Ok(session) => {
-                let rounds = rounds_to_tf32(name, std::env::var_os(TF32_VARIABLE).as_deref());
-                let note = if rounds { " in TF32" } else { "" };
-                Ok(OpenedSession {
-                    session,
-                    provider: format!("{name}:{device}{note}"),
-                    fallback: None,
-                })
+        if self.device == Device::Auto {
+            let built_with_cuda = CUDA::is_available().unwrap_or(false);
+            if let Some(fallback) = no_gpu(built_with_cuda, self.has_nvidia_driver) {
+                return self.open_on_cpu(model, fallback);
             }
+        }
+        match self.session(model, &gpu.providers) {
+            Ok(session) => Ok(OpenedSession {
+                session,
+                provider: gpu.name,
+                fallback: None,
+            }),
             Err(cause) => {
                 let cause = first_line(&cause.to_string(), model);
                 // A model that the CPU cannot open either is at fault itself.
@@ -309,36 +254,6 @@ fn no_gpu(built_with_cuda: bool, has_nvidia_driver: bool) -> Option<Option<Strin
         )),
         (false, false) => Some(None),
     }
-}
-
-/// What forbids NVIDIA's libraries TensorFloat-32 when it is 0.
-const TF32_VARIABLE: &str = "NVIDIA_TF32_OVERRIDE";
-
-/// Whether the provider rounds the factors of f32 products to 10 bits where the GPU can: TensorRT does unless the variable forbids it,
-/// and ONNX Runtime has no option for that (its issue 26029).
-fn rounds_to_tf32(provider: &str, variable: Option<&OsStr>) -> bool {
-    provider == TensorRT::NAME && variable != Some(OsStr::new("0"))
-}
-
-/// TensorFloat-32 is off: embeddings are f32, and CPU and GPU shall agree.
-fn cuda(device: u32) -> ExecutionProviderDispatch {
-    CUDA::default()
-        .with_device_id(device_id(device))
-        .with_tf32(false)
-        .build()
-        .error_on_failure()
-}
-
-fn tensorrt(device: u32) -> ExecutionProviderDispatch {
-    TensorRT::default()
-        .with_device_id(device_id(device))
-        .build()
-        .error_on_failure()
-}
-
-/// A number beyond i32 names no device either way; the provider says so.
-fn device_id(device: u32) -> i32 {
-    i32::try_from(device).unwrap_or(i32::MAX)
 }
 
 fn load(
@@ -457,38 +372,6 @@ mod tests {
             Ok(format!("{} {}", runtime.version, opened.provider))
         });
         Some(opened.unwrap_or_else(|error| format!("{error}; {}", error.hint().expect("one"))))
-    }
-
-    #[test]
-    fn devices_are_parsed_and_printed() {
-        for (text, device, printed) in [
-            ("auto", Device::Auto, "auto"),
-            ("cpu", Device::Cpu, "cpu"),
-            ("cuda", Device::Cuda(0), "cuda:0"),
-            ("cuda:1", Device::Cuda(1), "cuda:1"),
-            ("tensorrt:0", Device::TensorRt(0), "tensorrt:0"),
-        ] {
-            assert_eq!(text.parse(), Ok(device));
-            assert_eq!(device.to_string(), printed);
-        }
-        for wrong in [
-            "gpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "", "CUDA",
-        ] {
-            assert_eq!(
-                wrong.parse::<Device>(),
-                Err(format!(
-                    "expected auto, cpu, cuda[:N] or tensorrt[:N], found `{wrong}`"
-                ))
-            );
-        }
-    }
-
-    #[test]
-    fn tensorrt_alone_rounds_and_the_variable_forbids_it() {
-        let zero = Some(OsStr::new("0"));
-        assert!(rounds_to_tf32(TensorRT::NAME, None));
-        assert!(!rounds_to_tf32(TensorRT::NAME, zero));
-        assert!(!rounds_to_tf32(CUDA::NAME, None));
     }
 
     #[test]
