@@ -1,6 +1,6 @@
 //! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
-//! `cargo bench --bench scores`: every table. `-- peak`, `linear`, `threads`, `relevant`, `naive` or `memory`: one of them.
+//! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `linear`, `threads`, `relevant` or `naive`: one of them.
 //! `-- search QUERIES GALLERY DIM THREADS`: one JSON line, for `benches/peers/search.py`.
 
 use std::hint::black_box;
@@ -287,7 +287,7 @@ fn mebibytes(name: &str) -> Option<f64> {
     Some(kibibytes / 1024.0)
 }
 
-/// One size, because what an earlier one has freed could be used again without becoming resident.
+/// One size: what a first one had freed would be used again without becoming resident.
 fn memory() {
     let world = World::new(10_000, 200_000, 384, 16);
     // Forgets the peak of making the embeddings.
@@ -325,12 +325,13 @@ fn main() {
     let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
     let tables: [(&str, fn()); 6] = [
+        // First, while nothing has been freed that the pass could use again.
+        ("memory", memory),
         ("peak", peak),
         ("linear", linear),
         ("threads", threads),
         ("relevant", relevant),
         ("naive", naive),
-        ("memory", memory),
     ];
     if arguments.first().is_some_and(|first| first == "search") {
         let sizes = arguments[1..].iter().map(|a| a.parse().expect("a number"));
