@@ -1,5 +1,7 @@
 //! The estimates that the checks are made of, from the rankings of stage 4.
 
+use rayon::prelude::*;
+
 use crate::config::Policy;
 use crate::domain::{Estimate, Measure, NamedMeasure, Pairing, Probe, Reference};
 use crate::retrieve::kept::Kept;
@@ -137,7 +139,7 @@ impl Refresh {
         Self {
             planned: planned
                 .values
-                .iter()
+                .par_iter()
                 .map(|values| intervals.mean(&change(values), identities))
                 .collect(),
             random: (0..planned.values.len())

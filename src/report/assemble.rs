@@ -9,6 +9,8 @@ mod what_if;
 
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use crate::config::AuditConfig;
 use crate::domain::{
     Finding, FindingCode, Measure, Pairing, Probe, Severity, Side, Source, sound_type,
@@ -259,15 +261,14 @@ impl<'a> Tables<'a> {
 
     fn measures(
         &self,
-        values: impl Fn(Measure) -> Vec<f64>,
-        optimistic: impl Fn(Measure) -> Vec<f64>,
+        values: impl Fn(Measure) -> Vec<f64> + Sync,
+        optimistic: impl Fn(Measure) -> Vec<f64> + Sync,
     ) -> Vec<MeasureRow> {
         let primary = self.stages.evidence.primary;
-        let others = Measure::ALL
-            .into_iter()
-            .filter(|&other| other != primary.measure);
-        std::iter::once(primary.measure)
-            .chain(others)
+        let mut measures = vec![primary.measure];
+        measures.extend(Measure::ALL.into_iter().filter(|&m| m != primary.measure));
+        measures
+            .into_par_iter()
             .map(|measure| MeasureRow {
                 measure: primary.reference.name(measure).to_string(),
                 estimate: self.intervals.mean(&values(measure), &self.identities),

@@ -1,7 +1,7 @@
 //! Which version a library file is, without loading it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -16,11 +16,11 @@ use sha2::{Digest, Sha256};
 /// # Errors
 /// The file cannot be read.
 pub fn version_of(library: &Path) -> io::Result<String> {
-    let bytes = fs::read(library)?;
     let name = library.file_name().unwrap_or_default().to_string_lossy();
-    Ok(constant(&bytes)
-        .or_else(|| in_file_name(&name))
-        .unwrap_or_else(|| format!("unknown-{}", &sha256(&bytes)[..12])))
+    if let Some(version) = constant(File::open(library)?)?.or_else(|| in_file_name(&name)) {
+        return Ok(version);
+    }
+    Ok(format!("unknown-{}", &sha256(&fs::read(library)?)[..12]))
 }
 
 /// The minor version of `1.minor.patch`.
@@ -40,30 +40,53 @@ pub fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// What the name of a symbol puts before the version.
+const SYMBOL: &[u8] = b"VERS_";
+
+/// The longest version that is looked for.
+const LONGEST: usize = "1.999.999".len();
+
 /// The only NUL-terminated string of the form `1.NN.P`; the versions of libraries inside (zlib 1.3.2) have a
 /// one-digit minor.
-fn constant(bytes: &[u8]) -> Option<String> {
-    const LONGEST: usize = "1.999.999".len();
-    let mut found: Option<&str> = None;
-    // A library has thirty million bytes and a few thousand such places; every start of the tool looks for them.
-    for at in memchr::memmem::find_iter(bytes, b"1.") {
-        let before = &bytes[..at];
-        let before = before.strip_suffix(b"VERS_").unwrap_or(before);
-        let text = bytes[at..].iter().take(LONGEST + 1);
-        let length = text.take_while(|&&byte| byte != 0).count();
-        if before.last().is_some_and(|&byte| byte != 0) || length > LONGEST {
-            continue;
+fn constant(mut library: impl Read) -> io::Result<Option<String>> {
+    // A library has thirty million bytes, and every start of the tool looks at them: piece by piece they stay in the cache.
+    const PIECE: usize = 1 << 18;
+    const BEFORE: usize = 1 + SYMBOL.len();
+    const KEPT: usize = BEFORE + LONGEST + 1;
+    let mut bytes = Vec::with_capacity(KEPT + PIECE);
+    let mut found: Option<String> = None;
+    loop {
+        let overlap = bytes.len().min(KEPT);
+        bytes.drain(..bytes.len() - overlap);
+        let read = library
+            .by_ref()
+            .take(PIECE as u64)
+            .read_to_end(&mut bytes)?;
+        if read == 0 {
+            return Ok(found);
         }
-        let text = &bytes[at..at + length];
-        let Some(text) = str::from_utf8(text).ok().filter(|text| is_version(text)) else {
-            continue;
-        };
-        if found.is_some_and(|other| other != text) {
-            return None;
+        // Those that begin earlier were whole in the last piece, and what stood before them is gone.
+        let from = if overlap == 0 { 0 } else { BEFORE };
+        for text in versions(&bytes, from) {
+            if found.as_deref().is_some_and(|other| other != text) {
+                return Ok(None);
+            }
+            found.get_or_insert_with(|| text.to_owned());
         }
-        found = Some(text);
     }
-    found.map(str::to_owned)
+}
+
+/// The strings of that form that begin at `from` or later and end in the bytes.
+fn versions(bytes: &[u8], from: usize) -> impl Iterator<Item = &str> {
+    let starts = memchr::memmem::find_iter(&bytes[from..], b"1.");
+    starts.map(move |at| from + at).filter_map(|at| {
+        let before = &bytes[..at];
+        let before = before.strip_suffix(SYMBOL).unwrap_or(before);
+        let text = &bytes[at..bytes.len().min(at + LONGEST + 1)];
+        let text = &text[..text.iter().position(|&byte| byte == 0)?];
+        let text = str::from_utf8(text).ok().filter(|text| is_version(text));
+        text.filter(|_| before.last().is_none_or(|&byte| byte == 0))
+    })
 }
 
 fn is_version(text: &str) -> bool {
@@ -101,6 +124,23 @@ mod tests {
         assert_eq!(version("libonnxruntime.1.31.1.dylib", b""), "1.31.1");
         // SHA-256 of nothing, FIPS 180-4.
         assert_eq!(version("libonnxruntime.so", b""), "unknown-e3b0c44298fc");
+    }
+
+    #[test]
+    fn a_version_is_found_wherever_pieces_of_the_library_meet() {
+        for (near, expected) in [
+            (&b"\0VERS_1.24.4\0"[..], Some("1.24.4")),
+            (&b"\x001.24.4\0"[..], Some("1.24.4")),
+            (&b"x1.24.4\0"[..], None),
+            (&b"\x001.24.4x"[..], None),
+        ] {
+            for at in (1 << 18) - 40..(1 << 18) + 40 {
+                let mut bytes = vec![b'-'; 1 << 19];
+                bytes[at..at + near.len()].copy_from_slice(near);
+                let found = constant(&bytes[..]).expect("readable");
+                assert_eq!(found.as_deref(), expected, "{near:?} at {at}");
+            }
+        }
     }
 
     #[test]

@@ -84,9 +84,9 @@ impl Bootstrap {
 
     /// The draws of all replicates, one after the other. An audit asks for dozens of intervals of the same identities, and
     /// drawing costs more than summing up, so the last draws are kept.
-    fn remembered(&self, g: usize) -> Arc<[u16]> {
+    fn remembered(&self, g: usize) -> Arc<Vec<u16>> {
         /// With how they were drawn, and for how many identities.
-        type Drawn = (Bootstrap, usize, Arc<[u16]>);
+        type Drawn = (Bootstrap, usize, Arc<Vec<u16>>);
         static LAST: Mutex<Vec<Drawn>> = Mutex::new(Vec::new());
         let lock = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock()
@@ -99,7 +99,7 @@ impl Bootstrap {
                 .par_chunks_exact_mut(g.max(1))
                 .enumerate()
                 .for_each(|(replicate, weights)| self.draw(replicate as u64, weights));
-            let draws: Arc<[u16]> = draws.into();
+            let draws = Arc::new(draws);
             let mut last = lock();
             last.truncate(REMEMBERED - 1);
             last.insert(0, (*self, g, Arc::clone(&draws)));
@@ -128,24 +128,27 @@ const REMEMBERED_BYTES: usize = 32 << 20;
 /// Numbers of identities whose draws are remembered.
 const REMEMBERED: usize = 2;
 
-/// Sums of both times the weights, in eight chains each. No step is fused, so all machines agree.
+/// Sums of both times the weights, in eight chains each, side by side: one alone waits for each of its additions. No step
+/// is fused, so all machines agree.
 #[multiversion(targets("x86_64+avx2"))]
 fn weighted_sums(weights: &[u16], a: &[f64], b: &[f64]) -> [f64; 2] {
     const LANES: usize = 8;
-    let mut sums = [[0.0; LANES]; 2];
     let (weight_eights, weight_rest) = weights.as_chunks::<LANES>();
-    for (sums, values) in sums.iter_mut().zip([a, b]) {
-        let (eights, rest) = values.as_chunks::<LANES>();
-        for (weights, values) in weight_eights.iter().zip(eights) {
-            for lane in 0..LANES {
-                sums[lane] += f64::from(weights[lane]) * values[lane];
-            }
-        }
-        for (lane, (&weight, value)) in weight_rest.iter().zip(rest).enumerate() {
-            sums[lane] += f64::from(weight) * value;
+    let (a_eights, a_rest) = a.as_chunks::<LANES>();
+    let (b_eights, b_rest) = b.as_chunks::<LANES>();
+    let (mut sum_a, mut sum_b) = ([0.0; LANES], [0.0; LANES]);
+    for ((weights, a), b) in weight_eights.iter().zip(a_eights).zip(b_eights) {
+        for lane in 0..LANES {
+            let weight = f64::from(weights[lane]);
+            sum_a[lane] += weight * a[lane];
+            sum_b[lane] += weight * b[lane];
         }
     }
-    sums.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (c + g)) + ((b + f) + (d + h)))
+    for (lane, ((&weight, a), b)) in weight_rest.iter().zip(a_rest).zip(b_rest).enumerate() {
+        sum_a[lane] += f64::from(weight) * a;
+        sum_b[lane] += f64::from(weight) * b;
+    }
+    [sum_a, sum_b].map(|[a, b, c, d, e, f, g, h]| ((a + e) + (c + g)) + ((b + f) + (d + h)))
 }
 
 /// A bootstrap distribution with Efron's two corrections.

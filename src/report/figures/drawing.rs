@@ -242,6 +242,7 @@ impl Drawing {
         {
             let area =
                 SVGBackend::with_string(&mut svg, (self.width, self.height)).into_drawing_area();
+            area.fill(&WHITE).map_err(|error| failed(&error))?;
             self.draw(
                 &area,
                 1.0,
@@ -300,7 +301,6 @@ impl Drawing {
         LazyLock::force(&FONTS);
         let at = |(x, y): (f64, f64)| ((x * scale).round() as i32, (y * scale).round() as i32);
         let rgb = |(r, g, b): Color| RGBColor(r, g, b);
-        area.fill(&WHITE)?;
         for shape in &self.shapes {
             match shape {
                 Shape::Rect { from, to, color } => {

@@ -219,8 +219,10 @@ impl PooledCounts {
             cells: vec![0; CELLS],
         };
         for mut part in parts {
-            part.empty_cells();
             part.look_up(bounds);
+            for (total, &count) in total.cells.iter_mut().zip(&part.cells[..]) {
+                *total += u64::from(count);
+            }
             let pairs = [
                 (&mut total.equal, &part.total.equal),
                 (&mut total.between, &part.total.between),

@@ -20,7 +20,8 @@ const WIDEST: f64 = 64.0;
 
 /// For each cell, how many scores lie in it or above; one more, 0, at the end.
 pub fn at_or_above(cells: impl DoubleEndedIterator<Item = u64>) -> Vec<u64> {
-    let mut at_or_above = vec![0];
+    let mut at_or_above = Vec::with_capacity(cells.size_hint().0 + 1);
+    at_or_above.push(0);
     let mut sum = 0;
     for count in cells.rev() {
         sum += count;
