@@ -13,19 +13,19 @@ const HEAD: &str = "\
 # Paths start at this file's folder.
 ";
 
-/// A key, its default or an example as TOML, and what it means.
+/// A key, an example as TOML (empty: there is always a value in use, which is shown), and what it means.
 type Line = (&'static str, &'static str, &'static str);
 
 const AUDIT: [Line; 10] = [
     (
         "similarity",
-        "\"cosine\"",
+        "",
         "cosine, ip or l2: how the search engine compares embeddings",
     ),
-    ("seed", "0", "of every random draw"),
+    ("seed", "", "of every random draw"),
     (
         "max_bad_items",
-        "0",
+        "",
         "unreadable items that are tolerated and listed",
     ),
     (
@@ -33,11 +33,7 @@ const AUDIT: [Line; 10] = [
         "\"qrels.tsv\"",
         "unset: the only qrels.* beside the manifest, if any; TREC or BEIR",
     ),
-    (
-        "strict",
-        "false",
-        "true: refuse to assume image preprocessing",
-    ),
+    ("strict", "", "true: refuse to assume image preprocessing"),
     (
         "tensors",
         "\"inputs.npz\"",
@@ -50,7 +46,7 @@ const AUDIT: [Line; 10] = [
     ),
     (
         "credibility",
-        "\"combined\"",
+        "",
         "paper: the entropy cut of NCCL's paper, which passes what is confidently wrong",
     ),
     (
@@ -86,7 +82,7 @@ const COLUMNS: [Line; 7] = [
 const POLICY: [Line; 18] = [
     (
         "profile",
-        "\"default\"",
+        "",
         "default, strict, lenient, or label-free (no labels: agreement with the old model): the limits to start from",
     ),
     (
@@ -96,13 +92,13 @@ const POLICY: [Line; 18] = [
     ),
     (
         "margin",
-        "0.01",
+        "",
         "largest tolerated loss of the primary measure, absolute",
     ),
-    ("alpha", "0.05", "one-sided error of every bound"),
+    ("alpha", "", "one-sided error of every bound"),
     (
         "excess_flips",
-        "0.05",
+        "",
         "largest tolerated share of excess flips",
     ),
     (
@@ -110,7 +106,7 @@ const POLICY: [Line; 18] = [
         "0.10",
         "set it to gate on negative flips; unset, they only warn",
     ),
-    ("slice_margin", "0.1", "largest tolerated loss of a slice"),
+    ("slice_margin", "", "largest tolerated loss of a slice"),
     (
         "slice_columns",
         "[\"camera\"]",
@@ -118,22 +114,22 @@ const POLICY: [Line; 18] = [
     ),
     (
         "slices_proven",
-        "false",
+        "",
         "true: every slice must be proven within its margin",
     ),
     (
         "untestable_traffic",
-        "0.2",
+        "",
         "largest share of queries in no testable slice",
     ),
     (
         "refresh_margin",
-        "0.01",
+        "",
         "largest tolerated loss while the gallery is refreshed",
     ),
     (
         "max_partial",
-        "0.5",
+        "",
         "largest share of the gallery that a partial backfill may re-embed",
     ),
     (
@@ -143,27 +139,27 @@ const POLICY: [Line; 18] = [
     ),
     (
         "threshold_far_factor",
-        "2.0",
+        "",
         "largest multiple of threshold_far at that threshold",
     ),
     (
         "threshold_frr_rise",
-        "0.05",
+        "",
         "largest rise of the false-reject rate there",
     ),
     (
         "blind_share",
-        "0.02",
+        "",
         "largest share of identities that could collapse unseen",
     ),
     (
         "inconclusive",
-        "\"fail\"",
+        "",
         "fail or pass: what an inconclusive verdict means to the exit code",
     ),
     (
         "fail_on",
-        "\"partial\"",
+        "",
         "partial, full or never: from which verdict on the exit code is 1",
     ),
 ];
@@ -257,11 +253,10 @@ pub fn audit_toml(preview: &Preview, config: &AuditConfig, out: &Path) -> String
     let mut text = HEAD.to_owned();
     let mut table = |name: &str, lines: &[Line]| {
         text += &format!("\n[{name}]\n");
-        for &(key, default, about) in lines {
+        for &(key, example, about) in lines {
             let dotted = format!("{name}.{key}");
-            let configured = config.settings.iter().find(|setting| {
-                setting.key == dotted && matches!(setting.origin, Origin::File | Origin::Flag)
-            });
+            let used = config.settings.iter().find(|used| used.key == dotted);
+            let configured = used.filter(|used| matches!(used.origin, Origin::File | Origin::Flag));
             let path = match dotted.as_str() {
                 "audit.tensors" => config.probe.tensors.as_ref().map(from_here),
                 "audit.qrels" => config.probe.qrels.as_ref().map(from_here),
@@ -276,7 +271,11 @@ pub fn audit_toml(preview: &Preview, config: &AuditConfig, out: &Path) -> String
                 .or_else(|| toml_value(&configured?.value));
             match value {
                 Some(value) => text += &line("", key, &value, about),
-                None => text += &line("# ", key, default, about),
+                None => {
+                    let in_use = used.and_then(|used| toml_value(&used.value));
+                    let shown = in_use.as_deref().unwrap_or(example);
+                    text += &line("# ", key, shown, about);
+                }
             }
         }
     };
@@ -508,22 +507,29 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_written_are_the_defaults() {
-        let defaults = config("");
+    fn commented_lines_show_the_values_in_use_else_examples() {
+        let strict = config("[policy]\nprofile = \"strict\"\n");
+        let text = audit_toml(&preview(), &strict, Path::new("audit.toml"));
+        let shown: toml::Table = uncommented(&text).parse().expect("TOML");
         for (name, lines) in [("audit", &AUDIT[..]), ("policy", &POLICY)] {
-            for (key, default, about) in lines {
+            for (key, example, about) in lines {
                 let dotted = format!("{name}.{key}");
-                let mut settings = defaults.settings.iter();
+                let mut settings = strict.settings.iter();
                 match settings.find(|setting| setting.key == dotted) {
                     Some(setting) => {
-                        let written: toml::Table = format!("x = {default}").parse().expect("TOML");
                         let own = toml::Value::try_from(&setting.value).expect("TOML");
-                        assert_eq!(written["x"], own, "{dotted}");
+                        assert_eq!(shown[name][*key], own, "{dotted}");
+                        assert_eq!(*example, "", "{dotted}");
                     }
                     None => assert!(about.contains("unset"), "{dotted}: {about}"),
                 }
             }
         }
+        assert_eq!(shown["policy"]["excess_flips"].as_float(), Some(0.02));
+    }
+
+    #[test]
+    fn every_key_of_a_model_is_listed() {
         let every = serde_json::to_value(ModelConfig::default()).expect("JSON");
         let keys: Vec<&String> = every.as_object().expect("a struct").keys().collect();
         assert_eq!(
