@@ -196,23 +196,24 @@ impl Tables<'_> {
             histogram[((score * BINS as f64) as usize).min(BINS - 1)] += 1;
         }
         scored.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-        let below: Vec<usize> = scored
-            .iter()
-            .take_while(|(_, score)| *score < structure.cutoff)
-            .map(|&(item, _)| item)
-            .collect();
-        let lost = self.lost_hits();
-        let share_on = |items: &[usize]| {
-            let on = lost.iter().filter(|item| items.contains(item)).count();
+        let below_cutoff = scored.partition_point(|&(_, score)| score < structure.cutoff);
+        let place_of = |item: usize| {
+            let own = structure.cut_score(item)?;
+            let order =
+                |&(other, score): &(usize, f64)| score.total_cmp(&own).then(other.cmp(&item));
+            scored.binary_search_by(order).ok()
+        };
+        let lost: Vec<Option<usize>> = self.lost_hits().into_iter().map(place_of).collect();
+        let share_on_first = |n: usize| {
+            let on = lost.iter().flatten().filter(|&&place| place < n).count();
             on as f64 / lost.len() as f64
         };
         let least_credible = |share: f64| {
             let n = (share * scored.len() as f64).ceil() as usize;
-            let items: Vec<usize> = scored[..n].iter().map(|&(item, _)| item).collect();
             LostHitsRow {
                 least_credible: share,
                 items: n,
-                lost_hits: share_on(&items),
+                lost_hits: share_on_first(n),
             }
         };
         let has_both = !lost.is_empty() && !scored.is_empty();
@@ -222,10 +223,10 @@ impl Tables<'_> {
             temperature: structure.tau,
             cut: structure.cut,
             cutoff: structure.cutoff,
-            below_cutoff: below.len(),
+            below_cutoff,
             histogram,
             change_without_least_credible: self.stages.evidence.change_without_least_credible,
-            flips_on_least_credible: (!lost.is_empty()).then(|| share_on(&below)),
+            flips_on_least_credible: (!lost.is_empty()).then(|| share_on_first(below_cutoff)),
             lost_hits: if has_both {
                 LEAST_CREDIBLE.map(least_credible).to_vec()
             } else {
