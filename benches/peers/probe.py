@@ -129,15 +129,10 @@ def key(probe: Probe, model: Path) -> str:
 
 def infer(probe: Probe, models: list[Path], threads: int) -> list[np.ndarray]:
     """Runs both models on batches that are prepared ahead, once where both ask for the same."""
-    import onnxruntime
+    # Not at the top: stored embeddings need no runtime.
+    from session import opened
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Waiting threads that spin take the cores from those that decode: half the images a second.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Else products of u8 and i8 saturate on CPUs without VNNI, and an int8 model is another one there.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    sessions = [onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for model in models]
+    sessions = [opened(model, threads) for model in models]
     if probe.paths:
         order = np.arange(len(probe.ids))
         configs = [probe.config.get(side, {}) for side in ("old", "new")]
