@@ -13,7 +13,7 @@ use super::verification::pilot::Pilot;
 use super::verification::steps::{Steps, candidates};
 use super::verification::tail::Windows;
 use super::verification::{
-    FALSE_ACCEPT_RATES, MIN_QUERY_IDENTITIES, Scores, TransferPairs, Verification, count_steps,
+    FALSE_ACCEPT_RATES, Scores, TransferPairs, VERIFICATION_IDENTITIES, Verification, count_steps,
 };
 use super::{Evaluation, QuerySet, SearchOptions, n_distinct};
 
@@ -62,7 +62,7 @@ impl<'a> Search<'a> {
             protocol,
             models,
             similarity: options.similarity,
-            threshold_far: (identities >= MIN_QUERY_IDENTITIES).then_some(options.threshold_far),
+            threshold_far: (identities >= VERIFICATION_IDENTITIES).then_some(options.threshold_far),
         }
     }
 

@@ -36,7 +36,7 @@ pub const FALSE_ACCEPT_RATES: [f64; 3] = [1e-2, 1e-3, 1e-4];
 const NEGATIVES_PER_FALSE_ACCEPT: f64 = 100.0;
 
 /// Query identities below which verification is not reported.
-pub const MIN_QUERY_IDENTITIES: usize = 100;
+pub const VERIFICATION_IDENTITIES: usize = 100;
 
 /// Verification of one pairing.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,8 @@
 //! What was noticed beside the checks.
 
 use super::*;
+use crate::judge::checks::DOMINANT_SHARE;
+use crate::retrieve::verification::VERIFICATION_IDENTITIES;
 
 /// old->old above which the probe is too easy to show damage.
 const CEILING: f64 = 0.98;
@@ -74,12 +76,13 @@ impl Tables<'_> {
                 ),
             );
         }
-        if evidence.dominant_share > crate::judge::checks::DOMINANT_SHARE {
+        if evidence.dominant_share > DOMINANT_SHARE {
+            let [identity, _] = evidence.primary.reference.groups();
             add(
                 FindingCode::DominantIdentity,
                 Severity::Warning,
                 format!(
-                    "one identity holds {:.0} % of the queries",
+                    "one {identity} holds {:.0} % of the queries",
                     100.0 * evidence.dominant_share
                 ),
             );
@@ -88,8 +91,10 @@ impl Tables<'_> {
             add(
                 FindingCode::VerificationNotReported,
                 Severity::Info,
-                "verification (AUROC, EER, TAR@FAR) needs at least 100 query identities and 10,000 non-matching pairs"
-                    .to_owned(),
+                format!(
+                    "verification (AUROC, EER, TAR@FAR) needs at least {VERIFICATION_IDENTITIES} query {} and 10,000 non-matching pairs",
+                    evidence.primary.reference.groups()[1]
+                ),
             );
         }
         if let Some(sample) = config

@@ -209,13 +209,16 @@ pub fn backfill_notes(report: &AuditReport) -> Vec<String> {
     let Some(plan) = &report.backfill else {
         return Vec::new();
     };
+    let [identity, identities] = report.primary.reference.groups();
     let mut notes = vec![match plan.beta_star {
         Some(0.0) => "No part of the gallery need be re-embedded for the gates that a backfill can change: they pass as it is.".to_owned(),
         Some(beta) => format!(
             "beta* = {}: from that share of the gallery on, every gate passes on queries that had no part in the order.",
             whole_percent(beta)
         ),
-        None if plan.steps.is_empty() => "No beta*: no plan was tested, because ties decide, one identity dominates or the held-out queries are of too few identities.".to_owned(),
+        None if plan.steps.is_empty() => format!(
+            "No beta*: no plan was tested, because ties decide, one {identity} dominates or the held-out queries are of too few {identities}."
+        ),
         None => "No beta*: not even the whole gallery re-embedded passes every gate on the held-out queries.".to_owned(),
     }];
     let [fixed, tested] = plan.split;
