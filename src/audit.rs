@@ -218,15 +218,15 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
 }
 
 /// Multiply-adds of the structure from which on its cost is named: some minutes on two cores.
-const HOURS: u64 = 1 << 44;
+const ANNOUNCED_FROM: u64 = 1 << 44;
 
-/// A sample is no choice to make for the user, but hours are nothing to be silent about: what is said before the credibility
-/// of `assessed` old embeddings, of a gallery of so many, is measured.
+/// A sample is no choice to make for the user, but what may take hours is nothing to be silent about: what is said before the
+/// credibility of `assessed` old embeddings, of a gallery of so many, is measured.
 fn announcement(gallery: u64, assessed: u64, dim: usize, threads: usize) -> Option<String> {
     let products = assessed.saturating_mul(gallery).saturating_mul(dim as u64);
     // Two operations a multiply-add, 50 GFLOP/s a core (docs/performance.md: 76 to 88 with AVX2).
     let minutes = products / (threads.max(1) as u64 * 25_000_000_000 * 60);
-    (products >= HOURS).then(|| {
+    (products >= ANNOUNCED_FROM).then(|| {
         format!(
             "note: the credibility of {assessed} old embeddings compares each with {gallery}: some {} minutes; \
              `--sample N` assesses N of them",
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hours_are_announced_and_minutes_are_not() {
+    fn what_may_take_many_minutes_is_announced() {
         assert_eq!(announcement(200_000, 200_000, 384, 2), None);
         assert_eq!(announcement(1_000_000, 2_000, 384, 2), None);
         let said = announcement(1_000_000, 1_000_000, 384, 2).unwrap();

@@ -1,7 +1,7 @@
 //! The score of a pair, and the pass that hands every score of a set of queries to whoever counts it.
 //!
 //! A score is DEFINED as one chain of fused multiply-adds over the dimensions in index order, f32, one
-//! accumulator a pair started at +0 (`docs/METRICS.md`, section 9). The kernels keep to that chain, so every
+//! accumulator a pair started at +0 (`docs/METRICS.md`, section 1). The kernels keep to that chain, so every
 //! instruction set, thread count and block size gives the same bits.
 //!
 //! [`scan`] packs the gallery a block at a time and scores groups of queries against it in parallel. A query's

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UnknownName;
 
-/// A number per query whose mean is reported (metrics 1 to 3 of `docs/METRICS.md`).
+/// A number per query whose mean is reported (section 2 of `docs/METRICS.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
     /// Mean average precision over the whole gallery.
@@ -27,7 +27,7 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// The measures of every pairing's table, the primary one first.
+    /// The measures of every pairing's table, in their order.
     pub const ALL: [Measure; 11] = [
         Measure::MeanAveragePrecision,
         Measure::CmcAt(1),

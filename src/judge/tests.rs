@@ -249,7 +249,12 @@ fn an_unsettled_verdict_says_what_is_missing() {
             .iter()
             .any(|step| step.contains("query identities"))
     );
-    assert!(judgement.reason.contains("cross") || judgement.reason.contains("D = "));
+    let mut checks = judgement.checks.iter();
+    let open = checks.find(|check| check.state == CheckState::Unsettled);
+    let open = open.expect("the change is not settled");
+    assert_eq!(open.code, CheckCode::CrossTestChange);
+    let said = format!("Not settled: {}; ", open.message);
+    assert!(judgement.reason.starts_with(&said), "{}", judgement.reason);
 }
 
 fn refresh(lowest: Estimate) -> Option<Refresh> {

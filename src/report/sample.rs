@@ -300,7 +300,7 @@ pub fn skip() -> AuditReport {
         verdict: VerdictSection {
             verdict: Verdict::SkipBackfill,
             rule: 9,
-            reason: "Every gate passes. mAP changes by +0.0207 (at worst +0.0111).".into(),
+            reason: "Every gate passes. D of mAP is +0.0207 (at worst +0.0111).".into(),
             not_tested: Vec::new(),
             bct_compatible: true,
             gain_proven: Some(true),

@@ -1,7 +1,7 @@
 //! From a query's scores to the ranks of its relevant items and its top hits.
 //!
 //! The relevant items' own scores are known before the pass ([`RankSet::new`]), so ranks need no sorting: the pass
-//! counts the non-relevant items at or above each of them (`docs/METRICS.md`, section 10).
+//! counts the non-relevant items at or above each of them (`docs/METRICS.md`, section 2).
 
 use rayon::prelude::*;
 

@@ -117,9 +117,7 @@ fn matrix(rows: &[Vec<f32>]) -> Embeddings {
 /// The report's numbers and those with ties in the query's favour, against numpy on the same models.
 #[test]
 fn both_tie_rules_agree_with_numpy() {
-    let path = root().join("fixtures/golden/emoji_ties.json");
-    let golden: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(path).expect("the file")).expect("JSON");
+    let golden: serde_json::Value = read("emoji_ties.json");
     let mut compared = 0;
     for (model, pairings) in golden["models"].as_object().expect("models") {
         let new = data(&format!("emoji/{model}.onnx"));

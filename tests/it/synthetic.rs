@@ -1,4 +1,4 @@
-//! metrics that must come out right on made-up spaces (`docs/METRICS.md`, section 8), through stored embeddings.
+//! metrics that must come out right on made-up spaces, through stored embeddings.
 
 use std::path::{Path, PathBuf};
 
