@@ -68,7 +68,7 @@ pub fn check_out(out: &Path) -> Result<(), ReportError> {
     }
     let names = names_in(out)?;
     let Some(first) = names.first() else {
-        return Ok(());
+        return check_writable(out);
     };
     if !is_our_report(&out.join(REPORT)) {
         return Err(ReportError::OutNotOurs {
@@ -110,8 +110,8 @@ pub fn check_out(out: &Path) -> Result<(), ReportError> {
 /// than after it.
 fn check_writable(out: &Path) -> Result<(), ReportError> {
     let target = target_of(out)?;
-    // A folder that is stood in is not moved, so what is above it does not matter.
-    let mut above = target.ancestors().skip(usize::from(!is_stood_in(&target)));
+    // What is above a folder that stays does not matter.
+    let mut above = target.ancestors().skip(usize::from(!stays(&target)));
     let Some(folder) = above.find(|folder| folder.symlink_metadata().is_ok()) else {
         return Ok(());
     };
@@ -209,7 +209,7 @@ impl Staging {
 /// Puts a folder with the files in the place of `out`.
 pub(super) fn replace_folder(files: Vec<Rendered>, out: &Path) -> Result<(), ReportError> {
     let target = target_of(out)?;
-    if is_stood_in(&target) {
+    if stays(&target) {
         let written = replace_files(files, &target)?;
         return remove_others(&written, &target);
     }
@@ -223,8 +223,7 @@ pub(super) fn replace_folder(files: Vec<Rendered>, out: &Path) -> Result<(), Rep
     let earlier = staging.folder.path().join("earlier");
     let had_one = target.exists();
     if had_one {
-        std::fs::rename(&target, &earlier)
-            .map_err(ReportError::io("move the earlier report away from", out))?;
+        std::fs::rename(&target, &earlier).map_err(ReportError::io("move away the folder", out))?;
     }
     std::fs::rename(staging.new_folder(), &target).map_err(|error| {
         if had_one && std::fs::rename(&earlier, &target).is_err() {
@@ -240,6 +239,26 @@ pub(super) fn target_of(out: &Path) -> Result<PathBuf, ReportError> {
     out.canonicalize()
         .or_else(|_| std::path::absolute(out))
         .map_err(ReportError::io("find", out))
+}
+
+/// Whether the folder is filled where it is instead of being replaced as a whole: somebody stands in it, it is empty, so that
+/// there is nothing to lose, or it is where a file system is mounted, as a container's output is.
+fn stays(folder: &Path) -> bool {
+    let is_empty = || names_in(folder).is_ok_and(|names| names.is_empty());
+    is_stood_in(folder) || is_empty() || is_mounted(folder)
+}
+
+#[cfg(unix)]
+fn is_mounted(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    let above = folder.parent().and_then(device);
+    above.is_some() && device(folder).is_some_and(|own| Some(own) != above)
+}
+
+#[cfg(not(unix))]
+fn is_mounted(_: &Path) -> bool {
+    false
 }
 
 /// Whether the working directory is the folder or lies in it: were it moved away, a shell would be left in a removed one.

@@ -279,6 +279,23 @@ mod tests {
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn an_empty_folder_is_filled_where_it_is() {
+        use std::os::unix::fs::MetadataExt;
+        let temp = tempfile::tempdir().unwrap();
+        let out = temp.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let inode = || std::fs::metadata(&out).unwrap().ino();
+        let before = inode();
+        write(&sample::skip(), sample::table_files(), &out).unwrap();
+        assert_eq!(
+            (inode(), names(&out)),
+            (before, ALL.map(String::from).to_vec())
+        );
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
     #[test]
     fn other_peoples_folders_and_files_are_refused_and_left_alone() {
         let temp = tempfile::tempdir().unwrap();
