@@ -50,6 +50,7 @@ pub(super) fn embed_timed(
     refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
     let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
     let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
+    refuse_all_unreadable(&probe, &bad_items)?;
     Ok(Embedding {
         probe,
         old,
@@ -232,6 +233,22 @@ pub(crate) fn input_digests<'a>(old: &'a Embedded, new: &'a Embedded) -> &'a [Op
         &new.input_digests
     } else {
         &old.input_digests
+    }
+}
+
+/// Tolerated or not: what is missing then is the files, not identities that overlap.
+fn refuse_all_unreadable(probe: &Probe, bad_items: &[BadItemRow]) -> Result<(), AuditError> {
+    let (queries, gallery) = (probe.queries().len(), probe.gallery().len());
+    match bad_items.first() {
+        Some(first) if queries == 0 || gallery == 0 => Err(AuditError::AllUnreadable {
+            origin: probe.origin.clone(),
+            bad: bad_items.len(),
+            queries,
+            gallery,
+            id: first.id.clone(),
+            cause: first.error.clone(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -38,6 +38,25 @@ pub enum AuditError {
         /// Which model.
         side: Side,
     },
+    /// Unreadable items were tolerated, and no query or no gallery item is left.
+    #[error(
+        "{}: {bad} items cannot be read, and without them there are {queries} queries and {gallery} gallery items; {id}: {cause}",
+        origin.display()
+    )]
+    AllUnreadable {
+        /// The probe.
+        origin: PathBuf,
+        /// Unreadable items.
+        bad: usize,
+        /// Queries left.
+        queries: usize,
+        /// Gallery items left.
+        gallery: usize,
+        /// The first unreadable item.
+        id: String,
+        /// Why it cannot be read.
+        cause: String,
+    },
     /// No query is left to evaluate.
     #[error(
         "{}: none of the {queries} queries has a relevant gallery item ({gallery} gallery items)",
@@ -88,6 +107,9 @@ impl AuditError {
             AuditError::PreprocessingAssumed { side } => Some(format!(
                 "set mean, std and size under [{side}] in audit.toml; `compat-audit init` writes one"
             )),
+            AuditError::AllUnreadable { .. } => Some(
+                "are the paths right, seen from the manifest's folder? --max-bad-items tolerates a few damaged files".into(),
+            ),
             AuditError::NothingToEvaluate { .. } => Some(
                 "query and gallery identities must overlap; an identity with one item, or with all items of one camera, has nothing to find".into(),
             ),

@@ -25,6 +25,20 @@ fn path(name: &str) -> String {
 }
 
 #[test]
+fn a_probe_without_readable_files_is_refused_however_many_may_be_bad() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let labels = std::fs::read_to_string(data("emoji/labels.csv")).expect("the labels");
+    let manifest = folder.path().join("labels.csv");
+    std::fs::write(&manifest, labels).expect("written");
+    let probe = manifest.to_str().expect("UTF-8");
+    let (old, new) = (path("emoji/old.onnx"), path("emoji/new_bct_near.onnx"));
+    let text = refused(&[&old, &new, probe, "--max-bad-items", "2000"]);
+    let said =
+        "1073 items cannot be read, and without them there are 0 queries and 0 gallery items";
+    assert!(text.contains(said) && text.contains("hint: "), "{text}");
+}
+
+#[test]
 fn help_and_version_exit_0() {
     for args in [
         vec!["--help"],
