@@ -219,6 +219,7 @@ pub struct AssaySection {
     /// Largest margin this probe could judge: .2 * (lower bound of old->old - shuffled); null (minus infinity) when
     /// nothing bounds old->old from below.
     #[serde(deserialize_with = "null_as::minus_infinity")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub largest_margin: f64,
     /// Loss of the primary measure that would be found with the policy's power; `None` without new->old.
     pub resolvable_margin: Option<f64>,

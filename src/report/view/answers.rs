@@ -50,13 +50,20 @@ fn slices(report: &AuditReport) -> Option<String> {
         )
     };
     let by_change = |a: &&SliceRow, b: &&SliceRow| a.change.value.total_cmp(&b.change.value);
-    // A slice of all queries says nothing of whom.
+    // A slice of all queries says nothing of whom, but the table counts it.
     let parts = || section.tested.iter().filter(|row| row.share < 1.0);
+    let beside = match section.tested.len() - parts().count() {
+        0 => String::new(),
+        whole => format!(
+            " (beside {} of all queries)",
+            counted(whole, "slice", "slices")
+        ),
+    };
     let is_failing = |row: &&SliceRow| row.state == CheckState::Fail;
     let n_failing = parts().filter(is_failing).count();
     if let Some(worst) = parts().filter(is_failing).min_by(by_change) {
         return Some(format!(
-            "{} proven to lose more than {}, the most {}.",
+            "{} proven to lose more than {}{beside}, the most {}.",
             counted(n_failing, "slice is", "slices are"),
             plain(report.policy.limits.slice_margin),
             describe(worst),
@@ -70,7 +77,7 @@ fn slices(report: &AuditReport) -> Option<String> {
             )
         }
         Some(worst) => format!(
-            "Worst of {}: {}.",
+            "Worst of {}{beside}: {}.",
             counted(parts().count(), "tested slice", "tested slices"),
             describe(worst)
         ),

@@ -108,7 +108,8 @@ pub fn counts(report: &AuditReport) -> Vec<Fact> {
 /// What this probe could have seen, in one sentence: it stands before the verdict.
 pub fn sight(report: &AuditReport) -> String {
     let assay = &report.assay;
-    let resolves = assay.resolvable_margin.map_or_else(String::new, |margin| {
+    let resolvable = assay.resolvable_margin.filter(|margin| margin.is_finite());
+    let resolves = resolvable.map_or_else(String::new, |margin| {
         format!(
             "resolves a loss of {} {} (power .8) and ",
             measure(margin),
@@ -138,10 +139,14 @@ pub fn assay(report: &AuditReport) -> Vec<String> {
                 "the probe can't judge"
             }
         ),
-        format!(
-            "Largest margin that this probe could judge: {}.",
-            measure(assay.largest_margin.max(0.0))
-        ),
+        if assay.largest_margin.is_finite() {
+            format!(
+                "Largest margin that this probe could judge: {}.",
+                measure(assay.largest_margin.max(0.0))
+            )
+        } else {
+            "This probe could judge no margin: nothing bounds old->old from below.".to_owned()
+        },
     ];
     if let Some(resolvable) = assay.resolvable_margin {
         lines.push(format!(
