@@ -138,11 +138,15 @@ pub fn pseudo_identities(
     };
     let rest: Vec<usize> = (0..probe.items.len()).filter(is_left).collect();
     let one_each = vec![1; rest.len()];
+    // An item of both roles that does not search is gallery.
+    let searches = |item: usize| match &searching {
+        Some(queries) => queries.binary_search(&item).is_ok(),
+        None => probe.items[item].role.is_query(),
+    };
     let near = nearest(old, &rest, of_prototypes, &one_each, |_, _| false);
     for (&item, near) in rest.iter().zip(near) {
         let (cluster, cosine) = near[0];
-        let is_reached =
-            f64::from(cosine) >= middles.reach[cluster] || probe.items[item].role.is_query();
+        let is_reached = f64::from(cosine) >= middles.reach[cluster] || searches(item);
         let outside = middles.medoids.len();
         of_item[item] = Some(if is_reached { cluster } else { outside } as u32);
     }
@@ -534,6 +538,28 @@ mod tests {
         assert_eq!(probe.queries(), searching[..150]);
         // What was query and gallery stays in the gallery, a query that does not search is junk.
         assert_eq!(probe.gallery().len(), label.len() - 100);
+    }
+
+    #[test]
+    fn items_of_both_roles_that_do_not_search_may_lie_outside() {
+        let (clusters, each) = (1_100, 10);
+        let (old, label) = around(clusters, each, 48, 0.9, 7);
+        let probe = unlabelled(label.len());
+        let found = pseudo_identities(&probe, &old, &StructureOptions::default());
+        let searching = found.searching.as_ref().expect("the gallery is large");
+        assert!(probe.items.iter().all(|item| item.role == Role::Both));
+        let mut is_searched = vec![false; clusters];
+        searching
+            .iter()
+            .for_each(|&item| is_searched[label[item]] = true);
+        let unsearched: Vec<usize> = (0..label.len())
+            .filter(|&item| !is_searched[label[item]])
+            .collect();
+        assert!(unsearched.len() > 1_000, "{}", unsearched.len());
+        let outside = unsearched
+            .iter()
+            .filter(|&&item| found.of_item[item] == Some(found.outside()));
+        assert_eq!(outside.count(), unsearched.len());
     }
 
     #[test]
