@@ -193,6 +193,12 @@ fn ties_that_decide_leave_the_change_unsettled() {
         e.change = Some(both);
     };
     assert_eq!(verdict(tied), (8, Verdict::Inconclusive));
+    // The curve begins at the same D and must not settle what ties leave open.
+    let with_curve = |e: &mut Evidence| {
+        tied(e);
+        e.refresh = refresh(estimate(-0.3, -0.2, -0.1));
+    };
+    assert_eq!(verdict(with_curve), (8, Verdict::Inconclusive));
 }
 
 #[test]

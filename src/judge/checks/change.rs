@@ -77,14 +77,18 @@ fn change_above(
         evidence,
         policy,
     );
-    if ties_decide(&change, limit) {
+    unsettle_if_ties_decide(&mut check, &change, limit);
+    check
+}
+
+fn unsettle_if_ties_decide(check: &mut Check, change: &Change, limit: f64) {
+    if ties_decide(change, limit) {
         check.state = CheckState::Unsettled;
         check.settles = Some(format!(
             "tied scores decide: D is {:+.4} with ties against the query and {:+.4} with ties in its favour",
             change.estimate.value, change.optimistic.value
         ));
     }
-    check
 }
 
 pub(super) fn excess_flips(evidence: &Evidence, policy: &Policy) -> Check {
@@ -184,6 +188,10 @@ pub(super) fn refresh(evidence: &Evidence, policy: &Policy) -> Check {
             evidence,
             policy,
         );
+    }
+    // The curve begins at D, with ties against the query: where they decide D, it settles nothing either.
+    if let Some(change) = &evidence.change {
+        unsettle_if_ties_decide(&mut check, change, limit);
     }
     check
 }
