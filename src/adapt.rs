@@ -24,7 +24,7 @@ pub use error::AdaptError;
 
 use crate::audit::{self, Embedding, Surroundings};
 use crate::config::{AuditConfig, Pooling, Similarity};
-use crate::domain::{Adaptation, Measure, OwnSearch, Side};
+use crate::domain::{Adaptation, NamedMeasure, OwnSearch, Side};
 use crate::embed::external::ModelFile;
 use crate::embed::{self, ModelSource};
 use crate::retrieve::closed_form::thin_out;
@@ -83,7 +83,7 @@ pub struct Fitting {
     /// Validation queries.
     pub queries: usize,
     /// The measure that chose.
-    pub primary: Measure,
+    pub primary: NamedMeasure,
     /// The head of the chosen kind, fitted on the validation too.
     pub head: Head,
     /// Items that it was fitted on, and how many of their old embeddings are not credible.
@@ -124,7 +124,7 @@ pub fn run(
         test_below: Adaptation::bound_text(split.test_below),
         fitted: split.units[0] + split.units[1],
         held_out: split.units[2],
-        own_search: own_search(&embedding, &fitting.head, &split, config.policy.primary)?,
+        own_search: own_search(&embedding, &fitting.head, &split, config)?,
     };
     let mut config_of_result = config.clone();
     config_of_result.new = out.to_owned();
@@ -195,11 +195,7 @@ fn fit_and_choose(
         split.is_in(&[Part::Fit]),
         split.is_in(&[Part::Fit, Part::Validation]),
     ];
-    let options = StructureOptions {
-        seed: config.seed,
-        cut: config.credibility,
-        ..StructureOptions::default()
-    };
+    let options = structure_options(config);
     let filter = Filter::default();
     let spaces = [&old.embeddings, &new.embeddings];
     let pairs = fit::pairs(probe, spaces, |item| fit[item], filter, &options)?;
@@ -209,7 +205,7 @@ fn fit_and_choose(
         return Err(too_few(what, dim, pairs.new.nrows()));
     }
 
-    let validation = Subset::new(embedding, |item| develop[item]);
+    let validation = Subset::new(embedding, |item| develop[item], &options);
     let trial = validation.trial(config.policy.primary);
     let mut queries = trial.queries(|item| !fit[validation.items[item]]);
     thin_out(&mut queries, VALIDATION_QUERIES);
@@ -276,6 +272,15 @@ fn fit_and_choose(
     })
 }
 
+/// How the structure of the old space is read off.
+fn structure_options(config: &AuditConfig) -> StructureOptions {
+    StructureOptions {
+        seed: config.seed,
+        cut: config.credibility,
+        ..StructureOptions::default()
+    }
+}
+
 /// Embeds the probe with the written model and compares with head(new) in memory, value by value.
 fn refuse_difference(
     config: &AuditConfig,
@@ -314,10 +319,10 @@ fn own_search(
     embedding: &Embedding,
     head: &Head,
     split: &Split,
-    primary: Option<Measure>,
+    config: &AuditConfig,
 ) -> Result<Option<OwnSearch>, AdaptError> {
-    let all = Subset::new(embedding, |_| true);
-    let trial = all.trial(primary);
+    let all = Subset::new(embedding, |_| true, &structure_options(config));
+    let trial = all.trial(config.policy.primary);
     let mut queries = trial.queries(|item| split.of_item[all.items[item]] == Some(Part::Test));
     thin_out(&mut queries, VALIDATION_QUERIES);
     if queries.is_empty() {

@@ -14,8 +14,8 @@ pub(crate) use embedding::{embed_options, input_digests, source};
 pub use error::AuditError;
 
 use crate::config::AuditConfig;
-use crate::domain::{Pairing, Probe, Progress, Side};
-use crate::embed::{self, Embedded};
+use crate::domain::{Pairing, Progress, Side};
+use crate::embed;
 use crate::judge::{self, evidence::Evidence};
 use crate::report::assemble::{Stages, assemble};
 use crate::report::{AuditReport, RunSection, TableFiles};
@@ -23,7 +23,7 @@ use crate::retrieve::kept::retrieve_kept;
 use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{self, SearchOptions};
 use crate::runtime::RuntimeOptions;
-use crate::structure::{self, PseudoIdentities, StructureOptions};
+use crate::structure::{self, StructureOptions};
 
 /// What surrounds an audit: where models run, where embeddings are kept, who hears of it.
 pub struct Surroundings<'a> {
@@ -74,7 +74,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         ..StructureOptions::default()
     };
     let label_free = config.policy.profile.is_label_free();
-    let pseudo = label_free.then(|| stand_in(&mut probe, &old, &options));
+    let pseudo = label_free.then(|| structure::stand_in(&mut probe, &old.embeddings, &options));
     if probe.names_identities() {
         let gallery = probe.gallery().len();
         let assessed = options.sample.map_or(gallery, |n| n.min(gallery));
@@ -172,6 +172,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
             retrieval: &retrieval,
             kept: kept.as_ref(),
             refreshed: order.as_ref().zip(curves.as_deref()),
+            today: config.today,
         },
         &config.policy,
         config.seed,
@@ -233,18 +234,6 @@ fn announcement(gallery: u64, assessed: u64, dim: usize, threads: usize) -> Opti
             minutes.max(1)
         )
     })
-}
-
-/// Puts clusters of the old embeddings in the place of the labels, each named after the item in its middle.
-fn stand_in(probe: &mut Probe, old: &Embedded, options: &StructureOptions) -> PseudoIdentities {
-    let found = structure::pseudo_identities(probe, &old.embeddings, options);
-    let name = |&medoid: &usize| format!("around {}", probe.items[medoid].id);
-    let mut names: Vec<String> = found.medoids.iter().map(name).collect();
-    if found.searching.is_some() {
-        names.push("outside all clusters".to_owned());
-    }
-    probe.relabel(&found.of_item, names, found.searching.as_deref());
-    found
 }
 
 /// Wall seconds of each finished stage.

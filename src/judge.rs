@@ -36,6 +36,8 @@ pub struct Judgement {
     pub rule: u8,
     /// One sentence.
     pub reason: String,
+    /// The probe can tell a working model from a shuffled one, and has query identities enough.
+    pub can_judge: bool,
     /// D > 0 proven.
     pub bct_compatible: bool,
     /// W > 0 proven; `None` when not tested.

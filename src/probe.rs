@@ -311,6 +311,7 @@ fn assemble(items: Items, found: Found, label_free: bool) -> Probe {
         tensors: found.tensors,
         qrels: None,
         reference,
+        outside: None,
         findings,
     }
 }

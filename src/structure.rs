@@ -35,7 +35,7 @@ pub use credibility::{Assessed, Credibility};
 pub use estimate::estimate;
 pub use map::{SpaceMap, map};
 use nearest::nearest;
-pub use pseudo::{PseudoIdentities, pseudo_identities};
+pub use pseudo::{PseudoIdentities, pseudo_identities, stand_in};
 pub use subclusters::{Partition, partition};
 
 /// How the structure is estimated.
@@ -262,7 +262,7 @@ pub(crate) mod testing {
     use rand_chacha::ChaCha8Rng;
 
     use super::direction;
-    use crate::domain::{Item, Modality, OptionalIndex, Probe, Reference, Role};
+    use crate::domain::{Item, Modality, Probe, Role};
 
     /// A random unit vector.
     pub(super) fn gaussian_unit(dim: usize, rng: &mut ChaCha8Rng) -> Array1<f64> {
@@ -273,32 +273,15 @@ pub(crate) mod testing {
 
     /// A probe whose item i is query and gallery with identity `identities[i]`.
     pub(crate) fn probe_of(identities: &[u32]) -> Probe {
-        let items = identities.iter().enumerate().map(|(i, &identity)| Item {
-            id: format!("{i}").into(),
-            labels: vec![identity].into(),
-            identity: identity.into(),
-            camera: OptionalIndex::NONE,
-            role: Role::Both,
-            source: None,
-            beside: None,
-        });
+        let item =
+            |(i, &identity): (usize, &u32)| Item::new(format!("{i}"), Some(identity), Role::Both);
         let names = 0..=identities.iter().copied().max().unwrap_or(0);
-        let names: Vec<String> = names
-            .map(|identity| format!("identity {identity}"))
-            .collect();
-        Probe {
-            items: items.collect(),
-            labels: names.clone(),
-            identities: names,
-            cameras: Vec::new(),
-            slice_columns: Vec::new(),
-            modality: Modality::Stored,
-            origin: "made in a test".into(),
-            tensors: None,
-            qrels: None,
-            reference: Reference::Labels,
-            findings: Vec::new(),
-        }
+        let names = names.map(|identity| format!("identity {identity}"));
+        Probe::new(
+            identities.iter().enumerate().map(item).collect(),
+            names.collect(),
+            Modality::Stored,
+        )
     }
 
     /// Area under the ROC curve of `score` for `positive`, ties one half.

@@ -1,6 +1,7 @@
 //! beta*: how often a share is claimed to be enough that is not.
 
 use compat_audit::config::Policy;
+use compat_audit::domain::Date;
 use compat_audit::judge::backfill::{BackfillOrder, plan, split};
 use compat_audit::judge::evidence::Intervals;
 use compat_audit::judge::outcomes::{Flip, Outcomes};
@@ -113,11 +114,9 @@ impl World {
             })
             .collect();
         Self {
-            outcomes: Outcomes {
-                today: vec![0.0; identities.len()],
-                after: vec![0.0; identities.len()],
-                flips: vec![right; identities.len()],
-                identities,
+            outcomes: {
+                let n = identities.len();
+                Outcomes::without_ties(identities, vec![0.0; n], vec![0.0; n], vec![right; n])
             },
             curves,
             policy,
@@ -163,6 +162,7 @@ impl World {
             curve,
             &self.policy,
             &intervals,
+            Date::of_unix_day(0),
         )
         .beta_star
     }

@@ -6,9 +6,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use compat_audit::config::Policy;
-use compat_audit::domain::{
-    Date, Embeddings, Item, Modality, OptionalIndex, Probe, Reference, Role,
-};
+use compat_audit::domain::{Date, Embeddings, Item, Modality, Probe, Role};
 use compat_audit::judge::evidence::{Evidence, Stages};
 use compat_audit::judge::{Verdict, judge};
 use compat_audit::retrieve::protocol::Protocol;
@@ -95,9 +93,10 @@ fn verdict(model: NewModel, shuffled_share: f64, run: u64) -> Verdict {
         retrieval: &retrieval,
         kept: None,
         refreshed: None,
+        today: Date::of_unix_day(0),
     };
     let evidence = Evidence::collect(&stages, &policy, run);
-    judge(&evidence, &policy, Date::of_unix_day(0)).verdict
+    judge(&evidence, &policy, stages.today).verdict
 }
 
 fn rows(rng: &mut ChaCha8Rng, n: usize) -> Array2<f32> {
@@ -123,31 +122,8 @@ fn probe(rng: &mut ChaCha8Rng, shuffled_share: f64) -> Probe {
 /// A probe of items that are query and gallery, with these labels.
 pub fn probe_of(labels: &[u32]) -> Probe {
     let last = labels.iter().max().map_or(0, |&last| last + 1);
-    let names: Vec<String> = (0..last).map(|i| i.to_string()).collect();
-    let items = labels
-        .iter()
-        .enumerate()
-        .map(|(item, &label)| Item {
-            id: item.to_string().into(),
-            labels: vec![label].into(),
-            identity: label.into(),
-            camera: OptionalIndex::NONE,
-            role: Role::Both,
-            source: None,
-            beside: None,
-        })
-        .collect();
-    Probe {
-        items,
-        labels: names.clone(),
-        identities: names,
-        cameras: Vec::new(),
-        slice_columns: Vec::new(),
-        modality: Modality::Stored,
-        origin: "made up".into(),
-        tensors: None,
-        qrels: None,
-        reference: Reference::Labels,
-        findings: Vec::new(),
-    }
+    let names = (0..last).map(|i| i.to_string()).collect();
+    let item = |(item, &label): (usize, &u32)| Item::new(item.to_string(), Some(label), Role::Both);
+    let items = labels.iter().enumerate().map(item).collect();
+    Probe::new(items, names, Modality::Stored)
 }

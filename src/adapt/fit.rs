@@ -97,18 +97,17 @@ pub fn pairs(
     let identities = by_identity.then(|| part.items.iter().enumerate().map(identity).collect());
     if !by_identity {
         part.qrels = None;
-        let found = structure::pseudo_identities(&part, &part_old, options);
-        let names = found.medoids.iter().map(ToString::to_string).collect();
-        part.relabel(&found.of_item, names, None);
+        structure::stand_in(&mut part, &part_old, options);
     }
     let found = structure::estimate(&part, &part_old, options);
-    let place = |item: usize| found.subcluster_of(item).unwrap_or(u32::MAX);
     let to_f32 = |values: Array2<f64>| values.mapv(|v| v as f32);
     let mut pairs = Pairs {
         new: to_f32(rows(new, &items)),
         old: to_f32(rows(old, &items)),
         identity: identities,
-        subcluster: (0..items.len()).map(place).collect(),
+        subcluster: (0..items.len())
+            .map(|item| found.subcluster_of(item))
+            .collect(),
         credible: vec![true; items.len()],
     };
     match filter {
@@ -428,7 +427,7 @@ mod tests {
             new: unit(new),
             old: unit(old),
             identity: None,
-            subcluster: vec![0; n],
+            subcluster: vec![Some(0); n],
             credible: vec![true; n],
         };
         let credible = agree(&pairs, &start(&pairs).expect("a map"), 0.05);

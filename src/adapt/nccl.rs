@@ -33,8 +33,8 @@ pub struct Pairs {
     pub old: Array2<f32>,
     /// Identity of each item; `None` without labels.
     pub identity: Option<Vec<u32>>,
-    /// Sub-cluster of each item: any number, equal within one.
-    pub subcluster: Vec<u32>,
+    /// Sub-cluster of each item: any number, equal within one; `None`: of none.
+    pub subcluster: Vec<Option<u32>>,
     /// Whether each old embedding is credible.
     pub credible: Vec<bool>,
 }
@@ -247,8 +247,10 @@ fn positives(
 /// The mean of each sub-cluster's credible old embeddings (of all, where none is), of unit length, shape (sub-clusters, dim).
 fn prototypes(pairs: &Pairs, seed: u64) -> Array2<f32> {
     let mut members = std::collections::BTreeMap::<u32, Vec<usize>>::new();
-    for (item, &subcluster) in pairs.subcluster.iter().enumerate() {
-        members.entry(subcluster).or_default().push(item);
+    for (item, subcluster) in pairs.subcluster.iter().enumerate() {
+        if let Some(subcluster) = *subcluster {
+            members.entry(subcluster).or_default().push(item);
+        }
     }
     let mut groups: Vec<Vec<usize>> = members.into_values().collect();
     if groups.len() > PROTOTYPES {
@@ -313,7 +315,7 @@ pub mod tests {
             new: units(n, 5, 1),
             old: units(n, 4, 2),
             identity: Some((0..n as u32).map(|i| i / 3).collect()),
-            subcluster: (0..n as u32).map(|i| i / 2).collect(),
+            subcluster: (0..n as u32).map(|i| Some(i / 2)).collect(),
             credible: (0..n).map(|i| i % 4 != 1).collect(),
         }
     }

@@ -111,33 +111,17 @@ pub mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::domain::{Item, Modality, OptionalIndex, Reference, Role};
+    use crate::domain::{Item, Modality, Reference, Role};
 
     /// Three items each of so many identities, one of them junk.
     pub fn probe(identities: usize) -> Probe {
-        let item = |i: usize| Item {
-            id: format!("item {i}").into(),
-            labels: vec![(i % identities) as u32].into(),
-            identity: (i != 5).then_some((i % identities) as u32).into(),
-            camera: OptionalIndex::NONE,
-            role: Role::Both,
-            source: None,
-            beside: None,
+        let item = |i: usize| {
+            let identity = (i != 5).then_some((i % identities) as u32);
+            Item::new(format!("item {i}"), identity, Role::Both)
         };
-        let names: Vec<String> = (0..identities).map(|i| format!("who {i}")).collect();
-        Probe {
-            items: (0..3 * identities).map(item).collect(),
-            labels: names.clone(),
-            identities: names,
-            cameras: vec![],
-            slice_columns: vec![],
-            modality: Modality::Stored,
-            origin: "here".into(),
-            tensors: None,
-            qrels: None,
-            reference: Reference::Labels,
-            findings: vec![],
-        }
+        let names = (0..identities).map(|i| format!("who {i}"));
+        let items = (0..3 * identities).map(item).collect();
+        Probe::new(items, names.collect(), Modality::Stored)
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use super::head::Head;
 use crate::audit::{self, Embedding};
 use crate::config::Similarity;
-use crate::domain::{Embeddings, EmbeddingsError, Measure, Probe};
+use crate::domain::{Embeddings, EmbeddingsError, Measure, NamedMeasure, Probe, Reference};
 use crate::retrieve::measures;
 use crate::retrieve::protocol::{Protocol, QueryProtocol};
 use crate::retrieve::rank::{RankSet, Ranking, rank};
+use crate::structure::{self, StructureOptions};
 use crate::topk::{Gallery, ScoreOverflow};
 
 /// Some of the probe's items, with nothing of the others: neither to be found nor to be confused with.
@@ -21,7 +22,13 @@ pub struct Subset {
 
 impl Subset {
     /// The wanted items that have both embeddings: of what only the old gallery still holds, new->new cannot be measured.
-    pub fn new(embedding: &Embedding, wanted: impl Fn(usize) -> bool) -> Self {
+    ///
+    /// Without labels, clusters of these items' old embeddings stand in for them, as in an audit.
+    pub fn new(
+        embedding: &Embedding,
+        wanted: impl Fn(usize) -> bool,
+        options: &StructureOptions,
+    ) -> Self {
         let Embedding {
             probe, old, new, ..
         } = embedding;
@@ -37,12 +44,16 @@ impl Subset {
         };
         let mut part = probe.clone();
         part.retain(&keep);
+        let old = kept(&old.embeddings);
+        if part.reference == Reference::OldModel {
+            structure::stand_in(&mut part, &old, options);
+        }
         Self {
             digests: items
                 .iter()
                 .filter_map(|&item| digests.get(item).copied())
                 .collect(),
-            old: kept(&old.embeddings),
+            old,
             new: kept(&new.embeddings),
             probe: part,
             items,
@@ -60,7 +71,7 @@ pub struct Trial<'a> {
     protocol: Protocol,
     old: &'a Embeddings,
     new: &'a Embeddings,
-    primary: Measure,
+    primary: NamedMeasure,
 }
 
 /// The primary measure of each query, in the trial's order; ties count against it.
@@ -93,7 +104,9 @@ impl<'a> Trial<'a> {
     ) -> Self {
         let protocol = Protocol::new(probe, digests);
         Self {
-            primary: primary.unwrap_or_else(|| protocol.usual_measure()),
+            primary: probe
+                .reference
+                .name(primary.unwrap_or_else(|| protocol.usual_measure())),
             protocol,
             old,
             new,
@@ -115,7 +128,7 @@ impl<'a> Trial<'a> {
     }
 
     /// The measure: the one that was named, else the protocol's.
-    pub fn primary(&self) -> Measure {
+    pub fn primary(&self) -> NamedMeasure {
         self.primary
     }
 
@@ -184,7 +197,7 @@ impl<'a> Trial<'a> {
         let set = RankSet::new(of_queries, chosen, gallery, Similarity::Cosine);
         let ranked = rank(gallery, Similarity::Cosine, vec![set])?;
         let value = |ranking: &Ranking| {
-            measures::evaluate(self.primary, &ranking.ranks(), &ranking.grades())
+            measures::evaluate(self.primary.measure, &ranking.ranks(), &ranking.grades())
         };
         Ok(ranked[0].rankings.iter().map(value).collect())
     }

@@ -462,17 +462,8 @@ mod tests {
 
     fn preview() -> Preview {
         let probe = crate::domain::Probe {
-            qrels: None,
-            reference: crate::domain::Reference::Labels,
-            items: Vec::new(),
-            labels: Vec::new(),
-            identities: Vec::new(),
-            cameras: Vec::new(),
-            slice_columns: Vec::new(),
-            modality: Modality::Text,
             origin: "data".into(),
-            tensors: None,
-            findings: Vec::new(),
+            ..crate::domain::Probe::new(Vec::new(), Vec::new(), Modality::Text)
         };
         let model = ModelDescription {
             name: "m.onnx".into(),

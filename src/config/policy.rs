@@ -104,6 +104,13 @@ pub struct Waiver {
     pub until: Date,
 }
 
+impl Waiver {
+    /// Whether its last day has not passed.
+    pub fn holds(&self, today: Date) -> bool {
+        today <= self.until
+    }
+}
+
 /// What the judge holds the evidence against; echoed in every report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -257,6 +264,13 @@ impl Policy {
     pub fn hash(&self) -> String {
         let json = serde_json::to_vec(self).expect("numbers, names and texts are JSON");
         blake3::hash(&json).to_hex()[..16].to_owned()
+    }
+
+    /// Whether a waiver holds a failure of this check, or of this slice, on that day.
+    pub fn waives(&self, check: CheckCode, slice: Option<&str>, today: Date) -> bool {
+        self.waivers.iter().any(|waiver| {
+            waiver.check == check && waiver.slice.as_deref() == slice && waiver.holds(today)
+        })
     }
 
     /// What is looser than the profile, one line each; empty when nothing is. Waivers are shown on their own.

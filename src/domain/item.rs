@@ -71,6 +71,19 @@ pub fn sound_type(path: &Path) -> Option<&'static str> {
 }
 
 impl Item {
+    /// An item of one label, its identity, or of none: junk. It has no camera and no input.
+    pub fn new(id: impl Into<CompactString>, identity: Option<u32>, role: Role) -> Self {
+        Self {
+            id: id.into(),
+            labels: identity.into_iter().collect(),
+            identity: identity.into(),
+            camera: OptionalIndex::NONE,
+            role,
+            source: None,
+            beside: None,
+        }
+    }
+
     /// Whether the two items share a label (the definition of "relevant" without [`Qrels`](super::Qrels)).
     pub fn is_relevant_to(&self, other: &Item) -> bool {
         match (&*self.labels, &*other.labels) {

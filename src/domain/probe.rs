@@ -27,11 +27,32 @@ pub struct Probe {
     pub qrels: Option<Qrels>,
     /// What the labels are.
     pub reference: Reference,
+    /// The identity of gallery items that are of no cluster, where clusters stand in for the labels. They are found and are
+    /// relevant to nothing; they are no cluster themselves. `None`: there are none, or the labels are used.
+    pub outside: Option<u32>,
     /// What was noticed while reading.
     pub findings: Vec<Finding>,
 }
 
 impl Probe {
+    /// A probe of items that have one label, their identity, at most: an index into `names`. No cameras, no slices, no file.
+    pub fn new(items: Vec<Item>, names: Vec<String>, modality: Modality) -> Self {
+        Self {
+            items,
+            labels: names.clone(),
+            identities: names,
+            cameras: Vec::new(),
+            slice_columns: Vec::new(),
+            modality,
+            origin: std::path::PathBuf::new(),
+            tensors: None,
+            qrels: None,
+            reference: Reference::Labels,
+            outside: None,
+            findings: Vec::new(),
+        }
+    }
+
     /// Indices of the items that search and have an identity, in item order.
     pub fn queries(&self) -> Vec<usize> {
         (0..self.items.len())
@@ -114,15 +135,20 @@ impl Probe {
 
     /// Puts clusters of old embeddings in the place of the labels; `None` leaves an item out, as junk.
     ///
-    /// `of_item` has one entry an item, an index into `names`. Of `searching`, rising, the queries are listed that stay
-    /// queries; `None`: all of them.
+    /// `of_item` has one entry an item, an index into the clusters' `names`, or their number: of no cluster. Of `searching`,
+    /// rising, the queries are listed that stay queries; `None`: all of them.
     pub fn relabel(
         &mut self,
         of_item: &[Option<u32>],
-        names: Vec<String>,
+        mut names: Vec<String>,
         searching: Option<&[usize]>,
     ) {
         assert_eq!(of_item.len(), self.items.len(), "one entry an item");
+        let outside = names.len() as u32;
+        self.outside = of_item.contains(&Some(outside)).then_some(outside);
+        if self.outside.is_some() {
+            names.push("outside all clusters".to_owned());
+        }
         for (item, &cluster) in self.items.iter_mut().zip(of_item) {
             item.labels = cluster.into_iter().collect();
             item.identity = cluster.into();

@@ -9,9 +9,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::config::{BatchSize, Pooling, ProbeConfig, ResizeMode, Size};
-use crate::domain::{
-    Item, Modality, NoProgress, OptionalIndex, Origin, Progress, Reference, Role, Source,
-};
+use crate::domain::{Item, Modality, NoProgress, Origin, Progress, Role, Source};
 use crate::probe;
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
@@ -73,29 +71,12 @@ fn run_model(
 
 /// Items `item0`, ... of one identity each, queries and gallery at once.
 fn probe_of(sources: Vec<Source>, modality: Modality) -> Probe {
-    let identities: Vec<String> = (0..sources.len()).map(|i| format!("y{i}")).collect();
+    let names = (0..sources.len()).map(|i| format!("y{i}")).collect();
     let items = sources.into_iter().enumerate().map(|(i, source)| Item {
-        id: format!("item{i}").into(),
-        labels: vec![i as u32].into(),
-        identity: (i as u32).into(),
-        camera: OptionalIndex::NONE,
-        role: Role::Both,
         source: Some(Box::new(source)),
-        beside: None,
+        ..Item::new(format!("item{i}"), Some(i as u32), Role::Both)
     });
-    Probe {
-        items: items.collect(),
-        labels: identities.clone(),
-        identities,
-        cameras: Vec::new(),
-        slice_columns: Vec::new(),
-        modality,
-        origin: PathBuf::new(),
-        tensors: None,
-        qrels: None,
-        reference: Reference::Labels,
-        findings: Vec::new(),
-    }
+    Probe::new(items.collect(), names, modality)
 }
 
 fn text_probe(texts: &[&str]) -> Probe {

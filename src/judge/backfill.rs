@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::config::Policy;
-use crate::domain::{CheckCode, CheckSeverity, Embeddings, Estimate, Pairing, cosine};
+use crate::domain::{CheckCode, CheckSeverity, Date, Embeddings, Estimate, Pairing, cosine};
 use crate::retrieve::refresh::{Curve, Order, STEPS};
 use crate::retrieve::{Retrieval, n_distinct};
 use crate::stats::{self, ClusterSums};
@@ -229,9 +229,9 @@ pub fn order(
 
 /// Tests beta = 1, .95, ... downwards and stops at the first share that does not pass.
 ///
-/// A share passes when every gate of [`PLANNED`] passes on half B and none fails on all queries. Only the first is a proof;
-/// the second keeps a plan from leaving in place what the whole audit has found broken and half of the queries could not
-/// see. No share is tested where one identity dominates the queries: the audit settles nothing on those either.
+/// A share passes when every gate of [`PLANNED`] passes on half B, whatever ties hide, and none fails on all queries. Only the
+/// first is a proof; the second keeps a plan from leaving in place what the whole audit has found broken and half of the
+/// queries could not see. What a waiver holds `today` is not asked. No share is tested where one identity dominates the queries: the audit settles nothing on those either.
 ///
 /// `outcomes` is over all queries; `curve` is new->mixed in the plan's order.
 pub fn plan(
@@ -241,6 +241,7 @@ pub fn plan(
     curve: &Curve,
     policy: &Policy,
     intervals: &Intervals,
+    today: Date,
 ) -> Plan {
     let tests: Vec<bool> = plan_order.fixed_by.iter().map(|&fixes| !fixes).collect();
     let everything = vec![true; tests.len()];
@@ -262,20 +263,20 @@ pub fn plan(
     for step in (0..=STEPS).rev() {
         let at = |keep: &[bool]| {
             let outcomes = outcomes.at(keep, &curve.values[step], &curve.right[step]);
-            Gates::new(&outcomes, keep, members, policy, intervals)
+            Gates::new(&outcomes, keep, members, policy, intervals, today)
         };
         let held_out = at(&tests);
         if held_out.n_identities < MIN_QUERY_IDENTITIES {
             break;
         }
-        let passes = held_out.all_pass(policy)
-            && (n_tests == tests.len() || at(&everything).none_fails(policy));
+        let passes =
+            held_out.all_pass() && (n_tests == tests.len() || at(&everything).none_fails());
         let beta = step as f64 / STEPS as f64;
         plan.steps.push(Step {
             beta,
-            change: held_out.change,
-            excess: held_out.excess,
-            failing_slices: held_out.slices_not_passing(policy),
+            change: held_out.change.estimate,
+            excess: held_out.excess()[0],
+            failing_slices: held_out.slices_not_passing(),
             passes,
         });
         if !passes {
@@ -287,91 +288,116 @@ pub fn plan(
 }
 
 /// The gates that a share of the gallery can change, on some of the queries.
-struct Gates {
+struct Gates<'a> {
     n_identities: usize,
-    change: Estimate,
-    excess: Estimate,
-    negative: Estimate,
+    change: Change,
+    least_change: Option<Estimate>,
+    flips: Flips,
     slices: Vec<Slice>,
+    policy: &'a Policy,
+    today: Date,
 }
 
-impl Gates {
+impl<'a> Gates<'a> {
     fn new(
         outcomes: &Outcomes,
         keep: &[bool],
         members: &[Members],
-        policy: &Policy,
+        policy: &'a Policy,
         intervals: &Intervals,
+        today: Date,
     ) -> Self {
-        let flips = Flips::new(intervals, outcomes, &outcomes.flips);
+        let identities = &outcomes.identities;
+        let least_change = outcomes.least_change();
         Self {
-            n_identities: n_distinct(outcomes.identities.clone()),
-            change: Change::new(intervals, &outcomes.change(), None, &outcomes.identities).estimate,
-            excess: flips
-                .excess
-                .expect("a curve needs new->new, and so do excess flips"),
-            negative: flips.negative,
+            n_identities: n_distinct(identities.clone()),
+            change: Change::new(intervals, &outcomes.change(), None, identities),
+            least_change: least_change.map(|change| intervals.mean(&change, identities)),
+            flips: Flips::new(intervals, outcomes),
             slices: slices::test(members, outcomes, Some(keep), policy, intervals),
+            policy,
+            today,
         }
     }
 
-    /// The state of each check that the policy gates on.
-    fn states(&self, policy: &Policy) -> Vec<CheckState> {
+    /// The change, and the least that ties leave possible.
+    fn changes(&self) -> [Estimate; 2] {
+        let change = self.change.estimate;
+        [change, self.least_change.unwrap_or(change)]
+    }
+
+    /// The share of excess flips, and the most that ties leave possible.
+    fn excess(&self) -> [Estimate; 2] {
+        let Flips {
+            excess,
+            most_excess,
+            ..
+        } = self.flips;
+        excess
+            .zip(most_excess)
+            .map(|(share, most)| [share, most])
+            .expect("a curve needs new->new, and so do excess flips")
+    }
+
+    /// The state of each check that the policy gates on and no waiver holds.
+    fn states(&self) -> Vec<CheckState> {
+        let policy = self.policy;
+        let negative = [self.flips.negative, self.flips.most_negative];
         let negative_limit = policy.negative_flips.unwrap_or(policy.excess_flips);
-        let slices = self.slices.iter().map(|slice| slice.state(policy));
-        [
-            (
-                CheckCode::CrossTestChange,
-                &self.change,
-                -policy.margin,
-                SafeSide::Above,
-            ),
-            (CheckCode::BctCriterion, &self.change, 0.0, SafeSide::Above),
-            (
-                CheckCode::Refresh,
-                &self.change,
-                -policy.refresh_margin,
-                SafeSide::Above,
-            ),
+        let above = |limit| checks::state_of_both(&self.changes(), limit, SafeSide::Above);
+        let below =
+            |shares: [Estimate; 2], limit| checks::state_of_both(&shares, limit, SafeSide::Below);
+        let asked = |code| {
+            policy.severity(code) == CheckSeverity::Gate && !policy.waives(code, None, self.today)
+        };
+        let states = [
+            (CheckCode::CrossTestChange, above(-policy.margin)),
+            (CheckCode::BctCriterion, above(0.0)),
+            (CheckCode::Refresh, above(-policy.refresh_margin)),
             (
                 CheckCode::ExcessFlips,
-                &self.excess,
-                policy.excess_flips,
-                SafeSide::Below,
+                below(self.excess(), policy.excess_flips),
             ),
-            (
-                CheckCode::NegativeFlips,
-                &self.negative,
-                negative_limit,
-                SafeSide::Below,
-            ),
-        ]
-        .into_iter()
-        .map(|(code, estimate, limit, safe)| (code, checks::state(estimate, limit, safe)))
-        .chain(slices.map(|state| (CheckCode::Slices, state)))
-        .filter(|&(code, _)| policy.severity(code) == CheckSeverity::Gate)
-        .map(|(_, state)| state)
-        .collect()
+            (CheckCode::NegativeFlips, below(negative, negative_limit)),
+        ];
+        let slices = self
+            .asked_slices()
+            .map(|slice| (CheckCode::Slices, slice.state(policy)));
+        states
+            .into_iter()
+            .chain(slices)
+            .filter(|&(code, _)| asked(code))
+            .map(|(_, state)| state)
+            .collect()
     }
 
-    fn all_pass(&self, policy: &Policy) -> bool {
+    /// The slices that no waiver holds.
+    fn asked_slices(&self) -> impl Iterator<Item = &Slice> {
+        self.slices.iter().filter(|slice| {
+            let name = slice.members.name();
+            !self
+                .policy
+                .waives(CheckCode::Slices, Some(&name), self.today)
+        })
+    }
+
+    fn all_pass(&self) -> bool {
         let passes = |state: &CheckState| matches!(state, CheckState::Pass | CheckState::NotTested);
-        self.states(policy).iter().all(passes)
+        self.states().iter().all(passes)
     }
 
-    fn none_fails(&self, policy: &Policy) -> bool {
+    fn none_fails(&self) -> bool {
         // Half of the queries may be too few for a slice; where slices must be proven, all of them must prove it.
-        let slices_gate = policy.severity(CheckCode::Slices) == CheckSeverity::Gate;
+        let slices_gate = self.policy.severity(CheckCode::Slices) == CheckSeverity::Gate;
         let unproven =
-            policy.slices_proven && slices_gate && !self.slices_not_passing(policy).is_empty();
-        !unproven && !self.states(policy).contains(&CheckState::Fail)
+            self.policy.slices_proven && slices_gate && !self.slices_not_passing().is_empty();
+        !unproven && !self.states().contains(&CheckState::Fail)
     }
 
-    fn slices_not_passing(&self, policy: &Policy) -> Vec<String> {
+    fn slices_not_passing(&self) -> Vec<String> {
         let passes = |state| matches!(state, CheckState::Pass | CheckState::NotTested);
-        self.slices
-            .iter()
-            .filter(|slice| !passes(slice.state(policy)))
+        self.asked_slices()
+            .filter(|slice| !passes(slice.state(self.policy)))
             .map(|slice| slice.members.name())
             .collect()
     }
@@ -381,6 +407,7 @@ impl Gates {
 mod tests {
     use super::super::outcomes::Flip;
     use super::*;
+    use crate::config::Waiver;
 
     #[test]
     fn the_split_halves_each_identity_and_follows_the_seed() {
@@ -425,6 +452,15 @@ mod tests {
 
     /// Queries of `sizes[g]` each identity, all right; the change is -.2 below step `enough`, +.1 from there on.
     fn planned(sizes: &[usize], enough: usize) -> Plan {
+        planned_with(sizes, enough, &Policy::default(), |_| ())
+    }
+
+    fn planned_with(
+        sizes: &[usize],
+        enough: usize,
+        policy: &Policy,
+        change: impl FnOnce(&mut Outcomes),
+    ) -> Plan {
         let right = Flip {
             old_old: true,
             after: true,
@@ -440,24 +476,76 @@ mod tests {
             let change = if step < enough { -0.2 } else { 0.1 };
             (0..n).map(|q| change + 0.01 * (q % 7) as f64).collect()
         };
-        let outcomes = Outcomes {
-            today: vec![0.0; n],
-            after: at(0),
-            flips: vec![right; n],
-            identities,
-        };
+        let mut outcomes = Outcomes::without_ties(identities, vec![0.0; n], at(0), vec![right; n]);
+        change(&mut outcomes);
         let curve = Curve {
             values: (0..=STEPS).map(at).collect(),
-            right: vec![vec![true; n]; STEPS + 1],
+            // Of every tenth query another item comes first below the step.
+            right: (0..=STEPS)
+                .map(|step| (0..n).map(|q| step >= enough || q % 10 != 0).collect())
+                .collect(),
         };
         let followed = BackfillOrder {
             order: Order::new((0..10).collect()),
             fixed_by: vec![false; n],
             first_subclusters: Vec::new(),
         };
-        let policy = Policy::default();
-        let intervals = Intervals::new(&policy, 0);
-        plan(&outcomes, &[], &followed, &curve, &policy, &intervals)
+        let intervals = Intervals::new(policy, 0);
+        let today = Date::of_unix_day(5);
+        plan(&outcomes, &[], &followed, &curve, policy, &intervals, today)
+    }
+
+    fn waiving(check: CheckCode, last_day: u64) -> Policy {
+        Policy {
+            waivers: vec![Waiver {
+                check,
+                slice: None,
+                reason: "known".into(),
+                until: Date::of_unix_day(last_day),
+            }],
+            ..Policy::default()
+        }
+    }
+
+    #[test]
+    fn what_a_waiver_holds_is_not_asked_of_a_share() {
+        let sizes = [4; 40];
+        let planned = |policy: &Policy| planned_with(&sizes, 6, policy, |_| ()).beta_star;
+        assert_eq!(planned(&waiving(CheckCode::CrossTestChange, 5)), Some(0.3));
+        let mut policy = waiving(CheckCode::CrossTestChange, 5);
+        for check in [CheckCode::Refresh, CheckCode::ExcessFlips] {
+            policy.waivers.extend(waiving(check, 5).waivers);
+        }
+        assert_eq!(planned(&policy), Some(0.0));
+        policy.waivers[0].until = Date::of_unix_day(4);
+        assert_eq!(planned(&policy), Some(0.3), "a waiver that has lapsed");
+    }
+
+    #[test]
+    fn a_share_does_not_pass_where_ties_decide() {
+        let sizes = [4; 40];
+        let planned = |change: fn(&mut Outcomes)| {
+            planned_with(&sizes, 6, &Policy::default(), change).beta_star
+        };
+        assert_eq!(planned(|_| ()), Some(0.3));
+        // Ties make today's queries much better at best than the +.1 that the refreshed ones gain.
+        let today = |outcomes: &mut Outcomes| outcomes.today_at_best.fill(0.3);
+        assert_eq!(planned(today), None);
+        // No change is a loss, and every tenth query is wrong today where ties count against it: none is a flip.
+        fn wrong_today(outcomes: &mut Outcomes) {
+            outcomes.today.fill(-1.0);
+            outcomes.today_at_best.fill(-1.0);
+            for (q, flip) in outcomes.flips.iter_mut().enumerate() {
+                flip.old_old = q % 10 != 0;
+            }
+        }
+        // With its ties won it is right.
+        assert_eq!(planned(wrong_today), Some(0.3));
+        let without_ties = |outcomes: &mut Outcomes| {
+            wrong_today(outcomes);
+            outcomes.most_flips.clone_from(&outcomes.flips);
+        };
+        assert_eq!(planned(without_ties), Some(0.0));
     }
 
     #[test]

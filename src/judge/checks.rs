@@ -5,7 +5,7 @@ mod probe;
 mod slices;
 mod threshold;
 
-pub use change::{change_name, ties_decide, worth_name};
+pub use change::{change_name, worth_name};
 
 use crate::config::Policy;
 use crate::domain::Estimate;
@@ -93,6 +93,16 @@ pub fn state(estimate: &Estimate, limit: f64, safe: SafeSide) -> CheckState {
         (true, _) => CheckState::Pass,
         (_, true) => CheckState::Fail,
         _ => CheckState::Unsettled,
+    }
+}
+
+/// The state where two ways of counting ties agree on it; unsettled where they do not.
+pub fn state_of_both(estimates: &[Estimate; 2], limit: f64, safe: SafeSide) -> CheckState {
+    let [one, other] = estimates.each_ref().map(|of| state(of, limit, safe));
+    if one == other {
+        one
+    } else {
+        CheckState::Unsettled
     }
 }
 

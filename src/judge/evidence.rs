@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::config::Policy;
-use crate::domain::{Estimate, Measure, NamedMeasure, Pairing, Probe, Reference};
+use crate::domain::{Date, Estimate, Measure, NamedMeasure, Pairing, Probe, Reference};
 use crate::retrieve::kept::Kept;
 use crate::retrieve::refresh::Curve;
 use crate::retrieve::verification::ThresholdTransfer;
@@ -12,7 +12,6 @@ use crate::stats::{self, Bootstrap, ClusterSums};
 use crate::structure::Structure;
 
 use super::backfill::{self, BackfillOrder, Plan};
-use super::checks;
 use super::outcomes::{Change, Flip, Flips, Outcomes};
 use super::slices::{self, Members, Slice};
 
@@ -178,6 +177,8 @@ pub struct Stages<'a> {
     pub kept: Option<&'a Kept>,
     /// The curve in the plan's order, then those in random orders; with the plan's order.
     pub refreshed: Option<(&'a BackfillOrder, &'a [Curve])>,
+    /// The day, by which waivers lapse.
+    pub today: Date,
 }
 
 impl Evidence {
@@ -195,13 +196,13 @@ impl Evidence {
         let n_queries = identities.len();
         let pairing = |pairing: Pairing| retrieval.evaluations.get(&pairing);
         let old_old = pairing(Pairing::OLD_OLD).expect("old->old always exists");
-        let today = old_old.per_query(primary);
+        let now = old_old.per_query(primary);
         let cross = pairing(Pairing::NEW_OLD);
         let refreshed = pairing(Pairing::NEW_NEW);
         // The old model agrees with itself best: less agreement is no loss by the upgrade, and more cannot be.
         let worth_values = refreshed
             .filter(|_| probe.reference == Reference::Labels)
-            .map(|new| difference(&new.per_query(primary), &today));
+            .map(|new| difference(&new.per_query(primary), &now));
         let worth = worth_values
             .as_ref()
             .map(|values| intervals.mean(values, &identities));
@@ -223,10 +224,10 @@ impl Evidence {
                 (old_old, cross, refreshed),
                 primary,
                 &members,
-                stages.refreshed,
+                stages,
             )
         });
-        let counts = ClusterSums::new(&today, &identities);
+        let counts = ClusterSums::new(&now, &identities);
         let mut evidence = Self {
             primary: probe.reference.name(primary),
             n_queries,
@@ -235,7 +236,7 @@ impl Evidence {
             dims: stages.dims,
             same_model: stages.same_model,
             adapted: stages.adapted,
-            assay: Assay::new(&intervals, &today, &identities, &retrieval.shuffled),
+            assay: Assay::new(&intervals, &now, &identities, &retrieval.shuffled),
             change: None,
             worth,
             gain: None,
@@ -299,50 +300,50 @@ impl Collected {
         (old_old, new_old, new_new): (&Evaluation, &Evaluation, Option<&Evaluation>),
         primary: Measure,
         members: &[Members],
-        refreshed: Option<(&BackfillOrder, &[Curve])>,
+        stages: &Stages<'_>,
     ) -> Self {
         let right = |evaluation: &Evaluation, q: usize| evaluation.rankings[q].first_rank() == 1;
+        let wins =
+            |evaluation: &Evaluation, q: usize| evaluation.rankings[q].optimistic_first_rank() == 1;
+        let flips = |of_full: &dyn Fn(&Evaluation, usize) -> bool| {
+            let flip = |q| Flip {
+                old_old: of_full(old_old, q),
+                after: right(new_old, q),
+                new_new: new_new.map(|new_new| of_full(new_new, q)),
+            };
+            (0..identities.len()).map(flip).collect()
+        };
         let outcomes = Outcomes {
             identities: identities.to_vec(),
             today: old_old.per_query(primary),
+            today_at_best: old_old.per_query_optimistic(primary),
             after: new_old.per_query(primary),
-            flips: (0..identities.len())
-                .map(|q| Flip {
-                    old_old: right(old_old, q),
-                    after: right(new_old, q),
-                    new_new: new_new.map(|new_new| right(new_new, q)),
-                })
-                .collect(),
+            flips: flips(&right),
+            // A tie must not hide a flip.
+            most_flips: flips(&wins),
         };
-        // A tie must not hide a flip: today's and the refreshed hit win theirs, the hit after skipping loses its own.
-        let wins =
-            |evaluation: &Evaluation, q: usize| evaluation.rankings[q].optimistic_first_rank() == 1;
-        let worst: Vec<Flip> = (0..identities.len())
-            .map(|q| Flip {
-                old_old: wins(old_old, q),
-                after: right(new_old, q),
-                new_new: new_new.map(|new_new| wins(new_new, q)),
-            })
-            .collect();
         let optimistic = difference(
             &new_old.per_query_optimistic(primary),
-            &old_old.per_query_optimistic(primary),
+            &outcomes.today_at_best,
         );
         let change = Change::new(intervals, &outcomes.change(), Some(&optimistic), identities);
-        let ties_decide = checks::ties_decide(&change, -policy.margin);
         Self {
             change,
-            flips: Flips::new(intervals, &outcomes, &worst),
+            flips: Flips::new(intervals, &outcomes),
             slices: slices::test(members, &outcomes, None, policy, intervals),
-            refreshed: refreshed.map(|(order, curves)| {
+            refreshed: stages.refreshed.map(|(order, curves)| {
                 let (planned, random) = curves
                     .split_first()
                     .expect("the curve in the plan's order comes first");
-                let plan = if ties_decide {
-                    Plan::untested(order)
-                } else {
-                    backfill::plan(&outcomes, members, order, planned, policy, intervals)
-                };
+                let plan = backfill::plan(
+                    &outcomes,
+                    members,
+                    order,
+                    planned,
+                    policy,
+                    intervals,
+                    stages.today,
+                );
                 (Refresh::new(intervals, &outcomes, planned, random), plan)
             }),
             outcomes,

@@ -16,18 +16,44 @@ const SIGN_FLIPS: usize = 10_000;
 pub struct Outcomes {
     /// Identity index: the unit that statistics resample.
     pub identities: Vec<u32>,
-    /// Primary measure, old->old.
+    /// Primary measure, old->old, ties against the query.
     pub today: Vec<f64>,
+    /// The same with ties in the query's favour.
+    pub today_at_best: Vec<f64>,
     /// Primary measure of the new queries.
     pub after: Vec<f64>,
     /// CMC@1 under the pairings.
     pub flips: Vec<Flip>,
+    /// With the ties that make the most flips: today's and the refreshed hit win theirs, the hit after loses its own.
+    pub most_flips: Vec<Flip>,
 }
 
 impl Outcomes {
+    /// Of rankings in which nothing ties.
+    pub fn without_ties(
+        identities: Vec<u32>,
+        today: Vec<f64>,
+        after: Vec<f64>,
+        flips: Vec<Flip>,
+    ) -> Self {
+        Self {
+            identities,
+            today_at_best: today.clone(),
+            today,
+            after,
+            most_flips: flips.clone(),
+            flips,
+        }
+    }
+
     /// Change of each query.
     pub fn change(&self) -> Vec<f64> {
         difference(&self.after, &self.today)
+    }
+
+    /// The least change that ties leave possible; `None` where today's have no say.
+    pub fn least_change(&self) -> Option<Vec<f64>> {
+        (self.today != self.today_at_best).then(|| difference(&self.after, &self.today_at_best))
     }
 
     /// The queries whose flag is set, with other values for the new queries: the measure and whether the first hit is
@@ -35,17 +61,21 @@ impl Outcomes {
     pub fn at(&self, keep: &[bool], after: &[f64], right: &[bool]) -> Self {
         let kept = |q: &usize| keep[*q];
         let queries: Vec<usize> = (0..self.identities.len()).filter(kept).collect();
+        let values = |of: &[f64]| queries.iter().map(|&q| of[q]).collect();
+        let flips = |of: &[Flip]| {
+            let at = |&q: &usize| Flip {
+                after: right[q],
+                ..of[q]
+            };
+            queries.iter().map(at).collect()
+        };
         Self {
             identities: queries.iter().map(|&q| self.identities[q]).collect(),
-            today: queries.iter().map(|&q| self.today[q]).collect(),
-            after: queries.iter().map(|&q| after[q]).collect(),
-            flips: queries
-                .iter()
-                .map(|&q| Flip {
-                    after: right[q],
-                    ..self.flips[q]
-                })
-                .collect(),
+            today: values(&self.today),
+            today_at_best: values(&self.today_at_best),
+            after: values(after),
+            flips: flips(&self.flips),
+            most_flips: flips(&self.most_flips),
         }
     }
 }
@@ -92,6 +122,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// With ties against the queries and in their favour.
+    pub fn both(&self) -> [Estimate; 2] {
+        [self.estimate, self.optimistic]
+    }
+
     /// From the change of each query, and the same with ties in the queries' favour.
     pub fn new(
         intervals: &Intervals,
@@ -130,10 +165,13 @@ pub struct Flips {
 }
 
 impl Flips {
-    /// Counts and bounds the flips. `worst` are the queries with ties that make the most flips, one a query.
-    pub fn new(intervals: &Intervals, outcomes: &Outcomes, worst: &[Flip]) -> Self {
+    /// Counts and bounds the flips.
+    pub fn new(intervals: &Intervals, outcomes: &Outcomes) -> Self {
         let Outcomes {
-            identities, flips, ..
+            identities,
+            flips,
+            most_flips,
+            ..
         } = outcomes;
         let change = outcomes.change();
         let share_of = |flips: &[Flip], hit: fn(Flip) -> bool| {
@@ -155,8 +193,8 @@ impl Flips {
             negative: share(Flip::is_negative),
             positive: share(Flip::is_positive),
             excess: new_new_tested.then(|| share(Flip::is_excess)),
-            most_negative: share_of(worst, Flip::is_negative),
-            most_excess: new_new_tested.then(|| share_of(worst, Flip::is_excess)),
+            most_negative: share_of(most_flips, Flip::is_negative),
+            most_excess: new_new_tested.then(|| share_of(most_flips, Flip::is_excess)),
             asymmetry_p,
             per_query: flips.clone(),
         }

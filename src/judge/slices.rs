@@ -245,12 +245,9 @@ mod tests {
                 0.9 + noise(q)
             }
         };
-        Outcomes {
-            today: vec![0.9; identities.len()],
-            after: identities.iter().enumerate().map(after).collect(),
-            flips: vec![RIGHT; identities.len()],
-            identities,
-        }
+        let n = identities.len();
+        let after = identities.iter().enumerate().map(after).collect();
+        Outcomes::without_ties(identities, vec![0.9; n], after, vec![RIGHT; n])
     }
 
     fn by_identity(outcomes: &Outcomes) -> Vec<Members> {

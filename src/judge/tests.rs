@@ -621,8 +621,25 @@ fn ties_that_could_hide_flips_leave_them_unsettled() {
 
 #[test]
 fn a_probe_that_cannot_judge_claims_nothing() {
+    let claims = |evidence: &Evidence| {
+        let judgement = judged(evidence);
+        (judgement.bct_compatible, judgement.gain_proven)
+    };
     let mut evidence = passing();
-    assert!(judged(&evidence).bct_compatible);
-    evidence.n_query_identities = 12;
-    assert!(!judged(&evidence).bct_compatible);
+    evidence.worth = Some(estimate(0.1, 0.2, 0.3));
+    assert_eq!(claims(&evidence), (true, Some(true)));
+    evidence.dominant_share = 0.5;
+    assert_eq!(claims(&evidence), (false, Some(false)));
+    assert!(judged(&evidence).can_judge);
+    evidence = Evidence {
+        n_query_identities: 12,
+        dominant_share: 0.01,
+        ..evidence
+    };
+    assert_eq!(claims(&evidence), (false, Some(false)));
+    assert!(!judged(&evidence).can_judge);
+    // Where another line of the table comes first it cannot judge either.
+    evidence.dims = [32, 64];
+    let judgement = judged(&evidence);
+    assert_eq!((judgement.rule, judgement.can_judge), (3, false));
 }

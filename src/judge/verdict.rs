@@ -23,12 +23,12 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
     };
     // Only a gate decides; a waived failure is none any more.
     let failed = |code| gates().any(|check| check.code == code && check.state == CheckState::Fail);
-    // Nothing is claimed of a probe that cannot judge, or of one identity's queries.
-    let is_trusted = [CheckCode::AssaySensitivity, CheckCode::QueryIdentities]
+    let can_judge = [CheckCode::AssaySensitivity, CheckCode::QueryIdentities]
         .into_iter()
-        .all(|code| state(code) == CheckState::Pass)
-        && evidence.dominant_share <= DOMINANT_SHARE;
-    let gain_proven = evidence.worth.map(|worth| worth.lower > 0.0);
+        .all(|code| state(code) == CheckState::Pass);
+    // Nothing is claimed of a probe that cannot judge, or of one identity's queries.
+    let is_trusted = can_judge && evidence.dominant_share <= DOMINANT_SHARE;
+    let gain_proven = evidence.worth.map(|worth| is_trusted && worth.lower > 0.0);
     let primary = evidence.primary;
     let beta_star = evidence.plan.as_ref().and_then(|plan| plan.beta_star);
     let no_gain = if gain_proven == Some(false) {
@@ -155,6 +155,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
         verdict,
         rule,
         reason,
+        can_judge,
         bct_compatible: is_trusted
             && evidence
                 .change

@@ -51,7 +51,7 @@ pub fn apply(
                     .iter()
                     .any(|check| check.code == waiver.check && check.state == CheckState::Fail),
             };
-            let state = if waiver.until < today {
+            let state = if !waiver.holds(today) {
                 WaiverState::Lapsed
             } else if fails {
                 WaiverState::Used

@@ -164,7 +164,7 @@ fn model(embedded: &Embedded) -> ModelSection {
 fn assay(evidence: &Evidence, judgement: &Judgement) -> AssaySection {
     let assay = &evidence.assay;
     AssaySection {
-        can_judge: judgement.rule != 4,
+        can_judge: judgement.can_judge,
         shuffled: assay.shuffled,
         permutations: assay.permutations,
         p_value: assay.p_value,

@@ -205,35 +205,21 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Item, Modality, Reference, Role};
+    use crate::domain::{Item, Modality, Role};
 
     /// (identity, camera, role); identity None is junk.
     fn probe(items: &[(Option<u32>, Option<u32>, Role)]) -> Probe {
         let names = || (0..9).map(|n| n.to_string()).collect();
+        let items = items
+            .iter()
+            .enumerate()
+            .map(|(index, &(identity, camera, role))| Item {
+                camera: camera.into(),
+                ..Item::new(index.to_string(), identity, role)
+            });
         Probe {
-            items: items
-                .iter()
-                .enumerate()
-                .map(|(index, &(identity, camera, role))| Item {
-                    id: index.to_string().into(),
-                    labels: identity.into_iter().collect(),
-                    identity: identity.into(),
-                    camera: camera.into(),
-                    role,
-                    source: None,
-                    beside: None,
-                })
-                .collect(),
-            labels: names(),
-            identities: names(),
             cameras: names(),
-            slice_columns: Vec::new(),
-            modality: Modality::Stored,
-            origin: "made up".into(),
-            tensors: None,
-            qrels: None,
-            reference: Reference::Labels,
-            findings: Vec::new(),
+            ..Probe::new(items.collect(), names(), Modality::Stored)
         }
     }
 

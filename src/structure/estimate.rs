@@ -43,13 +43,13 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
     let credibility = Assessed::new(items.collect(), scores);
 
     // A cluster that stands in for an identity is not split again.
-    let is_cluster = probe.reference == Reference::OldModel;
+    let stands_in = probe.reference == Reference::OldModel;
     // Nothing is kept of the many that are one cluster: what is kept would lie between the large buffers that come and go,
     // and the holes that these leave could not be used again.
     let partitions: Vec<Option<Partition>> = (0..groups.len())
         .into_par_iter()
         .map(|group| {
-            if is_cluster {
+            if stands_in {
                 return None;
             }
             let items: Vec<usize> = groups.positions(group).map(|p| gallery[p]).collect();
@@ -62,7 +62,8 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
     let stability = (!stabilities.is_empty())
         .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
     let mut subclusters = Vec::with_capacity(groups.len());
-    for (group, partition) in partitions.iter().enumerate() {
+    let is_cluster = |&(group, _): &(usize, _)| probe.outside != Some(identities[group]);
+    for (group, partition) in partitions.iter().enumerate().filter(is_cluster) {
         let k = partition.as_ref().map_or(1, |partition| partition.k);
         for index in 0..k {
             let is_in = |row: usize| partition.as_ref().is_none_or(|p| p.label[row] == index);

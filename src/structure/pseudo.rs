@@ -68,7 +68,7 @@ pub struct PseudoIdentities {
     pub clustered: usize,
     /// Queries around which the gallery was clustered; the others do not search. `None`: the whole gallery was clustered.
     pub searching: Option<Vec<usize>>,
-    /// Adjusted Rand index of the gallery's clusters and the labels, which were not used; `None` without labels.
+    /// Adjusted Rand index of the clusters' gallery items and their labels, which were not used; `None` without labels.
     pub labels_agreement: Option<f64>,
 }
 
@@ -77,6 +77,19 @@ impl PseudoIdentities {
     pub fn outside(&self) -> u32 {
         self.medoids.len() as u32
     }
+}
+
+/// Clusters the old gallery and puts the clusters in the place of the labels, each named after the item in its middle.
+pub fn stand_in(
+    probe: &mut Probe,
+    old: &Embeddings,
+    options: &StructureOptions,
+) -> PseudoIdentities {
+    let found = pseudo_identities(probe, old, options);
+    let name = |&medoid: &usize| format!("around {}", probe.items[medoid].id);
+    let names = found.medoids.iter().map(name).collect();
+    probe.relabel(&found.of_item, names, found.searching.as_deref());
+    found
 }
 
 /// Clusters the old gallery; every item that is not junk gets a pseudo-identity, queries that of the nearest prototype.
@@ -151,7 +164,7 @@ pub fn pseudo_identities(
         of_item[item] = Some(if is_reached { cluster } else { outside } as u32);
     }
     PseudoIdentities {
-        labels_agreement: labels_agreement(probe, &gallery, &of_item),
+        labels_agreement: labels_agreement(probe, &gallery, &of_item, middles.medoids.len()),
         of_item,
         silhouette: found.silhouette,
         stability: (groups.len() > 1)
@@ -178,8 +191,13 @@ fn neighbourhood(old: &Embeddings, queries: &[usize], gallery: &[usize]) -> Vec<
     items
 }
 
-/// How alike clusters and labels are, where the probe has more than one label.
-fn labels_agreement(probe: &Probe, gallery: &[usize], of_item: &[Option<u32>]) -> Option<f64> {
+/// How alike clusters and labels are, where the probe has more than one label. What is of no cluster says nothing.
+fn labels_agreement(
+    probe: &Probe,
+    gallery: &[usize],
+    of_item: &[Option<u32>],
+    outside: usize,
+) -> Option<f64> {
     if probe.identities.len() < 2 {
         return None;
     }
@@ -187,6 +205,7 @@ fn labels_agreement(probe: &Probe, gallery: &[usize], of_item: &[Option<u32>]) -
         let label = probe.items[item].identity.get()?;
         Some((label as usize, of_item[item]? as usize))
     });
+    let pairs = pairs.filter(|&(_, cluster)| cluster != outside);
     let (labels, clusters): (Vec<usize>, Vec<usize>) = pairs.unzip();
     Some(adjusted_rand_index(&labels, &clusters))
 }
@@ -532,9 +551,18 @@ mod tests {
         assert_eq!(outside, 10_000);
         probe.relabel(
             &found.of_item,
-            (0..=found.outside()).map(|c| c.to_string()).collect(),
+            (0..found.outside()).map(|c| c.to_string()).collect(),
             Some(&searching[..150]),
         );
+        assert_eq!(probe.outside, Some(found.outside()));
+        // What is outside all clusters is no cluster, and no neighbour of what is.
+        let structure = super::super::estimate(&probe, &old, &StructureOptions::default());
+        assert_eq!(structure.subclusters.len(), found.medoids.len());
+        let is_outside = |item: usize| of(item) == found.outside();
+        assert!((0..label.len()).all(|item| {
+            structure.subcluster_of(item).is_none()
+                == (is_outside(item) || probe.items[item].identity.is_none())
+        }));
         assert_eq!(probe.queries(), searching[..150]);
         // What was query and gallery stays in the gallery, a query that does not search is junk.
         assert_eq!(probe.gallery().len(), label.len() - 100);

@@ -237,6 +237,16 @@ fn without_labels_items_are_held_out() {
         .map(|finding| &finding["code"])
         .collect();
     assert!(codes.contains(&&"label-free".into()) && codes.contains(&&"adapted-model".into()));
+    // Clusters choose; one identity for all would find everything.
+    let said = stderr(&output);
+    let chosen_by = "agreement mAP on 71 validation queries: old->old 0.";
+    assert!(said.contains(chosen_by), "{said}");
+    let own = report["new"]["adaptation"]["own_search"].clone();
+    assert_eq!(own["measure"], "agreement mAP");
+    assert!(
+        own["before"].as_f64().is_some_and(|before| before < 0.99),
+        "{own}"
+    );
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use compat_audit::config::Similarity;
 use compat_audit::domain::{
-    Embeddings, Item, Judgement, Measure, Modality, OptionalIndex, Pairing, Probe, Qrels,
-    Reference, Role, Side,
+    Embeddings, Item, Judgement, Measure, Modality, Pairing, Probe, Qrels, Role, Side,
 };
 use compat_audit::retrieve::agreement::linear_cka;
 use compat_audit::retrieve::protocol::Protocol;
@@ -17,37 +16,17 @@ use proptest::prelude::*;
 /// A probe of one label an item; `role` names each item's role.
 pub fn probe_of<'a>(labels: &[u32], role: impl Fn(usize) -> &'a str) -> Probe {
     let n_labels = labels.iter().max().map_or(0, |&label| label as usize + 1);
-    let names: Vec<String> = (0..n_labels).map(|label| label.to_string()).collect();
-    let items = labels
-        .iter()
-        .enumerate()
-        .map(|(index, &label)| Item {
-            id: format!("item{index}").into(),
-            labels: vec![label].into(),
-            identity: label.into(),
-            camera: OptionalIndex::NONE,
-            role: match role(index) {
-                "query" => Role::Query,
-                "gallery" => Role::Gallery,
-                _ => Role::Both,
-            },
-            source: None,
-            beside: None,
-        })
-        .collect();
-    Probe {
-        items,
-        labels: names.clone(),
-        identities: names,
-        cameras: Vec::new(),
-        slice_columns: Vec::new(),
-        modality: Modality::Stored,
-        origin: "made up".into(),
-        tensors: None,
-        qrels: None,
-        reference: Reference::Labels,
-        findings: Vec::new(),
-    }
+    let names = (0..n_labels).map(|label| label.to_string()).collect();
+    let item = |(index, &label)| {
+        let role = match role(index) {
+            "query" => Role::Query,
+            "gallery" => Role::Gallery,
+            _ => Role::Both,
+        };
+        Item::new(format!("item{index}"), Some(label), role)
+    };
+    let items = labels.iter().enumerate().map(item).collect();
+    Probe::new(items, names, Modality::Stored)
 }
 
 #[derive(Debug, Clone)]

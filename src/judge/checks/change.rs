@@ -7,7 +7,7 @@ use crate::judge::outcomes::Change;
 use crate::judge::{Check, CheckCode, CheckState, SafeSide};
 use crate::retrieve::refresh::STEPS;
 
-use super::{bounded, is_stand_in, not_tested, state};
+use super::{bounded, is_stand_in, not_tested, state, state_of_both};
 
 /// `D = mAP(new->old) - mAP(old->old)`, for the measure that decides.
 pub fn change_name(primary: NamedMeasure) -> String {
@@ -53,12 +53,6 @@ pub(super) fn bct_criterion(evidence: &Evidence, policy: &Policy) -> Check {
     }
 }
 
-/// Whether D's state at a limit depends on how ties are counted.
-pub fn ties_decide(change: &Change, limit: f64) -> bool {
-    state(&change.optimistic, limit, SafeSide::Above)
-        != state(&change.estimate, limit, SafeSide::Above)
-}
-
 /// D against a limit; unsettled where ties decide.
 fn change_above(
     code: CheckCode,
@@ -82,7 +76,8 @@ fn change_above(
 }
 
 fn unsettle_if_ties_decide(check: &mut Check, change: &Change, limit: f64) {
-    if ties_decide(change, limit) {
+    let whatever_ties = state_of_both(&change.both(), limit, SafeSide::Above);
+    if whatever_ties != state(&change.estimate, limit, SafeSide::Above) {
         check.state = CheckState::Unsettled;
         check.settles = Some(format!(
             "tied scores decide: D is {:+.4} with ties against the query and {:+.4} with ties in its favour",
@@ -134,7 +129,7 @@ fn share_below(
     policy: &Policy,
 ) -> Check {
     let mut check = bounded(code, name, &share, limit, SafeSide::Below, evidence, policy);
-    if state(&most, limit, SafeSide::Below) != check.state {
+    if state_of_both(&[share, most], limit, SafeSide::Below) != check.state {
         check.state = CheckState::Unsettled;
         check.settles = Some(format!(
             "tied scores decide: the share is {:.4}, and {:.4} with every tie a flip",

@@ -141,7 +141,7 @@ pub fn turning(report: &AuditReport) -> Vec<String> {
     };
     let is_open = |check: &&Check| matches!(check.state, CheckState::Fail | CheckState::Unsettled);
     // A probe that cannot judge says nothing of the other gates.
-    let counts = |check: &&Check| report.verdict.rule != 4 || check.code.is_precondition();
+    let counts = |check: &&Check| report.assay.can_judge || check.code.is_precondition();
     let open: Vec<&Check> = gates().filter(is_open).filter(counts).collect();
     let verdict = report.verdict.verdict;
     if report.verdict.rule == 2 {
