@@ -33,15 +33,15 @@ Exit codes: 0 skip-backfill; 1 partial-backfill, full-backfill or do-not-upgrade
     max_term_width = 100
 )]
 pub struct Cli {
+    /// Print the version (with --verbose also the runtime, its providers and the CPU features)
+    #[arg(long, short = 'V')]
+    pub version: bool,
     /// What to do beside auditing.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The audit.
     #[command(flatten)]
     pub audit: AuditArgs,
-    /// Print the version (with --verbose also the runtime, its providers and the CPU features)
-    #[arg(long, short = 'V')]
-    pub version: bool,
 }
 
 /// The subcommands.

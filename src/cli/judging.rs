@@ -7,119 +7,74 @@ use crate::domain::{CheckSeverity, Measure};
 
 /// What decides, and what a backfill costs.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Judging")]
 pub struct JudgingArgs {
     /// Largest tolerated loss of the measure that decides (default 0.01)
-    #[arg(
-        long,
-        value_name = "D",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
     pub margin: Option<f64>,
     /// One-sided error of every bound (default 0.05)
-    #[arg(
-        long,
-        value_name = "A",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub alpha: Option<f64>,
     /// Largest tolerated share of excess flips (default 0.05)
-    #[arg(
-        long,
-        value_name = "S",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub excess_flips: Option<f64>,
     /// Largest tolerated share of negative flips (default: warns only)
-    #[arg(
-        long,
-        value_name = "S",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub negative_flips: Option<f64>,
     /// Named set of limits to start from (default: default)
-    #[arg(long, value_enum, help_heading = "Judging")]
+    #[arg(long, value_enum)]
     pub profile: Option<ProfileArg>,
     /// The measure that decides (default: mAP, or nDCG@10 when relevance is graded)
-    #[arg(long, value_name = "MEASURE", help_heading = "Judging")]
+    #[arg(long, value_name = "MEASURE")]
     pub primary: Option<Measure>,
     /// Largest tolerated loss of a slice (default 0.1)
-    #[arg(
-        long,
-        value_name = "D",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
     pub slice_margin: Option<f64>,
     /// Columns whose values are slices (default: identity, sub-cluster, camera, every manifest column)
-    #[arg(
-        long,
-        value_name = "A,B",
-        value_delimiter = ',',
-        help_heading = "Judging"
-    )]
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub slice_columns: Option<Vec<String>>,
     /// Largest tolerated loss while the gallery is refreshed (default 0.01)
-    #[arg(
-        long,
-        value_name = "D",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
     pub refresh_margin: Option<f64>,
     /// Largest share of the gallery that a partial backfill may re-embed (default 0.5)
-    #[arg(
-        long,
-        value_name = "S",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub max_partial: Option<f64>,
     /// False-accept rate of a hard-wired score threshold; gates what it lets through and turns away
-    #[arg(
-        long,
-        value_name = "F",
-        help_heading = "Judging",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub threshold_far: Option<f64>,
     /// How much a check matters: gate, warn or off (repeatable)
-    #[arg(long, value_name = "CHECK=LEVEL", value_parser = severity_arg, help_heading = "Judging")]
+    #[arg(long, value_name = "CHECK=LEVEL", value_parser = severity_arg)]
     pub severity: Vec<(String, CheckSeverity)>,
     /// What an inconclusive verdict means to the exit code (default fail)
-    #[arg(long, value_enum, help_heading = "Judging")]
+    #[arg(long, value_enum)]
     pub inconclusive: Option<InconclusiveArg>,
     /// From which verdict on the exit code is 1 (default partial)
-    #[arg(long, value_enum, help_heading = "Judging")]
+    #[arg(long, value_enum)]
     pub fail_on: Option<FailOnArg>,
     /// How embeddings are compared (default cosine)
-    #[arg(long, value_enum, help_heading = "Judging")]
+    #[arg(long, value_enum)]
     pub similarity: Option<SimilarityArg>,
     /// Seed of every random draw (default 0)
-    #[arg(long, value_name = "N", help_heading = "Judging")]
+    #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
+    /// What a backfill costs
+    #[command(flatten)]
+    pub cost: CostArgs,
+}
+
+/// What a backfill costs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Backfill")]
+pub struct CostArgs {
     /// Items of the production gallery, for what a backfill costs
-    #[arg(long, value_name = "N", help_heading = "Backfill")]
+    #[arg(long, value_name = "N")]
     pub gallery_size: Option<u64>,
     /// Cost of embedding a million items
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Backfill",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub cost_per_million: Option<f64>,
     /// Items embedded a second
-    #[arg(
-        long,
-        value_name = "Y",
-        help_heading = "Backfill",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "Y", allow_negative_numbers = true)]
     pub throughput: Option<f64>,
 }
 
@@ -153,9 +108,9 @@ impl JudgingArgs {
                 FailOnArg::Full => FailOn::Full,
                 FailOnArg::Never => FailOn::Never,
             }),
-            gallery_size: self.gallery_size,
-            cost_per_million: self.cost_per_million,
-            throughput: self.throughput,
+            gallery_size: self.cost.gallery_size,
+            cost_per_million: self.cost.cost_per_million,
+            throughput: self.cost.throughput,
             similarity: self.similarity.map(|similarity| match similarity {
                 SimilarityArg::Cosine => Similarity::Cosine,
                 SimilarityArg::Ip => Similarity::Ip,
