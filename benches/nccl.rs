@@ -268,7 +268,7 @@ fn embedded(emoji: &Path, model: &str) -> audit::Embedding {
             offline: false,
             device: Device::Cpu,
             threads: 1,
-            cache_dir: cache.clone(),
+            cache_dir: Some(cache.clone()),
             verbose: false,
         },
         embedding_cache: Some(cache),

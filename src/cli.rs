@@ -213,7 +213,12 @@ pub struct AuditArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output", display_order = 3)]
     pub baseline: Option<PathBuf>,
     /// Show inputs, outputs, preprocessing and counts; run nothing
-    #[arg(long, help_heading = "Output", display_order = 4)]
+    #[arg(
+        long,
+        help_heading = "Output",
+        display_order = 4,
+        conflicts_with = "format"
+    )]
     pub dry_run: bool,
 }
 
@@ -280,9 +285,9 @@ impl AuditArgs {
 }
 
 impl RuntimeArgs {
-    /// The folder of the cache.
-    pub fn cache_dir(&self) -> PathBuf {
-        self.cache_dir.clone().unwrap_or_else(default_cache_dir)
+    /// The folder of the cache, if one is known.
+    pub fn cache_dir(&self) -> Option<PathBuf> {
+        self.cache_dir.clone().or_else(default_cache_dir)
     }
 
     /// Threads, all cores by default.
@@ -324,6 +329,8 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, 
     let args: Vec<_> = args.into_iter().collect();
     Cli::try_parse_from(&args).map_err(|error| {
         match lone_word(&args).and_then(nearest_subcommand) {
+            // The subcommand itself says what it lacks.
+            Some(name) if args[1] == *name => error,
             Some(name) if error.kind() == clap::error::ErrorKind::MissingRequiredArgument => {
                 Cli::command().error(
                     clap::error::ErrorKind::InvalidSubcommand,
@@ -409,6 +416,20 @@ mod tests {
             .expect_err("two paths missing")
             .to_string();
         assert!(error.contains("<NEW>"), "{error}");
+    }
+
+    #[test]
+    fn a_lone_subcommand_says_what_it_lacks() {
+        for name in ["init", "report", "completions"] {
+            let error = parsed(&[name])
+                .expect_err("arguments are missing")
+                .to_string();
+            assert!(
+                error.contains(&format!("Usage: compat-audit {name}")),
+                "{error}"
+            );
+            assert!(!error.contains("did you mean"), "{error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod init;
 mod paths;
 mod preview;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -25,8 +27,9 @@ use crate::domain::NoProgress;
 use crate::embed::Questions;
 use crate::interrupt;
 use crate::judge::Verdict;
+use crate::probe;
 use crate::report::{self, AuditReport, BaselineSection, ReportError};
-use crate::runtime::{self, Runtime, RuntimeError};
+use crate::runtime::{self, Runtime, RuntimeError, RuntimeOptions};
 use crate::topk;
 
 /// What a command ended with.
@@ -104,7 +107,8 @@ pub fn run(cli: &Cli) -> Result<Done, Failure> {
             cache_dir,
             offline,
         })) => {
-            let cache = cache_dir.clone().unwrap_or_else(runtime::default_cache_dir);
+            let cache = cache_dir.clone().or_else(runtime::default_cache_dir);
+            let cache = cache.ok_or(RuntimeError::NoCacheDir)?;
             let library = if *offline {
                 runtime::installed(&cache)?
             } else {
@@ -182,14 +186,23 @@ fn with_progress<T>(
 ) -> Result<T, Failure> {
     let bars = Arc::new(Bars::new(settings.quiet));
     topk::tell(bars.clone());
+    // `adapt` embeds twice: what is said of the cache is said once.
+    let said = RefCell::new(BTreeSet::new());
     let notify = |line: &str| {
-        if !settings.quiet {
+        if !settings.quiet && said.borrow_mut().insert(line.to_owned()) {
             bars.above(|| notice(line));
         }
     };
+    let cache = settings.runtime.cache_dir();
+    if cache.is_none() && !settings.no_cache {
+        notify(&format!(
+            "note: embeddings are not kept for the next run: {} set; --cache-dir DIR names a folder",
+            runtime::unset_variables()
+        ));
+    }
     let done = work(&Surroundings {
         runtime: settings.runtime.options(settings.verbose),
-        embedding_cache: (!settings.no_cache).then(|| settings.runtime.cache_dir()),
+        embedding_cache: cache.filter(|_| !settings.no_cache),
         progress: &*bars,
         notify: &notify,
         // For the reader's eyes, so an argument that is no UTF-8 may be shown approximately.
@@ -221,11 +234,23 @@ fn audit_command(args: &AuditArgs) -> Result<Done, Failure> {
         .out
         .clone()
         .unwrap_or_else(|| default_out(&config.old, &config.new));
-    report::check_out(&out)?;
+    check_report_folder(&out, &config)?;
     let report = with_progress(settings, |around| {
         audit_into(&out, &config, around, baseline, settings.privacy)
     })?;
     tell(&report, &config, &out, settings.quiet, args.format)
+}
+
+/// Refuses a report's folder that holds something else, or in which the next audit would read the report's pictures.
+fn check_report_folder(out: &Path, config: &AuditConfig) -> Result<(), ReportError> {
+    report::check_out(out)?;
+    if probe::walks_into(&config.data, out) {
+        return Err(ReportError::OutInProbe {
+            path: out.to_owned(),
+            data: config.data.clone(),
+        });
+    }
+    Ok(())
 }
 
 /// Says what came out, to the CI system and on stdout.
@@ -339,8 +364,11 @@ fn report_command(args: &ReportArgs) -> Result<Done, Failure> {
 fn version(args: &SettingsArgs) -> Result<Done, Failure> {
     let mut text = format!("compat-audit {}\n", env!("CARGO_PKG_VERSION"));
     if args.verbose {
-        let options = args.runtime.options(false);
         // Looks, but installs nothing.
+        let options = RuntimeOptions {
+            offline: true,
+            ..args.runtime.options(false)
+        };
         if runtime::locate(&options)?.is_some() {
             let runtime = Runtime::init(&options, &notice)?;
             let (library, version) = (runtime.library.display(), &runtime.version);

@@ -214,6 +214,15 @@ impl AuditConfig {
     /// # Errors
     /// A value out of its range, with the key, the range and what was found.
     pub fn resolve(
+        paths: [PathBuf; 3],
+        file: ConfigFile,
+        flags: Overrides,
+    ) -> Result<Self, ConfigError> {
+        let file_path = file.path.clone();
+        Self::resolved(paths, file, flags).map_err(|error| error.in_file(&file_path))
+    }
+
+    fn resolved(
         [old, new, data]: [PathBuf; 3],
         mut file: ConfigFile,
         flags: Overrides,
@@ -340,6 +349,7 @@ fn cost(
             Ok(Some(pick(settings, key, flag, file, found)))
         }
         Some(found) => Err(ConfigError::OutOfRange {
+            path: flag.is_none().then(PathBuf::new),
             key: key.into(),
             low: 0.0,
             high: f64::INFINITY,

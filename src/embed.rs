@@ -23,6 +23,7 @@ mod tokens;
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::config::{ModelConfig, Pooling, Similarity};
@@ -133,6 +134,8 @@ pub struct Embedded {
     pub n_from_cache: usize,
     /// Items that the model embedded in this run.
     pub n_embedded: usize,
+    /// Why the next run will embed them again: the cache could not be written.
+    pub not_kept: Option<String>,
 }
 
 impl Embedded {
@@ -224,6 +227,25 @@ pub enum Questions {
     Refused,
     /// It is listed under [`ModelDescription::open`].
     Open,
+}
+
+/// Refuses image files that an audit could not open; none is read.
+///
+/// # Errors
+/// [`EmbedError::BadItems`], as an audit would give it.
+pub fn refuse_missing_files(probe: &Probe, options: &EmbedOptions<'_>) -> Result<(), EmbedError> {
+    let items = probe.items.par_iter().enumerate();
+    let bad_items: Vec<BadItem> = items
+        .filter(|(_, item)| item.identity.is_some())
+        .filter_map(|(index, item)| {
+            Some(BadItem {
+                item: index,
+                id: item.id.to_string(),
+                error: items::fault(item)?,
+            })
+        })
+        .collect();
+    one::refuse_too_many(&bad_items, options.max_bad_items)
 }
 
 /// Embeds every item that has an identity; a gallery item without input has no new embedding.

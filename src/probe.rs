@@ -136,6 +136,27 @@ pub fn load(data: &Path, config: &ProbeConfig) -> Result<Probe, ProbeError> {
     Ok(probe)
 }
 
+/// Whether images in `folder` would be items of the probe `data`: it is a folder without a manifest, and `folder` lies where
+/// it is walked. `folder` need not exist.
+pub fn walks_into(data: &Path, folder: &Path) -> bool {
+    let has_manifest = || !matches!(manifest_in(data), Ok(None));
+    if !data.is_dir() || has_manifest() {
+        return false;
+    }
+    let (Ok(root), Ok(folder)) = (data.canonicalize(), std::path::absolute(folder)) else {
+        return false;
+    };
+    // Through links, as far as there is something.
+    let there = folder.ancestors().find_map(|above| {
+        let below = folder.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(below))
+    });
+    there
+        .as_deref()
+        .and_then(|folder| folder.strip_prefix(&root).ok())
+        .is_some_and(|below| image_folder::walks_into(data, below))
+}
+
 /// The folder's only `manifest.*` or `labels.*`, if it has one.
 fn manifest_in(folder: &Path) -> Result<Option<PathBuf>, ProbeError> {
     let candidates = files_where(folder, |path| {

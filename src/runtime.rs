@@ -19,12 +19,12 @@ use ort::session::builder::GraphOptimizationLevel;
 use serde::{Deserialize, Serialize};
 
 pub use device::Device;
-pub use error::RuntimeError;
+pub use error::{RuntimeError, unset_variables};
 pub use install::{VERSION, install, installed};
 pub use locate::{default_cache_dir, locate};
 
 use locate::Machine;
-use version::version_of;
+use version::{is_cut_short, version_of};
 
 /// Oldest library that has the C API version this build asks for.
 pub const OLDEST_VERSION: &str = "1.20";
@@ -71,8 +71,8 @@ pub struct RuntimeOptions {
     pub device: Device,
     /// Threads of one model.
     pub threads: usize,
-    /// Folder of the cache.
-    pub cache_dir: PathBuf,
+    /// Folder of the cache; `None`: none is known, so nothing is looked for there nor installed.
+    pub cache_dir: Option<PathBuf>,
     /// Whether the runtime's own warnings are shown.
     pub verbose: bool,
 }
@@ -256,21 +256,50 @@ fn no_gpu(built_with_cuda: bool, has_nvidia_driver: bool) -> Option<Option<Strin
     }
 }
 
+/// Refuses a library that would kill the process when it is loaded.
+fn refuse_cut_short(library: &Path, found: LibrarySource) -> Result<(), RuntimeError> {
+    // What cannot be read is left to the loader, which says why.
+    if is_cut_short(library).unwrap_or(false) {
+        return Err(RuntimeError::Load {
+            path: library.into(),
+            found,
+            cause: "the file is cut short".into(),
+        });
+    }
+    Ok(())
+}
+
+/// The library to load: found, or installed; one in the cache that is cut short is installed again.
+fn library_for(
+    options: &RuntimeOptions,
+    machine: &Machine,
+    notify: &dyn Fn(&str),
+) -> Result<(PathBuf, LibrarySource), RuntimeError> {
+    let search = locate::search(options, machine)?;
+    search.passed_over.iter().for_each(|line| notify(line));
+    let mut gpu = false;
+    if let Some((library, found)) = search.found {
+        match refuse_cut_short(&library, found) {
+            Ok(()) => return Ok((library, found)),
+            Err(error) if found != LibrarySource::Cache || options.offline => return Err(error),
+            Err(error) => notify(&format!("note: {error}")),
+        }
+        gpu = locate::is_gpu_build(&library);
+    }
+    if options.offline {
+        return Err(RuntimeError::Offline);
+    }
+    let cache = options.cache_dir.as_deref();
+    let cache = cache.ok_or(RuntimeError::NoCacheDir)?;
+    Ok((install(cache, gpu, notify)?, LibrarySource::Installed))
+}
+
 fn load(
     options: &RuntimeOptions,
     machine: &Machine,
     notify: &dyn Fn(&str),
 ) -> Result<Loaded, RuntimeError> {
-    let search = locate::search(options, machine)?;
-    search.passed_over.iter().for_each(|line| notify(line));
-    let (library, found) = match search.found {
-        Some(known) => known,
-        None if options.offline => return Err(RuntimeError::Offline),
-        None => (
-            install(&options.cache_dir, false, notify)?,
-            LibrarySource::Installed,
-        ),
-    };
+    let (library, found) = library_for(options, machine, notify)?;
     let failed = |cause: String| RuntimeError::Load {
         path: library.clone(),
         found,
@@ -329,7 +358,7 @@ pub(crate) fn test_options(cache_dir: &Path) -> RuntimeOptions {
         offline: false,
         device: Device::Cpu,
         threads: 2,
-        cache_dir: cache_dir.into(),
+        cache_dir: Some(cache_dir.into()),
         verbose: false,
     }
 }
@@ -337,7 +366,8 @@ pub(crate) fn test_options(cache_dir: &Path) -> RuntimeOptions {
 /// The library that all unit tests of this process share, installed into the user's cache if none is there.
 #[cfg(test)]
 pub(crate) fn test_runtime() -> Runtime {
-    Runtime::init(&test_options(&default_cache_dir()), &|_| ()).expect("found or installed")
+    let cache = default_cache_dir().expect("HOME is set");
+    Runtime::init(&test_options(&cache), &|_| ()).expect("found or installed")
 }
 
 #[cfg(test)]
@@ -395,7 +425,7 @@ mod tests {
             "ONNX Runtime is not on this machine, and --offline forbids installing it"
         );
         assert!(error.hint().expect("a hint").contains("--onnxruntime PATH"));
-        assert!(!options.cache_dir.exists());
+        assert!(!folder.path().join("cache").exists());
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub(super) fn embed_timed(
     let runtime = runtime_if_needed(config, around)?;
     refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
     let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
+    // Both models are kept in one folder: its fault is said once.
+    if let Some(why) = old.not_kept.as_ref().or(new.not_kept.as_ref()) {
+        (around.notify)(&format!("warning: {why}; --cache-dir names another folder"));
+    }
     let bad_items = drop_bad_items(&mut probe, &mut old, &mut new);
     refuse_all_unreadable(&probe, &bad_items)?;
     Ok(Embedding {
@@ -93,7 +97,28 @@ pub fn preview(
         Ok(described)
     };
     let models = [describe(Side::Old)?, describe(Side::New)?];
+    if questions == Questions::Refused {
+        refuse_missing_files(&probe, config, around)?;
+    }
     Ok(Preview { probe, models })
+}
+
+/// What an audit would say of files that are not there.
+fn refuse_missing_files(
+    probe: &Probe,
+    config: &AuditConfig,
+    around: &Surroundings<'_>,
+) -> Result<(), AuditError> {
+    for side in [Side::Old, Side::New] {
+        let (source, options) = side_options(side, config, around)?;
+        // Of a gallery that is stored OLD embeds a sample only.
+        let few = side == Side::Old && config.old_embeddings.is_some();
+        if matches!(source, ModelSource::Onnx(_)) && !few {
+            return embed::refuse_missing_files(probe, &options)
+                .map_err(|source| failed(side, source));
+        }
+    }
+    Ok(())
 }
 
 /// Every column that the policy names must exist.

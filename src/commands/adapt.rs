@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::{Done, Failure, audit_into, default_out, prepare, tell, with_progress};
+use super::{
+    Done, Failure, audit_into, check_report_folder, default_out, prepare, tell, with_progress,
+};
 use crate::adapt::{self, AdaptError, Adapted, Choice};
 use crate::cli::{AdaptArgs, Format, HeadArg};
-use crate::report;
 
 impl From<AdaptError> for Failure {
     fn from(error: AdaptError) -> Self {
@@ -30,7 +31,7 @@ pub fn adapt_command(args: &AdaptArgs) -> Result<Done, Failure> {
     }
     let folder = args.report.clone();
     let folder = folder.unwrap_or_else(|| default_out(&args.old, &args.out));
-    report::check_out(&folder)?;
+    check_report_folder(&folder, &config)?;
     if args.out.starts_with(&folder) {
         return Err(Failure {
             message: format!(

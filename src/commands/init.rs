@@ -450,7 +450,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("audit.toml");
         std::fs::write(&path, text).expect("written");
-        ConfigFile::read(&path).unwrap_or_else(|error| panic!("{error}\n{text}"))
+        let file = ConfigFile::read(&path).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        ConfigFile {
+            path: PathBuf::new(),
+            ..file
+        }
     }
 
     fn uncommented(text: &str) -> String {

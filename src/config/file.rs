@@ -27,6 +27,9 @@ pub struct ConfigFile {
     pub old: ModelConfig,
     /// `[new]`
     pub new: ModelConfig,
+    /// The file itself, for errors; empty when there is none.
+    #[serde(skip)]
+    pub path: PathBuf,
 }
 
 /// `[audit]`
@@ -135,8 +138,10 @@ pub enum ConfigError {
         nearest: Option<String>,
     },
     /// A number is outside its range.
-    #[error("{key} must be above {low} and below {high}, found {found}")]
+    #[error("{}{key} must be above {low} and below {high}, found {found}", place(path.as_deref()))]
     OutOfRange {
+        /// The file; `None` for a flag.
+        path: Option<PathBuf>,
         /// Dotted key.
         key: String,
         /// Exclusive lower end.
@@ -191,6 +196,10 @@ pub enum ConfigError {
     },
 }
 
+fn place(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!("{}: ", path.display()))
+}
+
 fn quoted(keys: &[String]) -> String {
     keys.iter()
         .map(|key| format!("`{key}`"))
@@ -199,6 +208,15 @@ fn quoted(keys: &[String]) -> String {
 }
 
 impl ConfigError {
+    /// Names the file of a number that is no flag's; nothing when there is no file.
+    pub(super) fn in_file(mut self, file: &Path) -> Self {
+        if let Self::OutOfRange { path, .. } = &mut self {
+            *path = path.take().map(|_| file.to_owned());
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
+        self
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -252,6 +270,7 @@ impl ConfigFile {
         ] {
             *relative = relative.take().map(|relative| folder.join(relative));
         }
+        file.path = path.into();
         Ok(file)
     }
 
@@ -262,7 +281,7 @@ impl ConfigFile {
         };
         let deserializer = toml::Deserializer::parse(text).map_err(invalid)?;
         let mut keys = Vec::new();
-        let file = serde_ignored::deserialize(deserializer, |key| keys.push(key.to_string()))
+        let file: Self = serde_ignored::deserialize(deserializer, |key| keys.push(key.to_string()))
             .map_err(invalid)?;
         if let Some(first) = keys.first() {
             let nearest = nearest_key(first);
@@ -270,6 +289,14 @@ impl ConfigFile {
                 path: path.into(),
                 keys,
                 nearest,
+            });
+        }
+        // An empty text lies between any two letters.
+        if file.columns.identity_separator.as_deref() == Some("") {
+            return Err(ConfigError::Invalid {
+                path: path.into(),
+                message: "columns.identity_separator: expected a text such as \"|\", found none"
+                    .into(),
             });
         }
         Ok(file)
@@ -280,6 +307,10 @@ impl ConfigFile {
 fn in_words(message: &str) -> String {
     let whole = "expected a whole number, 0 or more";
     let types = [
+        (
+            "expected a nonzero usize",
+            "expected a whole number, 1 or more",
+        ),
         ("expected usize", whole),
         ("expected u64", whole),
         ("expected u32", whole),
@@ -303,8 +334,18 @@ fn nearest_key(unknown: &str) -> Option<String> {
         let mut keys = known.iter().filter(|key| key.contains('.'));
         keys.find(|key| last(key) == name).cloned()
     };
+    // In a table that is known the table's name is no part of the likeness: `columns.foo` is not meant to be `columns`.
+    let table = unknown.split_once('.').map_or("", |(table, _)| table);
+    let is_beside = |key: &&String| key.split_once('.').is_some_and(|(own, _)| own == table);
+    let beside: Vec<&String> = known.iter().filter(is_beside).collect();
+    let in_table = || {
+        let name = nearest(&last(unknown), beside.iter().map(|key| last(key)))?;
+        Some(format!("{table}.{name}"))
+    };
+    let anywhere = || nearest(unknown, known.iter().cloned()).filter(|_| beside.is_empty());
     of_name(&last(unknown))
-        .or_else(|| nearest(unknown, known.iter().cloned()))
+        .or_else(in_table)
+        .or_else(anywhere)
         .or_else(|| of_name(&nearest(&last(unknown), known.iter().map(|key| last(key)))?))
 }
 
@@ -420,6 +461,59 @@ mod tests {
             let hint = parse(text).expect_err("unknown").hint();
             assert_eq!(hint, Some(format!("did you mean `{expected}`?")), "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_like_no_other_is_not_taken_for_its_table() {
+        for key in ["columns.foo", "columns.label"] {
+            let (table, name) = key.split_once('.').expect("dotted");
+            let hint = parse(&format!("[{table}]\n{name} = \"x\"\n")).expect_err("unknown");
+            let hint = hint.hint().expect("a hint");
+            assert!(hint.contains("a file with every key"), "{hint}");
+        }
+    }
+
+    #[test]
+    fn labels_are_not_separated_by_nothing() {
+        let error = parse("[columns]\nidentity_separator = \"\"\n").expect_err("empty");
+        let message = error.to_string();
+        assert!(
+            message.contains("audit.toml: columns.identity_separator"),
+            "{message}"
+        );
+        parse("[columns]\nidentity_separator = \" \"\n").expect("a blank is a text");
+    }
+
+    #[test]
+    fn a_number_out_of_range_names_its_file_and_a_flag_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("own.toml");
+        for text in [
+            "[policy]\nmargin = 7\n",
+            "[backfill]\nthroughput = 0\n",
+            "[old]\nscale = 0\n",
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let file = ConfigFile::read(&path).expect("valid TOML");
+            let paths = ["a.onnx", "b.onnx", "data"].map(Into::into);
+            let error = AuditConfig::resolve(paths, file, Overrides::default()).expect_err(text);
+            let start = format!("{}: ", path.display());
+            assert!(error.to_string().starts_with(&start), "{error}");
+        }
+        let flags = Overrides {
+            margin: Some(7.0),
+            ..Overrides::default()
+        };
+        let file = ConfigFile::read(&path).map(|mut file| {
+            file.old.scale = None;
+            file
+        });
+        let paths = ["a.onnx", "b.onnx", "data"].map(Into::into);
+        let error = AuditConfig::resolve(paths, file.expect("valid"), flags).expect_err("7");
+        assert!(
+            error.to_string().starts_with("policy.margin must"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -375,7 +375,7 @@ impl EmbedError {
                 "run it again; write new embeddings to another file and rename that"
             }
             EmbedError::Stored { .. } => {
-                ".npy: a (rows, dim) array of floats, or of int8 with <stem>.scale.txt, with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column"
+                ".npy: a (rows, dim) array of floats, or of int8 with <stem>.scale.txt, with <stem>.ids.txt beside it, one id a line; .parquet: `id` and one list column, of int8 also `scale`"
             }
         };
         Some(hint.to_owned())

@@ -1,5 +1,7 @@
 //! From a probe item to a row of a batch.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,8 +67,12 @@ pub fn read(item: &Item, plan: &Plan<'_>) -> Result<Raw, String> {
         (Inputs::Image { .. }, Some(Source::Image(path))) => {
             #[cfg(test)]
             super::counting::count(item, [1, 0]);
-            let bytes =
-                std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let bytes = open(path)
+                .and_then(|mut file| {
+                    let mut bytes = Vec::new();
+                    file.read_to_end(&mut bytes).map(|_| bytes)
+                })
+                .map_err(|error| format!("{}: {error}", path.display()))?;
             return Ok(Raw {
                 content: *blake3::hash(&bytes).as_bytes(),
                 bytes: Some(bytes),
@@ -84,6 +90,28 @@ pub fn read(item: &Item, plan: &Plan<'_>) -> Result<Raw, String> {
         content,
         bytes: None,
     })
+}
+
+/// Opens a file; a pipe, which may never end, is refused before it is opened.
+fn open(path: &Path) -> io::Result<File> {
+    if path.metadata()?.is_file() {
+        return File::open(path);
+    }
+    let found = if path.is_dir() {
+        "a folder"
+    } else {
+        "a pipe or a device"
+    };
+    Err(io::Error::other(format!("expected a file, found {found}")))
+}
+
+/// Why an item's file cannot be opened, when it has one.
+pub fn fault(item: &Item) -> Option<String> {
+    let Some(Source::Image(path)) = item.source.as_deref() else {
+        return None;
+    };
+    let error = open(path).err()?;
+    Some(format!("{}: {error}", path.display()))
 }
 
 /// Prepares an item for each plan; an image is decoded once for all of them, and resized once for those that resize it

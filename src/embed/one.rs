@@ -42,8 +42,25 @@ pub struct Run<'a> {
     bad_items: Vec<BadItem>,
     pub n_from_cache: usize,
     pub n_embedded: usize,
+    /// Why the cache could not be written.
+    pub not_kept: Option<String>,
     /// Whether the cache has room for what is to come.
     reserved: bool,
+}
+
+/// Refuses more unreadable items than are allowed; they are sorted.
+pub fn refuse_too_many(bad_items: &[BadItem], allowed: usize) -> Result<(), EmbedError> {
+    if bad_items.len() <= allowed {
+        return Ok(());
+    }
+    let named = bad_items.iter().take(NAMED);
+    Err(EmbedError::BadItems {
+        count: bad_items.len(),
+        allowed,
+        first: named
+            .map(|bad| format!("`{}`: {}", bad.id, bad.error))
+            .collect(),
+    })
 }
 
 impl<'a> Run<'a> {
@@ -81,6 +98,7 @@ impl<'a> Run<'a> {
             bad_items: Vec::new(),
             n_from_cache: 0,
             n_embedded: 0,
+            not_kept: None,
             reserved: false,
         }
     }
@@ -118,17 +136,7 @@ impl<'a> Run<'a> {
 
     pub fn refuse_too_many_bad_items(&mut self) -> Result<(), EmbedError> {
         self.bad_items.sort_by_key(|bad| bad.item);
-        if self.bad_items.len() <= self.options.max_bad_items {
-            return Ok(());
-        }
-        let named = self.bad_items.iter().take(NAMED);
-        Err(EmbedError::BadItems {
-            count: self.bad_items.len(),
-            allowed: self.options.max_bad_items,
-            first: named
-                .map(|bad| format!("`{}`: {}", bad.id, bad.error))
-                .collect(),
-        })
+        refuse_too_many(&self.bad_items, self.options.max_bad_items)
     }
 
     /// The contents that the cache lacks, each with the first item that has it, in item order.
@@ -345,6 +353,7 @@ impl<'a> Run<'a> {
             settings: resolved.settings.clone(),
             findings,
             n_from_cache: self.n_from_cache,
+            not_kept: self.not_kept,
             n_embedded: self.n_embedded,
             bad_items: self.bad_items,
         })

@@ -125,7 +125,10 @@ pub fn embed_all(
     // What was embedded before an error is kept too.
     for run in &mut runs {
         if let Err(error) = run.cache.save() {
-            tracing::warn!("the embeddings' cache cannot be written: {error}");
+            let folder = run.options.cache_dir.unwrap_or(Path::new("")).display();
+            run.not_kept = Some(format!(
+                "{folder}: embeddings cannot be kept for the next run: {error}"
+            ));
         }
     }
     outcome?;

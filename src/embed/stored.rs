@@ -127,7 +127,7 @@ impl Ids {
 
 /// Reads a stored file: `.npy`, a (rows, dim) array of floats, or of int8 with `<stem>.scale.txt` beside it, and
 /// `<stem>.ids.txt` (one id a line); or `.parquet` with a column `id` and exactly one list or fixed-size list column of
-/// numbers, int8 with a column or metadata key `scale`.
+/// numbers, int8 with a column or metadata key `scale`. A scale is finite and above 0.
 ///
 /// # Errors
 /// Unreadable, another shape, ids that repeat or do not match the rows.
@@ -160,6 +160,11 @@ pub fn read(path: &Path, room: Room<'_>) -> Result<Stored, EmbedError> {
         }
     }
     Ok(Stored { rows, ids, index })
+}
+
+/// What int8 values may be multiplied by: 0 leaves nothing of them, and a negative number turns every embedding round.
+fn is_scale(scale: &f32) -> bool {
+    scale.is_finite() && *scale > 0.0
 }
 
 fn wrong(path: &Path, expected: String, found: String) -> EmbedError {

@@ -236,5 +236,6 @@ fn embed_stored_items(
         bad_items: Vec::new(),
         n_from_cache: 0,
         n_embedded: 0,
+        not_kept: None,
     })
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::manifest::Format;
+
 /// Why DATA is no probe. Rows are 1-based: in csv and jsonl the line of the file, in parquet the row.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -344,9 +346,18 @@ impl ProbeError {
                 "stored embeddings and models are given as OLD and NEW; DATA says what the items are"
                     .into()
             }
-            Self::Parse { .. } => {
-                "csv: comma-separated UTF-8 with a header line; jsonl: one JSON object a line".into()
-            }
+            Self::Parse { path, .. } => match Format::of(path) {
+                Some(Format::Parquet) => {
+                    "write or copy it again; a download that broke off looks like this".into()
+                }
+                Some(Format::JsonLines) => "a manifest .jsonl has one JSON object a line".into(),
+                None => "write it as UTF-8 text".into(),
+                Some(Format::Csv) => {
+                    "a manifest .csv is comma-separated UTF-8 with a header line; a cell with commas, quotes or line breaks \
+                     is quoted, quotes inside it doubled"
+                        .into()
+                }
+            },
             Self::NoRows { .. } => "list one item a row".into(),
             Self::MissingColumn { found, .. } if found.len() == 1 && has_other_separator(&found[0]) => {
                 "the columns of a csv file are separated by commas".into()

@@ -82,6 +82,20 @@ fn sides(root: &Path) -> Result<Option<[(&'static str, Role); 2]>, ProbeError> {
     }
 }
 
+/// Whether the walk of `root` comes to `below`, a path below it.
+pub(super) fn walks_into(root: &Path, below: &Path) -> bool {
+    let names: Vec<_> = below.iter().map(|name| name.to_string_lossy()).collect();
+    let is_walked = match sides(root) {
+        Ok(Some(sides)) => names
+            .first()
+            .is_some_and(|first| sides.iter().any(|(side, _)| first == side)),
+        Ok(None) => true,
+        // No probe at all, which is said elsewhere.
+        Err(_) => false,
+    };
+    is_walked && !names.iter().any(|name| is_hidden(name))
+}
+
 /// Folders beside the two sides, such as Market-1501's `bounding_box_train`.
 fn other_folders(root: &Path, sides: [(&str, Role); 2]) -> Result<Vec<String>, ProbeError> {
     let entries = list(root)?;

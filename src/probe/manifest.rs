@@ -206,14 +206,24 @@ fn read_csv(
     Ok(table)
 }
 
-/// Where a CSV that polars refuses goes wrong: a row with more cells than the header, or a quote that is never closed.
-/// polars names no line, and advises on calling polars.
+/// Where a CSV that polars refuses goes wrong: a row with more cells than the header, a quoted cell that goes on after its
+/// quote, or a quote that is never closed. polars names no line, and advises on calling polars.
 fn csv_fault(text: &str) -> Option<(usize, String)> {
     let (mut line, mut row, mut cells) = (1, 1, 1);
     let mut expected = None;
     let mut opened = None;
+    let (mut before, mut whole_cell, mut closed) = (b'\n', false, false);
     // A final newline ends the last row, whether there is one or not.
     for byte in text.trim_end_matches('\n').bytes().chain([b'\n']) {
+        if closed && whole_cell && !b"\",\r\n".contains(&byte) {
+            let message = "the cell goes on after its closing quote".to_owned();
+            return Some((row, message));
+        }
+        closed = byte == b'"' && opened.is_some();
+        if byte == b'"' && !closed && before != b'"' {
+            whole_cell = b",\n".contains(&before);
+        }
+        before = byte;
         match byte {
             // A doubled quote closes and opens again.
             b'"' if opened.is_some() => opened = None,
@@ -255,7 +265,18 @@ fn each_parquet_part(path: &Path, together: usize, visit: Visit<'_>) -> Result<(
     let mut reader = ParquetReader::new(again()?);
     // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the
     // columns themselves are plain, so it is left aside.
-    let mut metadata = reader.get_metadata().map_err(failed)?.as_ref().clone();
+    let mut metadata = reader
+        .get_metadata()
+        .map_err(|error| {
+            let words = one_line(&error);
+            parse_error(
+                path,
+                None,
+                format!("cut short, or no Parquet file: {words}"),
+            )
+        })?
+        .as_ref()
+        .clone();
     metadata.key_value_metadata = None;
     let metadata = Arc::new(metadata);
     reader.set_metadata(metadata.clone());
@@ -358,13 +379,17 @@ fn cells_of(column: &Column) -> PolarsResult<Vec<Option<Cell>>> {
 
 /// What polars says of the file, in one line and without its advice on calling polars.
 fn polars_error(path: &Path, error: &PolarsError) -> ProbeError {
+    parse_error(path, None, one_line(error))
+}
+
+fn one_line(error: &PolarsError) -> String {
     let message = error.to_string();
     let message = message
         .split("\n\nThe current offset")
         .next()
         .unwrap_or_default();
     let words: Vec<&str> = message.split_whitespace().collect();
-    parse_error(path, None, words.join(" "))
+    words.join(" ")
 }
 
 /// An empty text is no cell.
@@ -384,8 +409,13 @@ fn read_json_lines(path: &Path, text: &str) -> Result<Table, ProbeError> {
         if line.trim().is_empty() {
             continue;
         }
-        let value: Value =
-            serde_json::from_str(line).map_err(|error| parse_error(path, Some(position), error))?;
+        let value: Value = serde_json::from_str(line).map_err(|error| {
+            // The parser's line is always the first: it sees one at a time.
+            let message = error
+                .to_string()
+                .replace(" at line 1 column ", " at column ");
+            parse_error(path, Some(position), message)
+        })?;
         let Value::Object(fields) = value else {
             return Err(parse_error(path, Some(position), "expected a JSON object"));
         };
@@ -592,6 +622,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stray_quote_names_its_row() {
+        let text = "path,identity\na.png,\"x \"\"y\"\"\"\nb.png,\"x\"y\nc.png,z\n";
+        let error = read_text("m.csv", text).unwrap_err().to_string();
+        assert!(
+            error.ends_with("m.csv, row 3: the cell goes on after its closing quote"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_bad_line_of_json_is_counted_once() {
+        let error = read_text("m.jsonl", "{\"a\":1}\n{\"a\" 1}\n").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("row 2: expected `:` at column 6"),
+            "{error}"
+        );
+        let hint = error.hint().unwrap();
+        assert_eq!(hint, "a manifest .jsonl has one JSON object a line");
+    }
+
+    #[test]
     fn an_unclosed_quote_is_said_in_one_line() {
         let error = read_text("m.csv", "path,label\n\"a,1\nb,1\n").unwrap_err();
         let message = error.to_string();
@@ -729,5 +782,8 @@ mod tests {
     fn a_file_that_is_no_parquet_is_refused() {
         let error = read_text("m.parquet", "path,identity\n").unwrap_err();
         assert!(matches!(error, ProbeError::Parse { .. }), "{error}");
+        assert!(error.to_string().contains("cut short"), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("write or copy it again"), "{hint}");
     }
 }

@@ -71,6 +71,14 @@ pub enum ReportError {
         /// report.json
         path: PathBuf,
     },
+    /// The output folder lies where the probe's images are looked for.
+    #[error("{}: lies among the images of {}: the next audit would take the report's pictures for items", path.display(), data.display())]
+    OutInProbe {
+        /// The output folder.
+        path: PathBuf,
+        /// DATA.
+        data: PathBuf,
+    },
     /// The output folder holds something else than a report.
     #[error(
         "{}: expected an empty folder or an earlier report, found `{found}` and no report.json of ours",
@@ -150,6 +158,9 @@ impl ReportError {
             }
             Self::OutIsFile { .. } | Self::OutIsBrokenLink { .. } | Self::OutNotOurs { .. } => {
                 "choose another folder with --out, or remove this one yourself".into()
+            }
+            Self::OutInProbe { .. } => {
+                "choose a folder outside of it, or one whose name begins with a dot, which no probe reads".into()
             }
             Self::OutHoldsOthers { .. } => {
                 "move them elsewhere, or choose another folder with --out".into()

@@ -49,6 +49,12 @@ pub enum RuntimeError {
     /// No library, and none may be installed.
     #[error("ONNX Runtime is not on this machine, and --offline forbids installing it")]
     Offline,
+    /// No library, and no folder to install one into.
+    #[error(
+        "ONNX Runtime is not on this machine, and there is no folder to install it into: {} set",
+        unset_variables()
+    )]
+    NoCacheDir,
     /// No Python with pip.
     #[error(
         "ONNX Runtime is not on this machine, and there is no pip to install it with ({tried})"
@@ -90,7 +96,7 @@ pub enum RuntimeError {
         cause: String,
     },
     /// A file of the cache cannot be written or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: ONNX Runtime cannot be installed there: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -144,7 +150,8 @@ impl RuntimeError {
                  (`pip config list`), and try again"
                     .into()
             }
-            RuntimeError::Io { .. } => "--cache-dir names another folder".into(),
+            RuntimeError::NoCacheDir => remedies("name a folder with --cache-dir DIR"),
+            RuntimeError::Io { .. } => "--cache-dir DIR names another folder".into(),
             RuntimeError::Gpu { .. } => {
                 "the CPU build needs none of it: `compat-audit runtime install`".into()
             }
@@ -159,6 +166,15 @@ impl RuntimeError {
             RuntimeError::Model { cause, .. } => model_hint(cause).into(),
         };
         Some(text)
+    }
+}
+
+/// The variables that name the place of caches, and are not set.
+pub fn unset_variables() -> &'static str {
+    if cfg!(windows) {
+        "LOCALAPPDATA is not"
+    } else {
+        "neither HOME nor XDG_CACHE_HOME is"
     }
 }
 

@@ -6,13 +6,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::RuntimeError;
 use super::gpu::{self, Cuda};
 use super::locate::{Machine, cached_folder, is_library, library_in};
 use super::version::sha256;
+use super::{LibrarySource, RuntimeError, refuse_cut_short};
 
 /// The version that is installed.
 pub const VERSION: &str = "1.31.1";
+
+/// What stands beside an installed library: a line a file, as `sha256sum` writes it.
+const SUMS: &str = "SHA256SUMS";
 
 /// Prefix of the folders that an installation works in.
 const SCRATCH: &str = ".installing-";
@@ -95,8 +98,8 @@ impl Wheel {
     }
 }
 
-/// Installs the library into the cache and returns its path; one that is there already is kept. `gpu` picks
-/// the build for the CUDA that this machine has. What is being done goes to `notify`, one line each.
+/// Installs the library into the cache and returns its path; one that is there already is kept when it is what was
+/// installed, byte for byte. `gpu` picks the build for the CUDA that this machine has. What is being done goes to `notify`, one line each.
 ///
 /// A lock file serialises processes, and the library's folder appears by one rename.
 ///
@@ -120,10 +123,31 @@ pub fn install(
 /// The library that [`install`] has put into the cache; the network is not reached.
 ///
 /// # Errors
-/// [`RuntimeError::Offline`] when there is none.
+/// [`RuntimeError::Offline`] when there is none, [`RuntimeError::Load`] when it is damaged.
 pub fn installed(cache_dir: &Path) -> Result<PathBuf, RuntimeError> {
-    let wheel = cpu_wheel()?;
-    library_in(&cached_folder(cache_dir, wheel)).ok_or(RuntimeError::Offline)
+    let folder = cached_folder(cache_dir, cpu_wheel()?);
+    let library = library_in(&folder).ok_or(RuntimeError::Offline)?;
+    if folder.join(SUMS).is_file() && !is_as_installed(&folder) {
+        return Err(RuntimeError::Load {
+            path: library,
+            found: LibrarySource::Cache,
+            cause: "it is not what was installed (SHA-256)".into(),
+        });
+    }
+    refuse_cut_short(&library, LibrarySource::Cache)?;
+    Ok(library)
+}
+
+/// Whether the folder holds the files of its [`SUMS`], each with its sum.
+fn is_as_installed(folder: &Path) -> bool {
+    let sums = fs::read_to_string(folder.join(SUMS)).unwrap_or_default();
+    let is_same = |line: &str| {
+        let (sum, name) = line.split_once("  ")?;
+        Some(sum == sha256(&fs::read(folder.join(name)).ok()?))
+    };
+    library_in(folder).is_some()
+        && !sums.is_empty()
+        && sums.lines().all(|line| is_same(line) == Some(true))
 }
 
 fn cpu_wheel() -> Result<&'static Wheel, RuntimeError> {
@@ -173,7 +197,9 @@ fn install_wheel(
     // Held until this function returns; the file itself stays.
     let _lock = lock(&parent.join("install.lock"), notify)?;
     // Another process may have installed it while this one waited.
-    if let Some(library) = library_in(&folder) {
+    if let Some(library) = library_in(&folder)
+        && is_as_installed(&folder)
+    {
         return Ok(library);
     }
     sweep(parent);
@@ -193,6 +219,10 @@ fn install_wheel(
     let file = download(python, wheel, scratch.path())?;
     let unpacked = scratch.path().join("library");
     unpack(&file, wheel.sha256, &unpacked)?;
+    if folder.exists() {
+        // Damaged, or of a version that wrote no sums. Who has it loaded keeps it: it is moved away, not written over.
+        fs::rename(&folder, scratch.path().join("replaced")).map_err(at(&folder))?;
+    }
     fs::rename(&unpacked, &folder).map_err(at(&folder))?;
     Ok(library_in(&folder).expect("unpack refuses a wheel without a library"))
 }
@@ -316,6 +346,7 @@ fn unpack(path: &Path, expected: &str, folder: &Path) -> Result<(), RuntimeError
     let mut archive =
         zip::ZipArchive::new(io::Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     fs::create_dir_all(folder).map_err(at(folder))?;
+    let mut sums = String::new();
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(|error| damaged(&error))?;
         let name = entry.name().map_err(|error| damaged(&error))?.into_owned();
@@ -329,10 +360,13 @@ fn unpack(path: &Path, expected: &str, folder: &Path) -> Result<(), RuntimeError
             entry
                 .read_to_end(&mut library)
                 .map_err(|error| damaged(&error))?;
+            sums += &format!("{}  {name}\n", sha256(&library));
             let path = folder.join(name);
             fs::write(&path, library).map_err(at(&path))?;
         }
     }
+    let path = folder.join(SUMS);
+    fs::write(&path, sums).map_err(at(&path))?;
     match library_in(folder) {
         Some(_) => Ok(()),
         None => Err(damaged(&"onnxruntime/capi/ holds no library")),
@@ -345,6 +379,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::runtime::{RuntimeOptions, library_for, test_options};
 
     fn silent(_: &str) {}
 
@@ -418,10 +453,15 @@ mod tests {
         assert_eq!(
             names,
             [
+                SUMS,
                 "libonnxruntime.so.1.31.1",
                 "libonnxruntime_providers_cuda.so"
             ]
         );
+        assert!(is_as_installed(&target));
+        let library = target.join("libonnxruntime.so.1.31.1");
+        fs::write(library, "another").expect("written");
+        assert!(!is_as_installed(&target));
 
         let sum = pack(&["onnxruntime/__init__.py"]);
         let error = unpack(&wheel, &sum, &folder.path().join("other")).expect_err("no library");
@@ -542,6 +582,25 @@ mod tests {
         // Nothing but the library's folder and the lock is left.
         let parent = cached_folder(cache.path(), cpu_wheel().expect("one"));
         let parent = parent.parent().expect("a parent");
+        assert_eq!(fs::read_dir(parent).expect("readable").count(), 2);
+
+        // What is damaged afterwards is named, and replaced.
+        let whole = fs::metadata(&a.0).expect("there").len();
+        let file = File::options().write(true).open(&a.0).expect("writable");
+        file.set_len(whole / 2).expect("cut short");
+        let error = installed(cache.path()).expect_err("damaged").to_string();
+        assert!(error.contains("not what was installed"), "{error}");
+        let options = RuntimeOptions {
+            offline: true,
+            ..test_options(cache.path())
+        };
+        if cfg!(target_os = "linux") {
+            let error = library_for(&options, &Machine::bare(), &silent).expect_err("damaged");
+            assert!(error.to_string().contains("cut short"), "{error}");
+        }
+        assert_eq!(install_here().0, a.0);
+        assert_eq!(fs::metadata(&a.0).expect("there").len(), whole);
+        assert_eq!(installed(cache.path()).expect("whole"), a.0);
         assert_eq!(fs::read_dir(parent).expect("readable").count(), 2);
     }
 }

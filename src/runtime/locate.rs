@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use super::install::{Wheel, platform};
 use super::version::{minor, version_of};
-use super::{Device, LibrarySource, OLDEST_VERSION, RuntimeError, RuntimeOptions};
+use super::{
+    Device, LibrarySource, OLDEST_VERSION, RuntimeError, RuntimeOptions, refuse_cut_short,
+};
 
 /// Minor versions of an installed Python package that are used unasked: from the C API that this build
 /// asks for to the newest one it was run with.
@@ -109,15 +111,19 @@ pub struct Search {
 /// package (found, not imported).
 ///
 /// # Errors
-/// A library that was named and is not there.
+/// A library that was named and is not there, or that is cut short.
 pub fn locate(options: &RuntimeOptions) -> Result<Option<(PathBuf, LibrarySource)>, RuntimeError> {
-    Ok(search(options, &Machine::this())?.found)
+    let found = search(options, &Machine::this())?.found;
+    if let Some((library, source)) = &found {
+        refuse_cut_short(library, *source)?;
+    }
+    Ok(found)
 }
 
-/// As [`locate`], on any machine, with what was passed over.
+/// As [`locate`], on any machine, whole or not, with what was passed over.
 ///
 /// # Errors
-/// As [`locate`].
+/// A library that was named and is not there.
 pub fn search(options: &RuntimeOptions, machine: &Machine) -> Result<Search, RuntimeError> {
     let mut passed_over = Vec::new();
     let found = if let Some(path) = &options.onnxruntime {
@@ -127,7 +133,11 @@ pub fn search(options: &RuntimeOptions, machine: &Machine) -> Result<Search, Run
         Some((named(Path::new(path), source)?, source))
     } else if let Some(library) = machine.executable_folder.as_deref().and_then(library_in) {
         Some((library, LibrarySource::BesideExecutable))
-    } else if let Some(library) = cached(&options.cache_dir, options.device) {
+    } else if let Some(library) = options
+        .cache_dir
+        .as_deref()
+        .and_then(|cache| cached(cache, options.device))
+    {
         Some((library, LibrarySource::Cache))
     } else {
         python_library(machine, &mut passed_over).map(|library| (library, LibrarySource::Python))
@@ -153,14 +163,23 @@ fn named(path: &Path, source: LibrarySource) -> Result<PathBuf, RuntimeError> {
         })
 }
 
+/// How the folder of an installed GPU build ends.
+const GPU: &str = "-gpu";
+
 /// Folder of an installed wheel: `onnxruntime/<version>/<os>-<arch>[-gpu]`, since machines of several kinds may
 /// share a home.
 pub fn cached_folder(cache_dir: &Path, wheel: &Wheel) -> PathBuf {
-    let build = if wheel.cuda.is_some() { "-gpu" } else { "" };
+    let build = if wheel.cuda.is_some() { GPU } else { "" };
     cache_dir
         .join("onnxruntime")
         .join(wheel.version)
         .join(format!("{}-{}{build}", wheel.os, wheel.arch))
+}
+
+/// Whether a library of the cache is a GPU build's.
+pub fn is_gpu_build(library: &Path) -> bool {
+    let folder = library.parent().and_then(Path::file_name);
+    folder.is_some_and(|name| name.to_string_lossy().ends_with(GPU))
 }
 
 /// An installed GPU build is preferred (somebody asked for it), unless the device is the CPU.
@@ -236,15 +255,16 @@ fn python_library(machine: &Machine, passed_over: &mut Vec<String>) -> Option<Pa
 }
 
 /// `$XDG_CACHE_HOME/compat-audit`, else in the platform's place: `~/.cache`, `~/Library/Caches`,
-/// `%LOCALAPPDATA%`.
-pub fn default_cache_dir() -> PathBuf {
+/// `%LOCALAPPDATA%`. `None` where the environment names none: in a folder that others can write to, somebody else's
+/// library would be loaded.
+pub fn default_cache_dir() -> Option<PathBuf> {
     cache_dir_of(|name| variable(name).map(PathBuf::from))
 }
 
-fn cache_dir_of(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
+fn cache_dir_of(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     // The XDG base directory specification: a relative path is ignored.
     let xdg = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-    xdg.or_else(|| {
+    let caches = xdg.or_else(|| {
         if cfg!(windows) {
             variable("LOCALAPPDATA")
         } else if cfg!(target_os = "macos") {
@@ -252,9 +272,8 @@ fn cache_dir_of(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
         } else {
             variable("HOME").map(|home| home.join(".cache"))
         }
-    })
-    .unwrap_or_else(std::env::temp_dir)
-    .join("compat-audit")
+    });
+    Some(caches?.join("compat-audit"))
 }
 
 #[cfg(test)]
@@ -314,7 +333,7 @@ mod tests {
             Some((python, LibrarySource::Python))
         );
         let cached = write(
-            &cached_folder(&options.cache_dir, wheel(false)).join(NAME),
+            &cached_folder(&root.join("cache"), wheel(false)).join(NAME),
             b"",
         );
         assert_eq!(
@@ -438,14 +457,16 @@ mod tests {
         } else {
             "/home/a/.cache/compat-audit"
         };
-        assert_eq!(cache_dir_of(home), Path::new(own));
+        assert_eq!(cache_dir_of(home).as_deref(), Some(Path::new(own)));
+        // Never a folder that others can write to.
+        assert_eq!(cache_dir_of(|_| None), None);
         let xdg = |path: &'static str| {
             cache_dir_of(move |name| match name {
                 "XDG_CACHE_HOME" => Some(path.into()),
                 _ => home(name),
             })
         };
-        assert_eq!(xdg("/cache"), Path::new("/cache/compat-audit"));
-        assert_eq!(xdg("relative"), Path::new(own));
+        assert_eq!(xdg("/cache"), Some("/cache/compat-audit".into()));
+        assert_eq!(xdg("relative"), Some(own.into()));
     }
 }

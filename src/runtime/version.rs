@@ -23,6 +23,29 @@ pub fn version_of(library: &Path) -> io::Result<String> {
     Ok(format!("unknown-{}", &sha256(&fs::read(library)?)[..12]))
 }
 
+/// Whether an ELF file (64-bit, little-endian) ends before its table of sections, which linkers write last. The loader maps
+/// such a file without a look at its length, and the process dies of SIGBUS. Only the head is read: every start asks.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn is_cut_short(library: &Path) -> io::Result<bool> {
+    let mut file = File::open(library)?;
+    let length = file.metadata()?.len();
+    let mut head = [0; 64];
+    if length < head.len() as u64 {
+        // The loader refuses it in its own words.
+        return Ok(false);
+    }
+    file.read_exact(&mut head)?;
+    let number = |at: usize, bytes: usize| {
+        let bytes = head[at..at + bytes].iter().rev();
+        bytes.fold(0, |number, &byte| number << 8 | u64::from(byte))
+    };
+    // e_shoff, e_shentsize, e_shnum.
+    let end = number(40, 8).saturating_add(number(58, 2) * number(60, 2));
+    Ok(head.starts_with(b"\x7fELF\x02\x01") && length < end)
+}
+
 /// The minor version of `1.minor.patch`.
 pub fn minor(version: &str) -> Option<u32> {
     let mut numbers = version.split('.');

@@ -745,3 +745,181 @@ fn init_asks_what_only_the_user_knows() {
         "{dynamic}"
     );
 }
+
+/// Images of `odd_models/plain.onnx`'s size, in folders.
+fn folder_probe(folder: &Path) -> [String; 3] {
+    let probe = folder.join("probe");
+    crate::embedding::identity_folders(&probe, 6, 3);
+    [
+        path("odd_models/plain.onnx"),
+        path("odd_models/u8_nhwc.onnx"),
+        probe.to_str().expect("UTF-8").to_owned(),
+    ]
+}
+
+fn first_image(probe: &str) -> std::path::PathBuf {
+    let mut names: Vec<_> = walk(Path::new(probe));
+    names.sort();
+    names.remove(0)
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("readable");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let below = paths.map(|path| {
+        if path.is_dir() {
+            walk(&path)
+        } else {
+            vec![path]
+        }
+    });
+    below.flatten().collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_among_the_images_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, probe] = folder_probe(folder.path());
+    let image = first_image(&probe);
+    std::fs::remove_file(&image).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&image).status();
+    assert!(made.expect("mkfifo runs").success());
+    let text = refused(&[&old, &new, &probe, "--no-cache"]);
+    refused_with(
+        &text,
+        &["expected a file, found a pipe", "1 items cannot be read"],
+    );
+}
+
+#[test]
+fn a_dry_run_misses_the_files_that_the_audit_would_miss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, probe] = folder_probe(folder.path());
+    // A manifest: a folder lists what is there.
+    let image = first_image(&probe);
+    let mut manifest = "path,identity\n".to_owned();
+    for image in walk(Path::new(&probe)) {
+        let identity = image.parent().and_then(Path::file_name).expect("a folder");
+        manifest += &format!("{},{}\n", image.display(), identity.display());
+    }
+    let probe = folder.path().join("m.csv").display().to_string();
+    std::fs::write(&probe, manifest).expect("written");
+    let paths = [old.as_str(), &new, &probe, "--no-cache"];
+    let with = |more: &[&'static str]| [&paths[..], more].concat();
+    assert_eq!(compat_audit(with(&["--dry-run"])).status.code(), Some(0));
+
+    std::fs::remove_file(&image).expect("removed");
+    let audit = refused(&paths);
+    let dry = refused(&with(&["--dry-run"]));
+    refused_with(
+        &dry,
+        &["1 items cannot be read (0 tolerated)", "No such file"],
+    );
+    assert_eq!(audit, dry);
+    let tolerant = compat_audit(with(&["--dry-run", "--max-bad-items", "1"]));
+    assert_eq!(tolerant.status.code(), Some(0), "{}", stderr(&tolerant));
+
+    let output = compat_audit(with(&["--dry-run", "--format", "json"]));
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains("'--dry-run' cannot be used with '--format <FORMAT>'"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_report_does_not_become_part_of_its_probe() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, probe] = folder_probe(folder.path());
+    for name in ["report", "a/b"] {
+        let out = format!("{probe}/{name}");
+        let output = compat_audit([&old, &new, &probe, "--no-cache", "--out", &out]);
+        assert_eq!(output.status.code(), Some(2));
+        refused_with(
+            &stderr(&output),
+            &[name, "lies among the images of", "hint: "],
+        );
+        assert!(!Path::new(&out).exists());
+    }
+    // What no probe reads, and what lies beside.
+    for out in [format!("{probe}/.report"), format!("{probe}-report")] {
+        let output = compat_audit([&old, &new, &probe, "--no-cache", "--out", &out]);
+        assert_ne!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cache_that_cannot_be_written_is_said_once_and_does_without() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, probe] = folder_probe(folder.path());
+    let cache = folder.path().join("cache");
+    std::fs::create_dir(&cache).expect("a folder");
+    crate::embedding::cache::share_runtime(&cache);
+    // Root may write to any folder, but not below a file.
+    std::fs::write(cache.join("embeddings"), "in the way").expect("written");
+    let out = folder.path().join("out").display().to_string();
+    let cache = cache.to_str().expect("UTF-8");
+    let output = compat_audit([&old, &new, &probe, "--cache-dir", cache, "--out", &out]);
+    assert_ne!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    let said = format!("warning: {cache}: embeddings cannot be kept");
+    assert_eq!(text.matches(&said).count(), 1, "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_home_no_shared_folder_is_taken_for_the_cache() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |args: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
+            .args(args)
+            .env_remove("HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("ORT_DYLIB_PATH")
+            .env("TMPDIR", folder.path())
+            .output()
+            .expect("started")
+    };
+    let output = run(&["runtime", "install"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    refused_with(
+        &text,
+        &["neither HOME nor XDG_CACHE_HOME is set", "--cache-dir"],
+    );
+    let [old, new, probe] = stored_probe(folder.path(), 3, 4);
+    let out = folder.path().join("out").display().to_string();
+    let text = stderr(&run(&[&old, &new, &probe, "--out", &out]));
+    assert!(text.contains("note: embeddings are not kept"), "{text}");
+    assert!(!folder.path().join("compat-audit").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_library_that_is_cut_short_is_an_error_not_a_crash() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A head as the linker writes it, and nothing after it.
+    let mut head = [0; 128];
+    head[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    head[41] = 1;
+    head[58] = 64;
+    head[60] = 20;
+    let library = folder.path().join("libonnxruntime.so");
+    std::fs::write(&library, head).expect("written");
+    let library = library.to_str().expect("UTF-8");
+    let [old, probe] = [path("emoji/old.onnx"), path("emoji")];
+    let text = refused(&[&old, &old, &probe, "--onnxruntime", library]);
+    refused_with(
+        &text,
+        &[
+            "libonnxruntime.so",
+            "the file is cut short",
+            "runtime install",
+        ],
+    );
+    let output = compat_audit(["runtime", "show", "--onnxruntime", library]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -1,6 +1,6 @@
 //! The probe and the embed stage on real and on odd inputs: what is embedded, what is refused, what is kept.
 
-mod cache;
+pub mod cache;
 mod images;
 mod odd_models;
 mod stored;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Policy, Profile, Waiver};
@@ -27,13 +28,15 @@ pub fn resolve(
     );
     let profile_of_file = table.profile.filter(|&file| profile.is_looser_than(file));
     let own = Policy::of(profile);
-    let mut number = |key: &str, flag, file, default, (low, high): (f64, f64)| {
+    let mut number = |key: &str, flag: Option<f64>, file, default, (low, high): (f64, f64)| {
         let key = format!("policy.{key}");
+        let is_a_flag = flag.is_some();
         let value: f64 = pick(settings, &key, flag, file, default);
         if value > low && value < high {
             Ok(value)
         } else {
             Err(ConfigError::OutOfRange {
+                path: (!is_a_flag).then(PathBuf::new),
                 key,
                 low,
                 high,

@@ -9,7 +9,7 @@ use half::f16;
 use npyz::{DType, Deserialize, Endianness, NpyFile, NpyHeader, Order, TypeChar, TypeStr};
 
 use super::sink::{Number, Sink};
-use super::{Ids, Room, unreadable, wrong};
+use super::{Ids, Room, is_scale, unreadable, wrong};
 use crate::domain::{Element, Mapped, Rows, Scale};
 use crate::embed::EmbedError;
 
@@ -176,14 +176,10 @@ fn scale_beside(path: &Path, n: usize) -> Result<Scale, EmbedError> {
     let path = path.with_extension("scale.txt");
     let mut scales = Vec::new();
     each_line(&path, |line| {
-        let scale = line
-            .trim()
-            .parse()
-            .ok()
-            .filter(|scale: &f32| scale.is_finite());
+        let scale = line.trim().parse().ok().filter(is_scale);
         scales.push(scale.ok_or_else(|| {
             let found = format!("`{line}` in line {}", scales.len() + 1);
-            wrong(&path, "a number a line".into(), found)
+            wrong(&path, "a number above 0 a line".into(), found)
         })?);
         Ok(())
     })?;

@@ -11,7 +11,7 @@ use polars::prelude::{
 };
 
 use super::sink::{Number, Sink};
-use super::{Ids, Room, unreadable, wrong};
+use super::{Ids, Room, is_scale, unreadable, wrong};
 use crate::domain::{Rows, Scale};
 use crate::embed::EmbedError;
 
@@ -115,17 +115,14 @@ impl<'a> Parquet<'a> {
             Some(ScaleIn::Column)
         } else if let Some(entry) = keys.iter().find(|entry| entry.key == SCALE) {
             let text = entry.value.as_deref().unwrap_or_default();
-            let scale = text
-                .trim()
-                .parse()
-                .ok()
-                .filter(|scale: &f32| scale.is_finite());
-            let expected = format!("a number as the metadata's `{SCALE}`");
+            let scale = text.trim().parse().ok().filter(is_scale);
+            let expected = format!("a number above 0 as the metadata's `{SCALE}`");
             Some(ScaleIn::Metadata(
                 scale.ok_or_else(|| wrong(path, expected, format!("`{text}`")))?,
             ))
         } else {
-            None
+            let expected = format!("a column or metadata key `{SCALE}`, which int8 needs");
+            return Err(wrong(path, expected, "neither".into()));
         };
         wanted.sort_unstable();
         Ok(Self {
@@ -239,7 +236,12 @@ impl<'a> Parquet<'a> {
             .f32()
             .map_err(|error| polars_error(self.path, &error))?;
         for (row, scale) in column.iter().enumerate() {
-            scales.push(scale.ok_or_else(|| self.missing("a scale", start + row))?);
+            let scale = scale.ok_or_else(|| self.missing("a scale", start + row))?;
+            if !is_scale(&scale) {
+                let found = format!("{scale} in row {}", start + row + 1);
+                return Err(wrong(self.path, format!("a `{SCALE}` above 0"), found));
+            }
+            scales.push(scale);
         }
         Ok(())
     }

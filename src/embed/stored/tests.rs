@@ -172,10 +172,19 @@ fn int8_rows_are_scaled() {
         assert_eq!(stored.rows.element(), Element::I8);
         assert_eq!(row(&stored, "a"), [-32.0, 0.25]);
         assert_eq!(row(&stored, "b"), [4.0, 254.0]);
-        // Without a scale they are what they are.
-        write_parquet(&path, vec![bytes(), ids()], 1);
-        let stored = read(&path, room).expect("read");
-        assert_eq!(row(&stored, "a"), [-128.0, 1.0]);
+    }
+    write_parquet(&path, vec![bytes(), ids()], 1);
+    let text = message(&path);
+    assert!(
+        text.contains("`scale`, which int8 needs, found neither"),
+        "{text}"
+    );
+    for (bad, shown) in [(0.0, "0"), (-2.0, "-2"), (f32::NAN, "NaN")] {
+        let scale = Column::new("scale".into(), [0.25, bad]);
+        write_parquet(&path, vec![bytes(), ids(), scale], 1);
+        let text = message(&path);
+        let end = format!("expected a `scale` above 0, found {shown} in row 2");
+        assert!(text.ends_with(&end), "{text}");
     }
     write_parquet(
         &path,
@@ -204,8 +213,11 @@ fn int8_arrays_have_their_scale_beside() {
     }
     std::fs::write(&beside, "0.25\n2\n3").expect("written");
     assert!(message(&path).ends_with("expected one number, or 2, one a row, found 3 numbers"));
-    std::fs::write(&beside, "0.25\ntwo").expect("written");
-    assert!(message(&path).ends_with("expected a number a line, found `two` in line 2"));
+    for bad in ["two", "0", "-1", "inf"] {
+        std::fs::write(&beside, format!("0.25\n{bad}")).expect("written");
+        let end = format!("expected a number above 0 a line, found `{bad}` in line 2");
+        assert!(message(&path).ends_with(&end), "{}", message(&path));
+    }
 }
 
 #[test]

@@ -81,7 +81,10 @@ pub fn cautions(report: &AuditReport) -> Vec<String> {
 fn is_caution(finding: &Finding) -> bool {
     matches!(
         finding.code,
-        FindingCode::PreprocessingAssumed | FindingCode::LabelFree | FindingCode::AdaptedModel
+        FindingCode::PreprocessingAssumed
+            | FindingCode::StoredEmbeddingsDiffer
+            | FindingCode::LabelFree
+            | FindingCode::AdaptedModel
     )
 }
 

@@ -9,7 +9,9 @@ use crate::run::Audit;
 
 /// Lets a cache folder of its own use the installed runtime, which would be installed into it again otherwise.
 pub fn share_runtime(cache: &Path) {
-    let installed = compat_audit::runtime::default_cache_dir().join("onnxruntime");
+    let installed = compat_audit::runtime::default_cache_dir()
+        .expect("HOME is set")
+        .join("onnxruntime");
     drop(runtime());
     #[cfg(unix)]
     if installed.is_dir() {

@@ -9,7 +9,7 @@ use polars::prelude::{
 };
 
 use super::{assert_names, embed_raw, npy_f32, read_probe, refused};
-use crate::run::{Audit, data};
+use crate::run::{Audit, data, stdout};
 
 const DIM: usize = 32;
 
@@ -284,6 +284,8 @@ fn stored_rows_that_the_model_does_not_give_are_found() {
         let found = findings
             .iter()
             .find(|finding| finding["code"] == "stored-embeddings-differ");
+        let said_first = stdout(&audit.output).contains("READ FIRST: stored-embeddings-differ");
+        assert_eq!(said_first, found.is_some());
         found.cloned()
     };
     assert_eq!(finding(&old.parquet("same.parquet")), None);
