@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::*;
 use crate::config::{BatchSize, Pooling, ProbeConfig, ResizeMode, Size};
 use crate::domain::{Item, Modality, NoProgress, Origin, Progress, Role, Source};
-use crate::probe;
+use crate::probe::{self, tensors::testing};
 use crate::runtime::{Device, RuntimeOptions, default_cache_dir};
 
 mod both;
@@ -102,43 +102,27 @@ fn tensor_probe(folder: &Path, n: usize, arrays: &[Array]) -> Probe {
     probe
 }
 
-/// Name, numpy type, shape, values as little-endian bytes.
-struct Array(&'static str, &'static str, Vec<usize>, Vec<u8>);
+/// Name and `.npy` of an array.
+struct Array(&'static str, Vec<u8>);
 
-fn f32s(name: &'static str, shape: &[usize], values: &[f32]) -> Array {
-    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    Array(name, "<f4", shape.into(), bytes)
-}
-
-fn i32s(name: &'static str, shape: &[usize], values: &[i32]) -> Array {
-    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    Array(name, "<i4", shape.into(), bytes)
-}
-
-/// One array as numpy writes it (format 1.0).
-fn npy(Array(_, dtype, shape, bytes): &Array) -> Vec<u8> {
-    let shape: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
-    let shape = shape.join(" ");
-    let head = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}");
-    let padded = format!("{head:<117}\n");
-    let mut file = b"\x93NUMPY\x01\x00".to_vec();
-    file.extend((padded.len() as u16).to_le_bytes());
-    file.extend(padded.bytes());
-    file.extend(bytes);
-    file
+impl Array {
+    fn new<T: npyz::AutoSerialize + Copy>(
+        name: &'static str,
+        shape: &[usize],
+        values: &[T],
+    ) -> Self {
+        let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+        let values = values.iter().copied();
+        Self(name, testing::npy(&shape, npyz::Order::C, values))
+    }
 }
 
 fn npz(path: &Path, arrays: &[Array]) -> PathBuf {
-    use std::io::Write;
-    let mut archive = zip::ZipWriter::new(std::fs::File::create(path).expect("created"));
-    for array in arrays {
-        let name = format!("{}.npy", array.0);
-        archive
-            .start_file(name, zip::write::SimpleFileOptions::default())
-            .expect("started");
-        archive.write_all(&npy(array)).expect("written");
-    }
-    archive.finish().expect("finished");
+    let entries = arrays
+        .iter()
+        .map(|Array(name, npy)| (format!("{name}.npy"), npy));
+    let entries = testing::npz(entries);
+    std::fs::write(path, entries).expect("written");
     path.into()
 }
 

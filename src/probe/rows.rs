@@ -469,6 +469,7 @@ fn portable(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::tensors::testing;
 
     use std::fs;
 
@@ -504,28 +505,12 @@ mod tests {
 
     /// A `.npy` of 64-bit integers, shape (rows, 1).
     fn npy(rows: u64) -> Vec<u8> {
-        use npyz::WriterBuilder;
-        let mut bytes = Vec::new();
-        let mut writer = npyz::WriteOptions::new()
-            .default_dtype()
-            .shape(&[rows, 1])
-            .writer(&mut bytes)
-            .begin_nd()
-            .unwrap();
-        writer.extend(0..rows as i64).unwrap();
-        writer.finish().unwrap();
-        bytes
+        testing::npy(&[rows, 1], npyz::Order::C, 0..rows as i64)
     }
 
     /// A `.npz` with one array, `x`.
     fn npz(rows: u64) -> Vec<u8> {
-        use std::io::Write;
-        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        archive
-            .start_file("x.npy", zip::write::SimpleFileOptions::default())
-            .unwrap();
-        archive.write_all(&npy(rows)).unwrap();
-        archive.finish().unwrap().into_inner()
+        testing::npz([("x.npy", npy(rows))])
     }
 
     #[test]

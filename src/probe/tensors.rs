@@ -301,17 +301,19 @@ fn values<T: Deserialize, U: Clone>(
     Ok(array.iter().cloned().collect())
 }
 
+/// Files for the tests of whoever reads arrays.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod testing {
+    use std::io::{Cursor, Write};
 
-    use std::fs;
-    use std::io::Write;
+    use npyz::{AutoSerialize, Order, WriterBuilder};
 
-    use npyz::{AutoSerialize, WriterBuilder};
-    use tempfile::TempDir;
-
-    fn npy<T: AutoSerialize>(shape: &[u64], order: Order, values: Vec<T>) -> Vec<u8> {
+    /// A `.npy`.
+    pub fn npy<T: AutoSerialize>(
+        shape: &[u64],
+        order: Order,
+        values: impl IntoIterator<Item = T>,
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut writer = npyz::WriteOptions::new()
             .default_dtype()
@@ -319,11 +321,33 @@ mod tests {
             .order(order)
             .writer(&mut bytes)
             .begin_nd()
-            .unwrap();
-        writer.extend(values).unwrap();
-        writer.finish().unwrap();
+            .expect("a header");
+        writer.extend(values).expect("values");
+        writer.finish().expect("an array");
         bytes
     }
+
+    /// A `.npz` of these entries, name and bytes.
+    pub fn npz<N: ToString, B: AsRef<[u8]>>(entries: impl IntoIterator<Item = (N, B)>) -> Vec<u8> {
+        let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in entries {
+            archive
+                .start_file(name, zip::write::SimpleFileOptions::default())
+                .expect("an entry");
+            archive.write_all(bytes.as_ref()).expect("its bytes");
+        }
+        archive.finish().expect("an archive").into_inner()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+
+    use super::testing::{npy, npz};
+    use tempfile::TempDir;
 
     /// A `.npy` header (version 1.0) of this Python dict, then the bytes.
     fn raw(dict: &str, data: &[u8]) -> Vec<u8> {
@@ -332,17 +356,6 @@ mod tests {
         bytes.extend(dict.as_bytes());
         bytes.extend(data);
         bytes
-    }
-
-    fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
-        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        for (name, bytes) in arrays {
-            archive
-                .start_file(*name, zip::write::SimpleFileOptions::default())
-                .unwrap();
-            archive.write_all(bytes).unwrap();
-        }
-        archive.finish().unwrap().into_inner()
     }
 
     fn open(name: &str, bytes: &[u8]) -> Result<Tensors, ProbeError> {
@@ -483,16 +496,12 @@ mod tests {
     fn arrays_must_have_the_same_rows() {
         let a = npy(&[2, 1], Order::C, vec![1_i64, 2]);
         let b = npy(&[3], Order::C, vec![1_i64, 2, 3]);
-        let error = open("x.npz", &npz(&[("b.npy", b), ("a.npy", a.clone())])).unwrap_err();
+        let error = open("x.npz", &npz([("b.npy", b), ("a.npy", a.clone())])).unwrap_err();
         assert!(
             error.to_string().ends_with(": `a` has 2 rows, `b` has 3"),
             "{error}"
         );
-        let tensors = open(
-            "x.npz",
-            &npz(&[("a.npy", a), ("readme.txt", b"x".to_vec())]),
-        )
-        .unwrap();
+        let tensors = open("x.npz", &npz([("a.npy", a), ("readme.txt", b"x".to_vec())])).unwrap();
         assert_eq!(tensors.names(), ["a"]);
     }
 
@@ -500,12 +509,12 @@ mod tests {
     fn what_numpy_does_not_write_is_refused() {
         let error = open("x.npz", b"PK no").unwrap_err();
         assert!(error.to_string().contains("x.npz: no .npz: "), "{error}");
-        let error = open("x.npz", &npz(&[])).unwrap_err();
+        let error = open("x.npz", &npz::<&str, Vec<u8>>([])).unwrap_err();
         assert!(
             error.to_string().ends_with("the archive holds no arrays"),
             "{error}"
         );
-        let error = open("x.npz", &npz(&[("a.npy", b"abc".to_vec())])).unwrap_err();
+        let error = open("x.npz", &npz([("a.npy", b"abc".to_vec())])).unwrap_err();
         assert!(error.to_string().contains("x.npz: array `a`: "), "{error}");
         assert!(error.hint().unwrap().contains("numpy.savez"));
         let error = Tensors::open(Path::new("no/such.npz")).unwrap_err();

@@ -87,23 +87,9 @@ impl World {
 
 /// NumPy's format, version 1.0, little-endian f32, C order.
 pub fn write_npy(path: &Path, rows: &[Vec<f64>]) {
-    let mut header = format!(
-        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-        rows.len(),
-        rows[0].len()
-    );
-    while !(10 + header.len() + 1).is_multiple_of(64) {
-        header.push(' ');
-    }
-    header.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    for row in rows {
-        for &value in row {
-            bytes.extend((value as f32).to_le_bytes());
-        }
-    }
+    let values = rows.iter().flatten().map(|&value| value as f32);
+    let values: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    let bytes = crate::embedding::npy("<f4", &[rows.len(), rows[0].len()], &values);
     std::fs::write(path, bytes).expect("written");
 }
 

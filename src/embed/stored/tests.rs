@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use npyz::WriterBuilder;
 use polars::prelude::{
     Column, DataFrame, DataType, Int8Type, IntoSeries, ListBuilderTrait, ListChunked,
     ListPrimitiveChunkedBuilder, NamedFrom, ParquetWriter, Series,
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::Element;
+use crate::probe::tensors::testing;
 
 /// Room for everything, and for nothing.
 const ROOMS: [Room<'static>; 2] = [
@@ -74,16 +74,7 @@ fn npy<T: npyz::AutoSerialize + Copy>(
     values: &[T],
 ) -> PathBuf {
     let path = folder.path().join(format!("{stem}.npy"));
-    let mut bytes = Vec::new();
-    let mut writer = npyz::WriteOptions::new()
-        .default_dtype()
-        .shape(&shape)
-        .order(order)
-        .writer(&mut bytes)
-        .begin_nd()
-        .expect("a header");
-    writer.extend(values.iter().copied()).expect("values");
-    writer.finish().expect("an array");
+    let bytes = testing::npy(&shape, order, values.iter().copied());
     std::fs::write(&path, bytes).expect("written");
     let ids: String = (0..shape[0]).map(|row| format!("{row}\n")).collect();
     std::fs::write(path.with_extension("ids.txt"), ids).expect("written");

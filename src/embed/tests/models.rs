@@ -7,7 +7,7 @@ const X: [f32; 12] = [
 ];
 
 fn rows(values: &[f32]) -> Array {
-    f32s("x", &[values.len() / 4, 4], values)
+    Array::new::<f32>("x", &[values.len() / 4, 4], values)
 }
 
 /// Runs an odd model over one .npz.
@@ -72,7 +72,7 @@ fn dims_cut_before_anything_else() {
 
 #[test]
 fn a_rank_3_output_needs_a_pooling() {
-    let tokens = || f32s("x", &[1, 3, 2], &[1.0, 2.0, 3.0, 4.0, 8.0, 9.0]);
+    let tokens = || Array::new::<f32>("x", &[1, 3, 2], &[1.0, 2.0, 3.0, 4.0, 8.0, 9.0]);
     let config = |pooling| ModelConfig {
         pooling,
         ..ModelConfig::default()
@@ -81,7 +81,7 @@ fn a_rank_3_output_needs_a_pooling() {
     assert_says(&error, &["output `states`", "[32, 3, 2]", "pooling"]);
     let of = |pooling, mask: Option<[i32; 3]>| {
         let mut arrays = vec![tokens()];
-        arrays.extend(mask.map(|mask| i32s("attention_mask", &[1, 3], &mask)));
+        arrays.extend(mask.map(|mask| Array::new::<i32>("attention_mask", &[1, 3], &mask)));
         row(
             &run("states.onnx", 1, &arrays, &config(Some(pooling))).expect("embedded"),
             0,
@@ -95,8 +95,8 @@ fn a_rank_3_output_needs_a_pooling() {
 #[test]
 fn a_mask_of_another_length_cannot_pool() {
     let arrays = [
-        f32s("x", &[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]),
-        i32s("attention_mask", &[1, 3], &[1, 1, 1]),
+        Array::new::<f32>("x", &[1, 2, 2], &[1.0, 2.0, 3.0, 4.0]),
+        Array::new::<i32>("attention_mask", &[1, 3], &[1, 1, 1]),
     ];
     let config = ModelConfig {
         pooling: Some(Pooling::Mean),
@@ -108,7 +108,10 @@ fn a_mask_of_another_length_cannot_pool() {
 
 #[test]
 fn inputs_are_matched_by_name() {
-    let arrays = [f32s("z", &[3, 4], &X), f32s("other", &[3, 1], &X[..3])];
+    let arrays = [
+        Array::new::<f32>("z", &[3, 4], &X),
+        Array::new::<f32>("other", &[3, 1], &X[..3]),
+    ];
     let error = refused("vectors.onnx", 3, &arrays, &ModelConfig::default());
     assert_says(&error, &["x float32[?, 4]", "other, z"]);
     let error = refused("no_input.onnx", 3, &[rows(&X)], &ModelConfig::default());
@@ -119,7 +122,7 @@ fn inputs_are_matched_by_name() {
 fn the_one_array_of_an_npy_fills_the_one_input() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("rows.npy");
-    std::fs::write(&file, npy(&rows(&X))).expect("written");
+    std::fs::write(&file, rows(&X).1).expect("written");
     let mut probe = probe_of((0..3).map(Source::TensorRow).collect(), Modality::Tensor);
     probe.tensors = Some(file);
     let config = ModelConfig::default();
@@ -129,20 +132,20 @@ fn the_one_array_of_an_npy_fills_the_one_input() {
 
 #[test]
 fn integers_are_cast_and_absent_ones_filled() {
-    let ids = i32s("input_ids", &[2, 3], &[5, 6, 7, 1, 1, 1]);
-    let mask = Array("attention_mask", "|i1", vec![2, 3], vec![1, 1, 1, 1, 1, 0]);
+    let ids = Array::new::<i32>("input_ids", &[2, 3], &[5, 6, 7, 1, 1, 1]);
+    let mask = Array::new("attention_mask", &[2, 3], &[1_i8, 1, 1, 1, 1, 0]);
     let embedded = run("sums.onnx", 2, &[ids, mask], &ModelConfig::default()).expect("embedded");
     // Sums of ids, mask, token types (zeros) and positions (0 + 1 + 2).
     assert_eq!(row(&embedded, 0), [18.0, 3.0, 0.0, 3.0]);
     assert_eq!(row(&embedded, 1), [3.0, 2.0, 0.0, 3.0]);
     // A mask is never made up.
-    let ids = i32s("input_ids", &[2, 3], &[5, 6, 7, 1, 1, 1]);
+    let ids = Array::new::<i32>("input_ids", &[2, 3], &[5, 6, 7, 1, 1, 1]);
     let error = refused("sums.onnx", 2, &[ids], &ModelConfig::default());
     assert_says(&error, &["attention_mask int64[?, ?]", "input_ids"]);
     // Floats are no token ids.
     let arrays = [
-        f32s("input_ids", &[1, 2], &[1.5, 2.0]),
-        i32s("attention_mask", &[1, 2], &[1, 1]),
+        Array::new::<f32>("input_ids", &[1, 2], &[1.5, 2.0]),
+        Array::new::<i32>("attention_mask", &[1, 2], &[1, 1]),
     ];
     let error = refused("sums.onnx", 1, &arrays, &ModelConfig::default());
     assert_says(&error, &["input_ids int64", "the value 1.5"]);
@@ -153,7 +156,7 @@ fn what_the_runtime_refuses_names_the_model() {
     let error = refused(
         "vectors.onnx",
         2,
-        &[f32s("x", &[2, 5], &X[..10])],
+        &[Array::new::<f32>("x", &[2, 5], &X[..10])],
         &ModelConfig::default(),
     );
     assert!(matches!(error, EmbedError::Run { .. }));
@@ -201,8 +204,8 @@ fn rows_of_other_arrays_are_not_the_same_content() {
     let options = options(&config, Some(folder.path()));
     let run = |ids: [i32; 2], mask: [i32; 2]| {
         let arrays = [
-            i32s("attention_mask", &[1, 2], &mask),
-            i32s("input_ids", &[1, 2], &ids),
+            Array::new::<i32>("attention_mask", &[1, 2], &mask),
+            Array::new::<i32>("input_ids", &[1, 2], &ids),
         ];
         let probe = tensor_probe(folder.path(), 1, &arrays);
         run_model(&probe, "odd_models/sums.onnx", &options).expect("embedded")
@@ -214,9 +217,9 @@ fn rows_of_other_arrays_are_not_the_same_content() {
     // The same bytes once as token types, once as positions.
     let run = |name: &'static str| {
         let arrays = [
-            i32s("attention_mask", &[1, 2], &[1, 1]),
-            i32s("input_ids", &[1, 2], &[3, 4]),
-            i32s(name, &[1, 2], &[1, 1]),
+            Array::new::<i32>("attention_mask", &[1, 2], &[1, 1]),
+            Array::new::<i32>("input_ids", &[1, 2], &[3, 4]),
+            Array::new::<i32>(name, &[1, 2], &[1, 1]),
         ];
         let probe = tensor_probe(folder.path(), 1, &arrays);
         run_model(&probe, "odd_models/sums.onnx", &options).expect("embedded")

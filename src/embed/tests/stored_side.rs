@@ -5,7 +5,11 @@ use super::*;
 /// `<name>.npy` of rows of two, and its ids beside.
 fn store(folder: &Path, name: &str, ids: &[&str], values: &[f32]) -> PathBuf {
     let path = folder.join(format!("{name}.npy"));
-    std::fs::write(&path, npy(&f32s("", &[values.len() / 2, 2], values))).expect("written");
+    std::fs::write(
+        &path,
+        Array::new::<f32>("", &[values.len() / 2, 2], values).1,
+    )
+    .expect("written");
     std::fs::write(folder.join(format!("{name}.ids.txt")), ids.join("\n")).expect("written");
     path
 }
@@ -152,20 +156,20 @@ fn ids_and_rows_must_match() {
     std::fs::remove_file(folder.path().join("a.ids.txt")).expect("removed");
     assert!(message(&path).contains("a.ids.txt"));
     let path = folder.path().join("b.npy");
-    std::fs::write(&path, npy(&i32s("", &[2, 2], &[1, 2, 3, 4]))).expect("written");
+    std::fs::write(&path, Array::new::<i32>("", &[2, 2], &[1, 2, 3, 4]).1).expect("written");
     let found = message(&path);
     assert!(
         found.contains("integers") && found.contains("[2, 2]"),
         "{found}"
     );
-    std::fs::write(&path, npy(&f32s("", &[4], &[1.0, 2.0, 3.0, 4.0]))).expect("written");
+    std::fs::write(&path, Array::new::<f32>("", &[4], &[1.0, 2.0, 3.0, 4.0]).1).expect("written");
     assert!(message(&path).contains("[4]"));
 }
 
 /// The old side with stored gallery embeddings beside the model that gives back what it takes.
 fn beside(stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
     let folder = tempfile::tempdir().expect("a folder");
-    let x = f32s(
+    let x = Array::new::<f32>(
         "x",
         &[3, 4],
         &[1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0],
