@@ -218,8 +218,8 @@ impl AuditConfig {
         file: ConfigFile,
         flags: Overrides,
     ) -> Result<Self, ConfigError> {
-        let file_path = file.path.clone();
-        Self::resolved(paths, file, flags).map_err(|error| error.in_file(&file_path))
+        let path = file.path.clone();
+        Self::resolved(paths, file, flags).map_err(|error| error.in_file(path))
     }
 
     fn resolved(
@@ -349,7 +349,8 @@ fn cost(
             Ok(Some(pick(settings, key, flag, file, found)))
         }
         Some(found) => Err(ConfigError::OutOfRange {
-            path: flag.is_none().then(PathBuf::new),
+            path: None,
+            is_flag: flag.is_some(),
             key: key.into(),
             low: 0.0,
             high: f64::INFINITY,

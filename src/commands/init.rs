@@ -451,10 +451,7 @@ mod tests {
         let path = folder.path().join("audit.toml");
         std::fs::write(&path, text).expect("written");
         let file = ConfigFile::read(&path).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        ConfigFile {
-            path: PathBuf::new(),
-            ..file
-        }
+        ConfigFile { path: None, ..file }
     }
 
     fn uncommented(text: &str) -> String {

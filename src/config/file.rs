@@ -27,9 +27,9 @@ pub struct ConfigFile {
     pub old: ModelConfig,
     /// `[new]`
     pub new: ModelConfig,
-    /// The file itself, for errors; empty when there is none.
+    /// The file itself, for errors.
     #[serde(skip)]
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
 }
 
 /// `[audit]`
@@ -140,8 +140,10 @@ pub enum ConfigError {
     /// A number is outside its range.
     #[error("{}{key} must be above {low} and below {high}, found {found}", place(path.as_deref()))]
     OutOfRange {
-        /// The file; `None` for a flag.
+        /// The file; `None` for a flag, and where there is no file.
         path: Option<PathBuf>,
+        /// Whether a flag said it.
+        is_flag: bool,
         /// Dotted key.
         key: String,
         /// Exclusive lower end.
@@ -208,11 +210,15 @@ fn quoted(keys: &[String]) -> String {
 }
 
 impl ConfigError {
-    /// Names the file of a number that is no flag's; nothing when there is no file.
-    pub(super) fn in_file(mut self, file: &Path) -> Self {
-        if let Self::OutOfRange { path, .. } = &mut self {
-            *path = path.take().map(|_| file.to_owned());
-            path.take_if(|path| path.as_os_str().is_empty());
+    /// Names the file of a number that no flag said.
+    pub(super) fn in_file(mut self, file: Option<PathBuf>) -> Self {
+        if let Self::OutOfRange {
+            path,
+            is_flag: false,
+            ..
+        } = &mut self
+        {
+            *path = file;
         }
         self
     }
@@ -270,7 +276,7 @@ impl ConfigFile {
         ] {
             *relative = relative.take().map(|relative| folder.join(relative));
         }
-        file.path = path.into();
+        file.path = Some(path.into());
         Ok(file)
     }
 

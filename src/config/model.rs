@@ -186,7 +186,8 @@ impl ModelConfig {
     pub(super) fn check(&self, name: &str) -> Result<(), ConfigError> {
         let positive = |key: &str, value: Option<f64>| match value {
             Some(found) if !(found.is_finite() && found > 0.0) => Err(ConfigError::OutOfRange {
-                path: Some(PathBuf::new()),
+                path: None,
+                is_flag: false,
                 key: format!("{name}.{key}"),
                 low: 0.0,
                 high: f64::INFINITY,
@@ -200,7 +201,8 @@ impl ModelConfig {
             && !(1..=MAX_BATCH).contains(&found)
         {
             return Err(ConfigError::OutOfRange {
-                path: (!self.batch_size_is_a_flag).then(PathBuf::new),
+                path: None,
+                is_flag: self.batch_size_is_a_flag,
                 key: format!("{name}.batch_size"),
                 low: 0.0,
                 high: (MAX_BATCH + 1) as f64,

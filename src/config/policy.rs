@@ -266,6 +266,11 @@ impl Policy {
         blake3::hash(&json).to_hex()[..16].to_owned()
     }
 
+    /// What negative flips are held against: their own limit, else that of excess flips.
+    pub fn negative_flips_limit(&self) -> f64 {
+        self.negative_flips.unwrap_or(self.excess_flips)
+    }
+
     /// Whether a waiver holds a failure of this check, or of this slice, on that day.
     pub fn waives(&self, check: CheckCode, slice: Option<&str>, today: Date) -> bool {
         self.waivers.iter().any(|waiver| {

@@ -6,22 +6,25 @@
 //! needed. Where no sub-cluster has queries enough to be put first, the order rests on the old space alone, nothing
 //! was chosen by outcomes, and all queries test it. Whether that is so follows from counts, never from an outcome.
 
+mod gates;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::config::Policy;
-use crate::domain::{CheckCode, CheckSeverity, Date, Embeddings, Estimate, Pairing, cosine};
+use crate::domain::{CheckCode, Date, Embeddings, Estimate, Pairing, cosine};
+use crate::retrieve::Retrieval;
 use crate::retrieve::refresh::{Curve, Order, STEPS};
-use crate::retrieve::{Retrieval, n_distinct};
 use crate::stats::{self, ClusterSums};
 use crate::structure::Structure;
 
-use super::checks::{self, DOMINANT_SHARE, MIN_QUERY_IDENTITIES};
+use super::checks::{DOMINANT_SHARE, MIN_QUERY_IDENTITIES};
 use super::evidence::{Intervals, difference};
-use super::outcomes::{Change, Flips, Outcomes};
-use super::slices::{self, Members, Slice};
-use super::{CheckState, SafeSide};
+use super::outcomes::Outcomes;
+use super::slices::{self, Members};
+
+use gates::Gates;
 
 /// The gates that a share of the gallery can change, and that a plan therefore answers for.
 pub const PLANNED: [CheckCode; 6] = [
@@ -274,8 +277,8 @@ pub fn plan(
         let beta = step as f64 / STEPS as f64;
         plan.steps.push(Step {
             beta,
-            change: held_out.change.estimate,
-            excess: held_out.excess()[0],
+            change: held_out.change(),
+            excess: held_out.excess(),
             failing_slices: held_out.slices_not_passing(),
             passes,
         });
@@ -285,122 +288,6 @@ pub fn plan(
         plan.beta_star = Some(beta);
     }
     plan
-}
-
-/// The gates that a share of the gallery can change, on some of the queries.
-struct Gates<'a> {
-    n_identities: usize,
-    change: Change,
-    least_change: Option<Estimate>,
-    flips: Flips,
-    slices: Vec<Slice>,
-    policy: &'a Policy,
-    today: Date,
-}
-
-impl<'a> Gates<'a> {
-    fn new(
-        outcomes: &Outcomes,
-        keep: &[bool],
-        members: &[Members],
-        policy: &'a Policy,
-        intervals: &Intervals,
-        today: Date,
-    ) -> Self {
-        let identities = &outcomes.identities;
-        let least_change = outcomes.least_change();
-        Self {
-            n_identities: n_distinct(identities.clone()),
-            change: Change::new(intervals, &outcomes.change(), None, identities),
-            least_change: least_change.map(|change| intervals.mean(&change, identities)),
-            flips: Flips::new(intervals, outcomes),
-            slices: slices::test(members, outcomes, Some(keep), policy, intervals),
-            policy,
-            today,
-        }
-    }
-
-    /// The change, and the least that ties leave possible.
-    fn changes(&self) -> [Estimate; 2] {
-        let change = self.change.estimate;
-        [change, self.least_change.unwrap_or(change)]
-    }
-
-    /// The share of excess flips, and the most that ties leave possible.
-    fn excess(&self) -> [Estimate; 2] {
-        let Flips {
-            excess,
-            most_excess,
-            ..
-        } = self.flips;
-        excess
-            .zip(most_excess)
-            .map(|(share, most)| [share, most])
-            .expect("a curve needs new->new, and so do excess flips")
-    }
-
-    /// The state of each check that the policy gates on and no waiver holds.
-    fn states(&self) -> Vec<CheckState> {
-        let policy = self.policy;
-        let negative = [self.flips.negative, self.flips.most_negative];
-        let negative_limit = policy.negative_flips.unwrap_or(policy.excess_flips);
-        let above = |limit| checks::state_of_both(&self.changes(), limit, SafeSide::Above);
-        let below =
-            |shares: [Estimate; 2], limit| checks::state_of_both(&shares, limit, SafeSide::Below);
-        let asked = |code| {
-            policy.severity(code) == CheckSeverity::Gate && !policy.waives(code, None, self.today)
-        };
-        let states = [
-            (CheckCode::CrossTestChange, above(-policy.margin)),
-            (CheckCode::BctCriterion, above(0.0)),
-            (CheckCode::Refresh, above(-policy.refresh_margin)),
-            (
-                CheckCode::ExcessFlips,
-                below(self.excess(), policy.excess_flips),
-            ),
-            (CheckCode::NegativeFlips, below(negative, negative_limit)),
-        ];
-        let slices = self
-            .asked_slices()
-            .map(|slice| (CheckCode::Slices, slice.state(policy)));
-        states
-            .into_iter()
-            .chain(slices)
-            .filter(|&(code, _)| asked(code))
-            .map(|(_, state)| state)
-            .collect()
-    }
-
-    /// The slices that no waiver holds.
-    fn asked_slices(&self) -> impl Iterator<Item = &Slice> {
-        self.slices.iter().filter(|slice| {
-            let name = slice.members.name();
-            !self
-                .policy
-                .waives(CheckCode::Slices, Some(&name), self.today)
-        })
-    }
-
-    fn all_pass(&self) -> bool {
-        let passes = |state: &CheckState| matches!(state, CheckState::Pass | CheckState::NotTested);
-        self.states().iter().all(passes)
-    }
-
-    fn none_fails(&self) -> bool {
-        // Half of the queries may be too few for a slice; where slices must be proven, all of them must prove it.
-        let slices_gate = self.policy.severity(CheckCode::Slices) == CheckSeverity::Gate;
-        let unproven =
-            self.policy.slices_proven && slices_gate && !self.slices_not_passing().is_empty();
-        !unproven && !self.states().contains(&CheckState::Fail)
-    }
-
-    fn slices_not_passing(&self) -> Vec<String> {
-        let passes = |state| matches!(state, CheckState::Pass | CheckState::NotTested);
-        self.asked_slices()
-            .filter(|slice| !passes(slice.state(self.policy)))
-            .map(|slice| slice.members.name())
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -326,7 +326,7 @@ impl Collected {
             &new_old.per_query_optimistic(primary),
             &outcomes.today_at_best,
         );
-        let change = Change::new(intervals, &outcomes.change(), Some(&optimistic), identities);
+        let change = Change::new(intervals, &outcomes.change(), &optimistic, identities);
         Self {
             change,
             flips: Flips::new(intervals, &outcomes),

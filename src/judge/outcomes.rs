@@ -113,7 +113,7 @@ impl Flip {
 pub struct Change {
     /// Ties counted against the query in both pairings.
     pub estimate: Estimate,
-    /// Ties counted in the query's favour in both; the same as `estimate` where they were not looked at.
+    /// Ties counted in the query's favour in both.
     pub optimistic: Estimate,
     /// Mean over identities of their mean change.
     pub identity_weighted: f64,
@@ -131,14 +131,13 @@ impl Change {
     pub fn new(
         intervals: &Intervals,
         change: &[f64],
-        optimistic: Option<&[f64]>,
+        optimistic: &[f64],
         identities: &[u32],
     ) -> Self {
         let sums = ClusterSums::new(change, identities);
-        let estimate = intervals.mean(change, identities);
         Self {
-            estimate,
-            optimistic: optimistic.map_or(estimate, |values| intervals.mean(values, identities)),
+            estimate: intervals.mean(change, identities),
+            optimistic: intervals.mean(optimistic, identities),
             identity_weighted: stats::identity_weighted_mean(&sums),
             resolvable_margin: stats::resolvable_margin(&sums, intervals.alpha(), POWER),
         }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::{Policy, Profile, Waiver};
@@ -30,13 +29,14 @@ pub fn resolve(
     let own = Policy::of(profile);
     let mut number = |key: &str, flag: Option<f64>, file, default, (low, high): (f64, f64)| {
         let key = format!("policy.{key}");
-        let is_a_flag = flag.is_some();
+        let is_flag = flag.is_some();
         let value: f64 = pick(settings, &key, flag, file, default);
         if value > low && value < high {
             Ok(value)
         } else {
             Err(ConfigError::OutOfRange {
-                path: (!is_a_flag).then(PathBuf::new),
+                path: None,
+                is_flag,
                 key,
                 low,
                 high,

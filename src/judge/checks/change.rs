@@ -104,7 +104,7 @@ pub(super) fn negative_flips(evidence: &Evidence, policy: &Policy) -> Check {
     let Some(flips) = &evidence.flips else {
         return not_tested(code, name, SafeSide::Below);
     };
-    let own = policy.negative_flips.unwrap_or(policy.excess_flips);
+    let own = policy.negative_flips_limit();
     // In the place of another gate it is no looser than that one.
     let limit = if is_stand_in(code, evidence) {
         own.min(policy.excess_flips)
