@@ -1,6 +1,6 @@
 //! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
-//! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `linear`, `threads`, `relevant` or `naive`: one of them.
+//! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `linear`, `threads`, `relevant`, `pooled` or `naive`: one of them.
 //! `-- search QUERIES GALLERY DIM THREADS`: one JSON line, for `benches/peers/search.py`.
 
 use std::hint::black_box;
@@ -9,7 +9,8 @@ use std::time::Instant;
 use compat_audit::config::Similarity;
 use compat_audit::domain::Embeddings;
 use compat_audit::retrieve::protocol::QueryProtocol;
-use compat_audit::retrieve::rank::{RankSet, rank};
+use compat_audit::retrieve::rank::{RankSet, Ranking, rank};
+use compat_audit::retrieve::verification::tail::Windows;
 use compat_audit::topk::{Gallery, kernel_name, score_pair};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
@@ -81,13 +82,22 @@ impl World {
         self
     }
 
-    fn rank(&self) -> Vec<compat_audit::retrieve::rank::Ranking> {
+    fn rank(&self) -> Vec<Ranking> {
+        self.pass(|set| set)
+    }
+
+    /// Ranks and counts every non-matching score of all queries among the matching ones too.
+    fn rank_and_pool(&self) -> Vec<Ranking> {
+        self.pass(|set| set.pooled(Windows::new(Vec::new())))
+    }
+
+    fn pass(&self, asked: impl Fn(RankSet<'_>) -> RankSet<'_>) -> Vec<Ranking> {
         let gallery = Gallery {
             embeddings: &self.gallery,
             items: &self.items,
         };
         let set = RankSet::new(&self.queries, &self.protocol, gallery, Similarity::Cosine);
-        let ranked = rank(gallery, Similarity::Cosine, vec![set]).expect("finite");
+        let ranked = rank(gallery, Similarity::Cosine, vec![asked(set)]).expect("finite");
         ranked.into_iter().flat_map(|set| set.rankings).collect()
     }
 
@@ -253,6 +263,33 @@ fn relevant() {
     }
 }
 
+fn pooled() {
+    println!(
+        "\nCounting every score for AUROC too, against ranking alone: one thread, 16 relevant items a query, dim 384"
+    );
+    println!(
+        "{:>8} {:>9} {:>12} {:>12}",
+        "queries", "gallery", "good model", "random model"
+    );
+    let one = pool(1);
+    for (n_queries, n_gallery) in [(1_008, 100_000), (10_080, 20_000)] {
+        let random = World::new(n_queries, n_gallery, 384, 16);
+        let ratio = |world: &World| {
+            let ratios = (0..RUNS).map(|_| {
+                let ranking = seconds(|| drop(black_box(one.install(|| world.rank()))));
+                seconds(|| drop(black_box(one.install(|| world.rank_and_pool())))) / ranking
+            });
+            median(ratios.collect())
+        };
+        let good = World::new(n_queries, n_gallery, 384, 16).with_good_model();
+        println!(
+            "{n_queries:>8} {n_gallery:>9} {:>12.2} {:>12.2}",
+            ratio(&good),
+            ratio(&random)
+        );
+    }
+}
+
 fn naive() {
     println!("\nAgainst the naive twin: one thread");
     println!(
@@ -324,13 +361,14 @@ fn main() {
     let arguments = std::env::args_os().skip(1);
     let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-    let tables: [(&str, fn()); 6] = [
+    let tables: [(&str, fn()); 7] = [
         // First, while nothing has been freed that the pass could use again.
         ("memory", memory),
         ("peak", peak),
         ("linear", linear),
         ("threads", threads),
         ("relevant", relevant),
+        ("pooled", pooled),
         ("naive", naive),
     ];
     if arguments.first().is_some_and(|first| first == "search") {

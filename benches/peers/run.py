@@ -2,10 +2,11 @@
 
     python3 benches/peers/run.py OLD NEW DATA [--cache cold|warm] [--threads 2] [-k 5] [--peer-args=--lean]
 
-Each runs once unmeasured first (page cache, compiled kernels, and with --cache warm the embeddings), then k times in
-turns: medians (and the range) of the wall seconds from start to exit, of CPU seconds, which show whether something else
-held the cores, and of the largest resident memory of the process (Linux; not of its helpers). Both use the ONNX Runtime
-of target/peers-venv and as many threads; OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset.
+Each runs once unmeasured first (page cache, compiled kernels, and with --cache warm the embeddings), unless told
+--no-warm-up, then k times in turns: medians (and the range) of the wall seconds from start to exit, of CPU seconds,
+which show whether something else held the cores, and of the largest resident memory of the process (Linux; not of its
+helpers). Both use the ONNX Runtime of target/peers-venv and as many threads; OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE
+are unset.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main() -> None:
     env |= dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(args.threads))
     with tempfile.TemporaryDirectory() as scratch:
         commands = {"tool": tool(args, Path(scratch)), "peer": peer(args, Path(scratch))}
-        for name, command in commands.items():
+        for name, command in commands.items() if args.warm_up else ():
             run(name, command, env)
         measured: dict[str, list[tuple[float, float, float]]] = {"tool": [], "peer": []}
         for _ in range(args.k):
@@ -58,6 +59,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="whether embeddings are cached")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-k", type=int, default=5, help="measured runs of each")
+    parser.add_argument("--no-warm-up", dest="warm_up", action="store_false", help="for inputs that take an hour")
     parser.add_argument("--label", help="first cell of the row (default: DATA)")
     parser.add_argument("--peer-args", default="", help="further arguments of audit.py")
     return parser.parse_args()

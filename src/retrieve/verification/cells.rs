@@ -13,7 +13,13 @@ pub const SCORES_A_CELL: usize = 1 << LOW_BITS;
 /// The cell of a score. NaN falls into a cell above all numbers.
 #[inline(always)]
 pub fn cell_of(score: f32) -> usize {
-    (order_key(score) >> LOW_BITS) as usize
+    cell_of_key(order_key(score))
+}
+
+/// The cell of the score of this key.
+#[inline(always)]
+pub fn cell_of_key(key: u32) -> usize {
+    (key >> LOW_BITS) as usize
 }
 
 /// The least key of a cell.

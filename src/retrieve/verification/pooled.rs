@@ -2,32 +2,88 @@
 
 use crate::topk::TOGETHER;
 
-use super::cells::{CELLS, SCORES_A_CELL, cell_of, order_key, zeros};
+use super::cells::{CELLS, cell_of, cell_of_key, order_key, zeros};
 use super::steps::StepCounts;
 
 /// The matching scores of all queries, between which the non-matching ones are counted.
 pub struct Bounds {
     /// The distinct matching scores, ascending.
     pub matches: Vec<f32>,
+    /// Their keys, and two above all scores'.
+    keys: Vec<u32>,
     /// For each cell, the first bound in it or above; one more at the end.
     first: Vec<u32>,
     /// A bit a cell: whether a bound lies in it.
     holds: Box<[u64; CELLS / 64]>,
-    /// Of each cell with bounds, where its pieces begin in `pieces`, and by how many bits a key is shifted to its piece.
-    pieces_of: Vec<(u32, u32)>,
-    /// For each piece of a cell, the first bound in it or above; one more at each cell's end.
-    pieces: Vec<u32>,
+    /// For each cell, its bin.
+    bin_of: Box<[u8; CELLS]>,
+    bins: Vec<Bin>,
 }
 
-/// Pieces of a cell for each bound in it: most hold one bound or none, however many lie close together, as those of a
-/// model do whose cosines are all high.
+/// Bins: as many as a byte can name.
+const BINS: usize = 256;
+
+/// Cells of a bin, at most: half of the bins hold all cells.
+const CELLS_A_BIN: usize = 2 * CELLS / BINS;
+
+/// Bounds of a bin, about: with what is counted of them they stay in a second-level cache.
+const BOUNDS_A_BIN: u32 = 1024;
+
+/// Pieces of a bin for each bound in it, at most.
 const PIECES_A_BOUND: usize = 2;
+
+/// Neighbouring cells and the bounds in them.
+#[derive(Default)]
+struct Bin {
+    /// Key of the first bound.
+    lowest: u32,
+    /// By how many bits a key, less the lowest, is shifted to its piece.
+    shift: u32,
+    /// For each piece, the first bound in it or above; one more at the end.
+    first: Vec<u32>,
+}
+
+impl Bin {
+    /// `keys` are those of its bounds, at least one, which begin with bound `begin`.
+    fn new(keys: &[u32], begin: u32) -> Self {
+        let lowest = keys[0];
+        let span = keys[keys.len() - 1] - lowest;
+        let room = (PIECES_A_BOUND * keys.len()) as u64;
+        let mut shift = 0;
+        while u64::from(span >> shift) >= room {
+            shift += 1;
+        }
+        let below = |piece: u32| keys.partition_point(|&key| (key - lowest) >> shift < piece);
+        let pieces = 0..=(span >> shift) + 1;
+        Self {
+            lowest,
+            shift,
+            first: pieces.map(|piece| begin + below(piece) as u32).collect(),
+        }
+    }
+
+    /// How many of all bounds, whose keys these are, lie below a score of the bin.
+    #[inline(always)]
+    fn below(&self, key: u32, keys: &[u32]) -> usize {
+        let piece = (key.saturating_sub(self.lowest) >> self.shift) as usize;
+        let piece = piece.min(self.first.len() - 2);
+        let first = self.first[piece] as usize;
+        // Most pieces hold two bounds at most, and those above lie above the score: no guess, which would often be wrong.
+        let below = first + usize::from(keys[first] < key) + usize::from(keys[first + 1] < key);
+        if keys[below] < key {
+            let rest = &keys[below..self.first[piece + 1] as usize];
+            return below + rest.partition_point(|&other| other < key);
+        }
+        below
+    }
+}
 
 impl Bounds {
     /// `matches` ascend.
     pub fn new(matches: &[f32]) -> Self {
         let mut matches = matches.to_vec();
         matches.dedup();
+        let mut keys: Vec<u32> = matches.iter().map(|&score| order_key(score)).collect();
         let mut first = vec![0_u32; CELLS + 1];
         let mut holds = zeros();
         for &bound in &matches {
@@ -38,41 +94,28 @@ impl Bounds {
         for cell in 0..CELLS {
             first[cell + 1] += first[cell];
         }
-        let mut pieces_of = vec![(0, 0); CELLS];
-        let mut pieces = Vec::new();
-        for (cell, pieces_of) in pieces_of.iter_mut().enumerate() {
-            let (mut bound, end) = (first[cell], first[cell + 1]);
-            if bound == end {
-                continue;
-            }
-            let n = (PIECES_A_BOUND * (end - bound) as usize).next_power_of_two();
-            let n = n.min(SCORES_A_CELL);
-            let shift = (SCORES_A_CELL / n).trailing_zeros();
-            *pieces_of = (pieces.len() as u32, shift);
-            for piece in 0..n {
-                while bound < end && piece_of(matches[bound as usize], shift) < piece {
-                    bound += 1;
-                }
-                pieces.push(bound);
-            }
-            pieces.push(end);
+        let bin_of = bins(&first);
+        let mut bins = Vec::new();
+        let mut begin = 0;
+        for cells in bin_of.chunk_by(|a, b| a == b) {
+            let of_bin = first[begin]..first[begin + cells.len()];
+            begin += cells.len();
+            let keys = &keys[of_bin.start as usize..of_bin.end as usize];
+            bins.push(if keys.is_empty() {
+                Bin::default()
+            } else {
+                Bin::new(keys, of_bin.start)
+            });
         }
+        keys.extend([u32::MAX; 2]);
         Self {
             matches,
+            keys,
             first,
             holds,
-            pieces_of,
-            pieces,
+            bin_of,
+            bins,
         }
-    }
-
-    /// The bounds that a score, whose cell holds some, must be compared with: those below it are below the first, those
-    /// above it at the end or above.
-    #[inline(always)]
-    fn among(&self, score: f32) -> (u32, u32) {
-        let (pieces, shift) = self.pieces_of[cell_of(score)];
-        let piece = pieces as usize + piece_of(score, shift);
-        (self.pieces[piece], self.pieces[piece + 1])
     }
 
     #[inline(always)]
@@ -81,25 +124,49 @@ impl Bounds {
     }
 }
 
-/// The piece of its cell that a score lies in.
-#[inline(always)]
-fn piece_of(score: f32, shift: u32) -> usize {
-    (order_key(score) as usize % SCORES_A_CELL) >> shift
+/// The bin of each cell, rising. `first` is that of [`Bounds`].
+fn bins(first: &[u32]) -> Box<[u8; CELLS]> {
+    // Bins that end for their bounds, and those that end for their cells, are one less than half and half at most.
+    let full = BOUNDS_A_BIN.max(first[CELLS].div_ceil(BINS as u32 / 2 - 1));
+    let mut bin_of = zeros();
+    let (mut bin, mut begin) = (0, 0);
+    for cell in 0..CELLS {
+        if cell - begin == CELLS_A_BIN || first[cell] - first[begin] >= full {
+            (bin, begin) = (bin + 1, cell);
+        }
+        bin_of[cell] = bin;
+    }
+    bin_of
 }
 
+/// Scores that a bin has room for.
+const BIN_ROOM: usize = 4096;
+
+/// Beyond, those that wait might find no room.
+const FULL: usize = BIN_ROOM - 2 * TOGETHER;
+
 /// What one thread counts of non-matching scores.
+///
+/// A score whose cell holds bounds waits until there are some, so that most rows take no branch, and then in its bin, until
+/// many that lie near it are looked up together: one by one as they come, they would find the bounds in a far cache.
 pub struct PooledCounts {
-    /// Scores by cell, since they were last added to `total`.
+    /// Keys.
+    waiting: [u32; 2 * TOGETHER],
+    n_waiting: usize,
+    /// Keys: the first `n_gathered` places of each bin's room.
+    gathered: Box<[u32; BINS * BIN_ROOM]>,
+    n_gathered: [u16; BINS],
+    /// As in [`PooledTotal`], since they were last added to it.
     cells: Box<[u32; CELLS]>,
-    /// Scores that may pass before a cell could overflow.
+    between: Vec<u32>,
+    equal: Vec<u32>,
+    /// Scores that may pass before one of them could overflow.
     room: u32,
     total: PooledTotal,
-    /// Scores whose cells hold bounds: they wait until there are some, so that most rows take no branch.
-    waiting: [f32; 2 * TOGETHER],
-    n_waiting: usize,
 }
 
 /// What all threads have counted of non-matching scores.
+#[derive(Default)]
 pub struct PooledTotal {
     /// Non-matches equal to each bound.
     pub equal: Vec<u64>,
@@ -113,15 +180,15 @@ impl PooledCounts {
     /// Nothing counted yet.
     pub fn new(bounds: &Bounds) -> Self {
         Self {
-            cells: zeros(),
-            room: u32::MAX,
-            total: PooledTotal {
-                equal: vec![0; bounds.matches.len()],
-                between: vec![0; bounds.matches.len() + 1],
-                cells: Vec::new(),
-            },
-            waiting: [f32::NAN; 2 * TOGETHER],
+            waiting: [0; 2 * TOGETHER],
             n_waiting: 0,
+            gathered: zeros(),
+            n_gathered: [0; BINS],
+            cells: zeros(),
+            between: vec![0; bounds.matches.len() + 1],
+            equal: vec![0; bounds.matches.len()],
+            room: u32::MAX,
+            total: PooledTotal::default(),
         }
     }
 
@@ -149,16 +216,18 @@ impl PooledCounts {
         scores: &[f32; TOGETHER],
     ) {
         if self.room < TOGETHER as u32 {
-            self.empty_cells();
+            self.gather(bounds);
+            self.empty(bounds);
         }
         self.room -= TOGETHER as u32;
         // A NaN has a cell of its own, which nobody reads.
-        let cells = scores.map(|score| cell_of(score) as u32);
+        let keys = scores.map(order_key);
+        let cells = keys.map(|key| cell_of_key(key) as u32);
         let mut n_waiting = self.n_waiting;
-        for (&cell, &score) in cells.iter().zip(scores) {
+        for (cell, key) in cells.into_iter().zip(keys) {
             let cell = cell as usize % CELLS;
             self.cells[cell] += 1;
-            self.waiting[n_waiting % (2 * TOGETHER)] = score;
+            self.waiting[n_waiting % (2 * TOGETHER)] = key;
             n_waiting += usize::from(bounds.holds(cell));
         }
         self.n_waiting = n_waiting;
@@ -166,47 +235,58 @@ impl PooledCounts {
             steps.count(&cells);
         }
         if n_waiting >= TOGETHER {
-            self.look_up(bounds);
+            self.gather(bounds);
         }
     }
 
-    /// Finds where the waiting scores stand among the bounds of their cells.
+    /// Moves the waiting scores to their bins.
     #[inline(never)]
-    fn look_up(&mut self, bounds: &Bounds) {
-        // In turns without a branch, so that the reads of many scores, which the nearest cache cannot hold, overlap.
-        let waiting = &self.waiting[..self.n_waiting];
-        let mut among = [(0, 0); 2 * TOGETHER];
-        for (among, &score) in among.iter_mut().zip(waiting) {
-            *among = bounds.among(score);
-        }
-        let last = bounds.matches.len() - usize::from(!bounds.matches.is_empty());
-        let mut lowest = [0.0; 2 * TOGETHER];
-        for (lowest, &(first, _)) in lowest.iter_mut().zip(&among[..waiting.len()]) {
-            *lowest = bounds.matches[(first as usize).min(last)];
-        }
-        for ((&score, &(first, end)), &lowest) in waiting.iter().zip(&among).zip(&lowest) {
-            let mut below = first as usize;
-            let mut bound = lowest;
-            if first < end && bound < score {
-                below += 1;
-                while below < end as usize && bounds.matches[below] < score {
-                    below += 1;
-                }
-                bound = bounds.matches[below.min(last)];
-            }
-            if bound == score {
-                self.total.equal[below] += 1;
-            } else {
-                self.total.between[below] += 1;
-            }
+    fn gather(&mut self, bounds: &Bounds) {
+        let mut most = 0;
+        for &key in &self.waiting[..self.n_waiting] {
+            let bin = usize::from(bounds.bin_of[cell_of_key(key) % CELLS]);
+            let n = usize::from(self.n_gathered[bin]);
+            self.gathered[bin * BIN_ROOM + n % BIN_ROOM] = key;
+            self.n_gathered[bin] += 1;
+            most = most.max(n + 1);
         }
         self.n_waiting = 0;
+        if most > FULL {
+            for bin in 0..BINS {
+                if usize::from(self.n_gathered[bin]) > FULL {
+                    self.look_up(bin, bounds);
+                }
+            }
+        }
     }
 
-    fn empty_cells(&mut self) {
-        self.total.cells.resize(CELLS, 0);
-        for (total, count) in self.total.cells.iter_mut().zip(&mut self.cells[..]) {
-            *total += u64::from(std::mem::take(count));
+    /// Finds where the scores of a bin stand among the bounds.
+    fn look_up(&mut self, bin: usize, bounds: &Bounds) {
+        let n = usize::from(std::mem::take(&mut self.n_gathered[bin]));
+        for &key in &self.gathered[bin * BIN_ROOM..][..n] {
+            let below = bounds.bins[bin].below(key, &bounds.keys);
+            if bounds.keys[below] == key {
+                self.equal[below] += 1;
+            } else {
+                self.between[below] += 1;
+            }
+        }
+    }
+
+    /// Adds what was counted to the total; none may wait.
+    fn empty(&mut self, bounds: &Bounds) {
+        (0..BINS).for_each(|bin| self.look_up(bin, bounds));
+        let counted = [&mut self.cells[..], &mut self.between, &mut self.equal];
+        let PooledTotal {
+            cells,
+            between,
+            equal,
+        } = &mut self.total;
+        for (total, counted) in [cells, between, equal].into_iter().zip(counted) {
+            total.resize(counted.len(), 0);
+            for (total, count) in total.iter_mut().zip(counted) {
+                *total += u64::from(std::mem::take(count));
+            }
         }
         self.room = u32::MAX;
     }
@@ -219,10 +299,8 @@ impl PooledCounts {
             cells: vec![0; CELLS],
         };
         for mut part in parts {
-            part.look_up(bounds);
-            for (total, &count) in total.cells.iter_mut().zip(&part.cells[..]) {
-                *total += u64::from(count);
-            }
+            part.gather(bounds);
+            part.empty(bounds);
             let pairs = [
                 (&mut total.equal, &part.total.equal),
                 (&mut total.between, &part.total.between),
@@ -246,6 +324,11 @@ impl PooledCounts {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::cells::SCORES_A_CELL;
+    use super::super::sorted;
     use super::*;
 
     #[test]
@@ -257,24 +340,81 @@ mod tests {
         matches.extend(crowded);
         let bounds = Bounds::new(&matches);
         assert_eq!(bounds.matches, matches);
-        let mut compared = 0;
         for score in matches
             .iter()
             .flat_map(|&bound| [bound.next_down(), bound, bound.next_up()])
         {
+            let bin = &bounds.bins[usize::from(bounds.bin_of[cell_of(score)])];
             if bounds.holds(cell_of(score)) {
-                let (first, end) = bounds.among(score);
-                let (first, end) = (first as usize, end as usize);
                 let below = matches.partition_point(|&bound| bound < score);
-                let at = below + usize::from(matches.get(below) == Some(&score));
-                assert!(
-                    first <= below && at <= end,
-                    "{score}: {below} in {first}..{end}"
-                );
-                compared = compared.max(end - first);
+                assert_eq!(bin.below(order_key(score), &bounds.keys), below, "{score}");
             }
         }
-        // All of the crowded cell lie each in a piece.
-        assert_eq!(compared, 1);
+    }
+
+    #[test]
+    fn bins_hold_few_bounds_and_all_have_a_byte() {
+        // As many bounds as there are scores in eight cells, and one in each other cell.
+        let crowded = (0..8 * SCORES_A_CELL as u32).map(|i| 0.75_f32.to_bits() + i);
+        let spread = (0..0.75_f32.to_bits()).step_by(SCORES_A_CELL);
+        let matches: Vec<f32> = spread.chain(crowded).map(f32::from_bits).collect();
+        let bounds = Bounds::new(&matches);
+        let full = matches.len() / (BINS / 2 - 1) + 1;
+        let of_bin: Vec<(usize, usize)> = bounds
+            .bin_of
+            .chunk_by(|a, b| a == b)
+            .scan(0, |begin, bin| {
+                let cells = *begin..*begin + bin.len();
+                *begin = cells.end;
+                let n = bounds.first[cells.end] - bounds.first[cells.start];
+                Some((bin.len(), n as usize))
+            })
+            .collect();
+        assert!(bounds.bin_of.is_sorted());
+        assert_eq!(of_bin.len(), usize::from(bounds.bin_of[CELLS - 1]) + 1);
+        for (n_cells, n_bounds) in of_bin {
+            assert!(n_cells <= CELLS_A_BIN);
+            // A bin ends with the cell that fills it.
+            assert!(n_bounds < full + SCORES_A_CELL);
+        }
+    }
+
+    /// More scores than a bin has room for, many of them equal to a bound and some NaN, by two threads.
+    #[test]
+    fn counts_agree_with_looking_each_score_up() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut score =
+            |digits: f32| (rng.gen_range(-1.0..1.0_f32) * digits).round() / digits + 0.0;
+        let matches = sorted((0..2_000).map(|_| score(5_000.0)));
+        let bounds = Bounds::new(&matches);
+        let rows: Vec<[f32; 20]> = (0..4_000)
+            .map(|_| std::array::from_fn(|i| if i == 7 { f32::NAN } else { score(20_000.0) }))
+            .collect();
+        let parts = rows.chunks(2_500).map(|rows| {
+            let mut counts = PooledCounts::new(&bounds);
+            for row in rows {
+                counts.count(&bounds, None, row);
+            }
+            counts
+        });
+        let total = PooledCounts::total(&bounds, parts.collect());
+
+        let mut between = vec![0; bounds.matches.len() + 1];
+        let mut equal = vec![0; bounds.matches.len()];
+        let mut of_cells = vec![0; CELLS];
+        let scores: Vec<f32> = rows.concat().into_iter().filter(|s| !s.is_nan()).collect();
+        for &score in &scores {
+            of_cells[cell_of(score)] += 1;
+            match bounds
+                .matches
+                .binary_search_by(|bound| bound.total_cmp(&score))
+            {
+                Ok(at) => equal[at] += 1,
+                Err(below) => between[below] += 1,
+            }
+        }
+        assert!(equal.iter().sum::<u64>() > 1_000);
+        assert_eq!((total.between, total.equal), (between, equal));
+        assert_eq!(total.cells, of_cells);
     }
 }

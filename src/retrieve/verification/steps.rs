@@ -2,7 +2,7 @@
 
 use crate::topk::TOGETHER;
 
-use super::cells::{CELLS, cell_of, first_score, zeros};
+use super::cells::{CELLS, cell_of, first_score};
 
 /// Candidates asked for, at most. Between two of them a replicate follows a straight line; a query's counts are few enough
 /// to stay in the cache with those of the queries beside it.
@@ -68,29 +68,31 @@ fn geometric(low: f64, high: f64, n: usize) -> impl Iterator<Item = f64> {
     (0..n).map(move |i| low * (high / low).powf(i as f64 / n as f64))
 }
 
+/// Counters that share the scores below all candidates, by their cells: most scores are such ones, and a counter that was
+/// just written is slow to read.
+const BELOW: usize = 8;
+
 /// Candidate thresholds, each the least score of a cell.
 pub struct Steps {
     candidates: Vec<f32>,
-    /// For each cell, how many candidates its scores reach.
-    reached: Box<[u16; CELLS]>,
+    /// For each cell, the counter of its scores: one a candidate, the last that they reach, behind those for none.
+    counters: Box<[u8; CELLS]>,
 }
 
 impl Steps {
-    /// `cells` rise; at most 65,535.
+    /// `cells` rise; at most 247.
     pub fn new(cells: &[usize]) -> Self {
-        let mut reached = zeros();
-        for pair in cells.windows(2).enumerate() {
-            let (i, &[cell, next]) = pair else { continue };
-            reached[cell..next].fill(i as u16 + 1);
-        }
-        if let Some(&last) = cells.last() {
-            reached[last..].fill(cells.len() as u16);
+        let counters = (0..CELLS as u32).map(|cell| (cell % BELOW as u32) as u8);
+        let mut counters: Box<[u8]> = counters.collect();
+        for (i, &cell) in cells.iter().enumerate() {
+            let next = cells.get(i + 1).copied().unwrap_or(CELLS);
+            counters[cell..next].fill((BELOW + i) as u8);
         }
         // Where NaN falls.
-        reached[cell_of(f32::NAN)] = 0;
+        counters[cell_of(f32::NAN)] = 0;
         Self {
             candidates: cells.iter().map(|&cell| first_score(cell)).collect(),
-            reached,
+            counters: counters.try_into().expect("one a cell"),
         }
     }
 
@@ -121,7 +123,7 @@ impl Steps {
     }
 }
 
-/// One query's non-matching scores by how many candidates they reach.
+/// One query's non-matching scores by the last candidate that they reach.
 pub struct StepCounts<'a> {
     steps: &'a Steps,
     counts: Vec<u32>,
@@ -132,7 +134,7 @@ impl<'a> StepCounts<'a> {
     pub fn new(steps: &'a Steps) -> Self {
         Self {
             steps,
-            counts: vec![0; steps.candidates.len() + 1],
+            counts: vec![0; BELOW + steps.candidates.len()],
         }
     }
 
@@ -145,18 +147,19 @@ impl<'a> StepCounts<'a> {
     /// Counts scores by their cells.
     #[inline(always)]
     pub fn count(&mut self, cells: &[u32; TOGETHER]) {
-        let (reached, counts) = (&self.steps.reached, &mut self.counts[..]);
+        let (counters, counts) = (&self.steps.counters, &mut self.counts[..]);
         for &cell in cells {
-            counts[usize::from(reached[cell as usize % CELLS])] += 1;
+            counts[usize::from(counters[cell as usize % CELLS])] += 1;
         }
     }
 
     /// Scores at or above each candidate.
     pub fn at_or_above(mut self) -> Vec<u32> {
-        for i in (1..self.counts.len()).rev() {
-            self.counts[i - 1] += self.counts[i];
+        let mut at_or_above = self.counts.split_off(BELOW);
+        for i in (1..at_or_above.len()).rev() {
+            at_or_above[i - 1] += at_or_above[i];
         }
-        self.counts.split_off(1)
+        at_or_above
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::topk::TOGETHER;
+
 use super::ScoreHistogram;
 use super::cells::{SCORES_A_CELL, cell_of, first_key, first_score, order_key, score_of};
 use super::steps::at_or_above;
@@ -70,10 +72,16 @@ impl Windows {
     }
 
     fn take(&self, row: &[f32]) {
-        // Equal scores in a row, as of a collapsed model, are added at once: all threads want the same count.
-        for run in row.chunk_by(|a, b| a == b) {
-            // NaN reaches no floor.
-            if run[0] >= self.floor {
+        for scores in row.chunks(TOGETHER) {
+            let mut reaching = [0.0; TOGETHER];
+            let mut n = 0;
+            for &score in scores {
+                reaching[n] = score;
+                // NaN reaches no floor.
+                n += usize::from(score >= self.floor);
+            }
+            // Equal scores, as of a collapsed model, are added at once: all threads want the same count.
+            for run in reaching[..n].chunk_by(|a, b| a == b) {
                 self.add(order_key(run[0]), run.len() as u64);
             }
         }
