@@ -330,9 +330,9 @@ fn memory() {
     // Forgets the peak of making the embeddings.
     let forgotten = std::fs::write("/proc/self/clear_refs", "5");
     let before = mebibytes("VmRSS");
-    black_box(world.rank());
+    black_box(world.rank_and_pool());
     println!(
-        "\nMemory of a pass beside the embeddings, 10,000 x 200,000 x 384, 16 relevant items a query"
+        "\nMemory of a pass beside the embeddings, 10,000 x 200,000 x 384, 16 relevant items a query, AUROC too"
     );
     match (forgotten, before, mebibytes("VmHWM")) {
         (Ok(()), Some(before), Some(peak)) => println!("{:.0} MiB", peak - before),

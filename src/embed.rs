@@ -186,8 +186,23 @@ pub struct BadItem {
     pub item: usize,
     /// Item id.
     pub id: String,
+    /// Its row in the manifest, where there is one.
+    pub row: Option<u32>,
     /// Why.
     pub error: String,
+}
+
+impl BadItem {
+    /// Item `index` of the probe.
+    fn new(probe: &Probe, index: usize, error: String) -> Self {
+        let item = &probe.items[index];
+        Self {
+            item: index,
+            id: item.id.to_string(),
+            row: item.row.get(),
+            error,
+        }
+    }
 }
 
 /// What `--dry-run` and `init` show of a model.
@@ -237,13 +252,7 @@ pub fn refuse_missing_files(probe: &Probe, options: &EmbedOptions<'_>) -> Result
     let items = probe.items.par_iter().enumerate();
     let bad_items: Vec<BadItem> = items
         .filter(|(_, item)| item.identity.is_some())
-        .filter_map(|(index, item)| {
-            Some(BadItem {
-                item: index,
-                id: item.id.to_string(),
-                error: items::fault(item)?,
-            })
-        })
+        .filter_map(|(index, item)| Some(BadItem::new(probe, index, items::fault(item)?)))
         .collect();
     one::refuse_too_many(&bad_items, options.max_bad_items)
 }

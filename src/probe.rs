@@ -53,6 +53,8 @@ struct Draft {
     labels: Vec<String>,
     camera: Option<String>,
     role: Role,
+    /// Its row in the manifest, where there is one.
+    row: Option<usize>,
     source: Option<Source>,
     text: Option<String>,
     /// A picture or recording for the report alone.
@@ -277,6 +279,7 @@ impl Items {
             identity: OptionalIndex::NONE,
             camera: camera.into(),
             role: draft.role,
+            row: draft.row.and_then(|row| u32::try_from(row).ok()).into(),
             source: draft.source.map(Box::new),
             beside: (!is_empty).then(|| Box::new(beside)),
         });

@@ -200,6 +200,21 @@ fn scan_with<V: Visitor>(
         .expect("no thread panics while it holds it"))
 }
 
+/// [`scan`] for one set of queries whose visitors share nothing: the visitors, when all scores have passed.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_one<V: Visitor<Shared = ()>>(
+    gallery: Gallery<'_>,
+    similarity: Similarity,
+    queries: QueryScan<'_, V>,
+) -> Result<Vec<V>, ScoreOverflow> {
+    let mut sets = [queries];
+    scan(gallery, similarity, &mut sets, || ())?;
+    let [QueryScan { visitors, .. }] = sets;
+    Ok(visitors)
+}
+
 /// Queries that a thread goes over together.
 struct Group<'a, V> {
     packed: Panels,

@@ -286,6 +286,7 @@ fn drop_bad_items(probe: &mut Probe, old: &mut Embedded, new: &mut Embedded) -> 
         .iter()
         .map(|bad| BadItemRow {
             id: bad.id.clone(),
+            row: bad.row,
             error: bad.error.clone(),
         })
         .collect();

@@ -34,6 +34,8 @@ pub struct Item {
     pub camera: OptionalIndex,
     /// Query, gallery or both.
     pub role: Role,
+    /// Its row in the manifest, as errors name rows (1-based: in csv and jsonl the line of the file); none from a folder.
+    pub row: OptionalIndex,
     /// The model input. `None`: it is gone, or both embeddings are stored.
     pub source: Option<Box<Source>>,
     /// What stands beside the input; `None` where nothing does.
@@ -79,6 +81,7 @@ impl Item {
             identity: identity.into(),
             camera: OptionalIndex::NONE,
             role,
+            row: OptionalIndex::NONE,
             source: None,
             beside: None,
         }

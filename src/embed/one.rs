@@ -58,7 +58,10 @@ pub fn refuse_too_many(bad_items: &[BadItem], allowed: usize) -> Result<(), Embe
         count: bad_items.len(),
         allowed,
         first: named
-            .map(|bad| format!("`{}`: {}", bad.id, bad.error))
+            .map(|bad| match bad.row {
+                Some(row) => format!("row {row}, `{}`: {}", bad.id, bad.error),
+                None => format!("`{}`: {}", bad.id, bad.error),
+            })
             .collect(),
     })
 }
@@ -127,11 +130,7 @@ impl<'a> Run<'a> {
     }
 
     pub fn bad(&mut self, item: usize, error: String) {
-        self.bad_items.push(BadItem {
-            item,
-            id: self.probe.items[item].id.to_string(),
-            error,
-        });
+        self.bad_items.push(BadItem::new(self.probe, item, error));
     }
 
     pub fn refuse_too_many_bad_items(&mut self) -> Result<(), EmbedError> {

@@ -160,6 +160,7 @@ fn draft(id: String, identity: &str, camera: Option<String>, role: Role, path: &
         labels,
         camera,
         role,
+        row: None,
         source: Some(Source::Image(path.into())),
         text: None,
         shown: None,

@@ -341,6 +341,7 @@ impl RowReader<'_> {
             labels,
             camera: camera.filter(|name| !name.is_empty()).map(str::to_owned),
             role,
+            row: Some(self.table.positions[row]),
             source,
             text,
             shown: shown.map(|path| self.folder.join(path)),

@@ -215,6 +215,7 @@ mod tests {
         }
         report.probe.bad_items.push(super::super::BadItemRow {
             id: evil(),
+            row: Some(2),
             error: evil(),
         });
         let page = html(&report);

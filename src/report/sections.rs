@@ -200,6 +200,8 @@ pub struct QrelsSection {
 pub struct BadItemRow {
     /// Item id.
     pub id: String,
+    /// Its row in the manifest (in csv and jsonl the line of the file), where there is one.
+    pub row: Option<u32>,
     /// The error.
     pub error: String,
 }

@@ -7,7 +7,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::domain::{Measure, Probe};
-use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan, score_some};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan_one, score_some};
 
 use super::counts::{Mask, ThresholdCounts};
 use super::protocol::{Protocol, QueryProtocol};
@@ -104,13 +104,12 @@ fn rank_drawn(
         RankTable::new(query, positions, queries, gallery)
     });
     let items: Vec<usize> = taken.iter().map(|query| query.item).collect();
-    let mut scans = [QueryScan {
+    let taken = QueryScan {
         embeddings: queries.embeddings,
         items: &items,
         visitors: visitors.collect(),
-    }];
-    scan(gallery, queries.similarity, &mut scans, || ())?;
-    let [QueryScan { visitors, .. }] = scans;
+    };
+    let visitors = scan_one(gallery, queries.similarity, taken)?;
     Ok(visitors.into_par_iter().map(RankTable::finish).collect())
 }
 

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Measure};
-use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan, score_some};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan_one, score_some};
 
 use super::counts::{NonMatchMask, reached_by_each};
 use super::measures;
@@ -141,14 +141,12 @@ impl<'a> Refresh<'a> {
         counts: &mut Vec<MixedCounts<'_>>,
     ) -> Result<(), ScoreOverflow> {
         let items: Vec<usize> = counts.iter().map(|counts| counts.query.item).collect();
-        let mut scans = [QueryScan {
+        let queries = QueryScan {
             embeddings: self.galleries[1].embeddings,
             items: &items,
             visitors: std::mem::take(counts),
-        }];
-        scan(gallery, self.similarity, &mut scans, || ())?;
-        let [QueryScan { visitors, .. }] = scans;
-        *counts = visitors;
+        };
+        *counts = scan_one(gallery, self.similarity, queries)?;
         Ok(())
     }
 

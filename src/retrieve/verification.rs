@@ -14,7 +14,7 @@ mod transfer;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
-use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan};
+use crate::topk::{Gallery, QueryScan, ScoreOverflow, TOGETHER, Visitor, scan, scan_one};
 
 use super::counts::NonMatchMask;
 use super::protocol::Protocol;
@@ -131,13 +131,12 @@ impl Scores {
             mask,
             windows: &windows,
         };
-        let mut scans = [QueryScan {
+        let asked = QueryScan {
             embeddings: queries.embeddings,
             items: &queries.items,
             visitors: masks(protocol).map(visitor).collect(),
-        }];
-        scan(gallery, queries.similarity, &mut scans, || ())?;
-        drop(scans);
+        };
+        scan_one(gallery, queries.similarity, asked)?;
         self.non_matches.learn(windows);
         Ok(())
     }

@@ -12,7 +12,7 @@ use ndarray::Array2;
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
-use crate::topk::{Gallery, QueryScan, Visitor, scan};
+use crate::topk::{Gallery, QueryScan, Visitor, scan_one};
 
 /// Two clusters that became one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -153,13 +153,13 @@ fn find_nearest(clusters: &mut [Cluster]) {
         embeddings: &means,
         items: &all,
     };
-    let mut scans = [QueryScan {
+    let queries = QueryScan {
         embeddings: &means,
         items: &asking,
         visitors: asking.iter().map(visitor).collect(),
-    }];
-    scan(gallery, Similarity::Ip, &mut scans, || ()).expect("means of unit rows do not overflow");
-    let [QueryScan { visitors, .. }] = scans;
+    };
+    let visitors = scan_one(gallery, Similarity::Ip, queries);
+    let visitors = visitors.expect("means of unit rows do not overflow");
     let found: Vec<Option<Near>> = visitors.into_iter().map(|visitor| visitor.found).collect();
     for (&i, found) in asking.iter().zip(found) {
         clusters[i].nearest = found;

@@ -2,7 +2,7 @@
 
 use crate::config::Similarity;
 use crate::domain::Embeddings;
-use crate::topk::{Gallery, QueryScan, Visitor, scan};
+use crate::topk::{Gallery, QueryScan, Visitor, scan_one};
 
 /// Queries whose embeddings are held packed; a pass over the gallery for so many costs next to nothing beside their scores.
 const TOGETHER: usize = 1 << 16;
@@ -35,13 +35,13 @@ pub(super) fn nearest(
             },
             is_out: &is_out,
         };
-        let mut scans = [QueryScan {
+        let queries = QueryScan {
             embeddings,
             items,
             visitors: wanted.iter().enumerate().map(visitor).collect(),
-        }];
-        scan(gallery, Similarity::Cosine, &mut scans, || ()).expect("unit rows do not overflow");
-        let [QueryScan { visitors, .. }] = scans;
+        };
+        let visitors = scan_one(gallery, Similarity::Cosine, queries);
+        let visitors = visitors.expect("unit rows do not overflow");
         found.extend(visitors.into_iter().map(|visitor| visitor.found));
     }
     found

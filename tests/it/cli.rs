@@ -798,8 +798,14 @@ fn a_dry_run_misses_the_files_that_the_audit_would_miss() {
     let [old, new, probe] = folder_probe(folder.path());
     // A manifest: a folder lists what is there.
     let image = first_image(&probe);
+    let images = walk(Path::new(&probe));
+    // The line of the file, after its header.
+    let row = 2 + images
+        .iter()
+        .position(|path| *path == image)
+        .expect("listed");
     let mut manifest = "path,identity\n".to_owned();
-    for image in walk(Path::new(&probe)) {
+    for image in images {
         let identity = image.parent().and_then(Path::file_name).expect("a folder");
         manifest += &format!("{},{}\n", image.display(), identity.display());
     }
@@ -814,7 +820,10 @@ fn a_dry_run_misses_the_files_that_the_audit_would_miss() {
     let dry = refused(&with(&["--dry-run"]));
     refused_with(
         &dry,
-        &["1 items cannot be read (0 tolerated)", "No such file"],
+        &[
+            &format!("1 items cannot be read (0 tolerated): row {row}, `"),
+            "No such file",
+        ],
     );
     assert_eq!(audit, dry);
     let tolerant = compat_audit(with(&["--dry-run", "--max-bad-items", "1"]));

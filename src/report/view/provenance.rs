@@ -130,12 +130,19 @@ pub fn probe(report: &AuditReport) -> Vec<Fact> {
 }
 
 pub fn bad_items(report: &AuditReport) -> Table {
-    let mut table = Table::new(["item", "error"]);
+    let mut table = Table::new(["item", "row", "error"]);
     table.rows = report
         .probe
         .bad_items
         .iter()
-        .map(|bad| vec![Cell::text(&bad.id), Cell::text(&bad.error)])
+        .map(|bad| {
+            let row = bad.row.map_or_else(String::new, |row| row.to_string());
+            vec![
+                Cell::text(&bad.id),
+                Cell::number(row),
+                Cell::text(&bad.error),
+            ]
+        })
         .collect();
     table
 }
