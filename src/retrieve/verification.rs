@@ -3,6 +3,7 @@
 //! Nothing of size pairs is stored: the matching scores are kept (they are few), the non-matching ones are counted
 //! against them, in cells of neighbouring f32, and around the thresholds to the last bit.
 
+pub mod bounds;
 pub mod cells;
 mod histogram;
 pub mod pilot;
@@ -317,7 +318,8 @@ impl Visitor for WindowCounter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::pooled::{Bounds, PooledCounts, PooledTotal};
+    use super::bounds::Bounds;
+    use super::pooled::{PooledCounts, PooledTotal};
     use super::*;
 
     fn curve(matches: &[f32], non_matches: &[f32]) -> (RocCurve, PooledTotal) {

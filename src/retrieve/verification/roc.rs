@@ -1,6 +1,7 @@
 //! The ROC curve from counts at the distinct matching scores.
 
-use super::pooled::{Bounds, PooledTotal};
+use super::bounds::Bounds;
+use super::pooled::PooledTotal;
 
 /// Matches and non-matches at each distinct matching score, ascending.
 pub struct RocCurve {
