@@ -11,6 +11,7 @@ mod gate;
 mod generators;
 mod mixtures;
 mod plan;
+mod refresh;
 mod shuffled;
 mod slices;
 mod subclusters;
@@ -31,7 +32,7 @@ const REPLICATES: usize = 2_000;
 
 type Table = (&'static str, &'static str, fn());
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
     (
         "coverage",
         "Coverage of the mean's interval",
@@ -42,6 +43,7 @@ const TABLES: [Table; 9] = [
     ("shuffled", "Shuffled labels", shuffled::print),
     ("slices", "Slices", slices::print),
     ("plan", "False claims of beta*", plan::print),
+    ("refresh", "Errors of the refresh gate", refresh::print),
     (
         "planted",
         "Planted sub-clusters",
