@@ -195,7 +195,8 @@ mod tests {
     use super::super::sorted;
     use super::*;
 
-    /// More scores than a bin has room for, many of them equal to a bound and some NaN, by two threads.
+    /// More scores than a bin has room for, many of them equal to a bound and some NaN, as if by two threads. The second
+    /// adds its counts to the total on the way.
     #[test]
     fn counts_agree_with_looking_each_score_up() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
@@ -206,14 +207,19 @@ mod tests {
         let rows: Vec<[f32; 20]> = (0..4_000)
             .map(|_| std::array::from_fn(|i| if i == 7 { f32::NAN } else { score(20_000.0) }))
             .collect();
-        let parts = rows.chunks(2_500).map(|rows| {
+        let part = |rows: &[[f32; 20]], room: u32| {
             let mut counts = PooledCounts::new(&bounds);
+            counts.room = room;
             for row in rows {
                 counts.count(&bounds, None, row);
             }
             counts
-        });
-        let total = PooledCounts::total(&bounds, parts.collect());
+        };
+        let parts = vec![part(&rows[..2_500], u32::MAX), part(&rows[2_500..], 9_000)];
+        let was_full = parts[0].between.iter().any(|&n| n > 0);
+        let was_emptied = !parts[1].total.cells.is_empty();
+        assert!(was_full && was_emptied);
+        let total = PooledCounts::total(&bounds, parts);
 
         let mut between = vec![0; bounds.matches.len() + 1];
         let mut equal = vec![0; bounds.matches.len()];

@@ -80,8 +80,10 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// `cells` rise; at most 247.
+    /// `cells` rise, as many as [`candidates`] gives at most.
     pub fn new(cells: &[usize]) -> Self {
+        // Two more than are asked for: the widest, and one above every score.
+        const { assert!(BELOW + MOST_CANDIDATES + 2 <= 1 << u8::BITS) };
         let counters = (0..CELLS as u32).map(|cell| (cell % BELOW as u32) as u8);
         let mut counters: Box<[u8]> = counters.collect();
         for (i, &cell) in cells.iter().enumerate() {
