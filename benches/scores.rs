@@ -1,6 +1,6 @@
 //! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
-//! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `linear`, `threads`, `relevant`, `pooled` or `naive`: one of them.
+//! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `kernels`, `linear`, `threads`, `relevant`, `pooled` or `naive`: one of them.
 //! `-- search QUERIES GALLERY DIM THREADS`: one JSON line, for `benches/peers/search.py`.
 
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use compat_audit::domain::Embeddings;
 use compat_audit::retrieve::protocol::QueryProtocol;
 use compat_audit::retrieve::rank::{RankSet, Ranking, rank};
 use compat_audit::retrieve::verification::tail::Windows;
-use compat_audit::topk::{Gallery, kernel_name, score_pair};
+use compat_audit::topk::{Gallery, Kernel, QueryScan, Visitor, kernel_name, scan_with, score_pair};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 
@@ -201,6 +201,82 @@ fn peak() {
     }
 }
 
+/// The best hundred scores of a query.
+#[derive(Default)]
+struct Best {
+    scores: Vec<f32>,
+    floor: Option<f32>,
+}
+
+impl Visitor for Best {
+    type Shared = ();
+
+    fn floor(&self) -> f32 {
+        self.floor.unwrap_or(f32::NEG_INFINITY)
+    }
+
+    fn visit(&mut self, (): &mut (), _: usize, row: &mut [f32]) {
+        let floor = self.floor();
+        self.scores
+            .extend(row.iter().filter(|&&score| score > floor));
+        if self.scores.len() >= 200 {
+            let (_, &mut last, _) = self
+                .scores
+                .select_nth_unstable_by(99, |a, b| b.total_cmp(a));
+            self.scores.truncate(100);
+            self.floor = Some(last);
+        }
+    }
+}
+
+fn kernels() {
+    println!("\nThe kernels of this machine: one thread, top 100, 2,016 x 100,000 x dim");
+    println!(
+        "{:>5} {:>16} {:>9} {:>17} {:>18}",
+        "dim", "kernel", "GFLOP/s", "share of f32 peak", "against the first"
+    );
+    let one = pool(1);
+    for dim in [64, 128, 256, 384, 768] {
+        let world = World::new(2_016, 100_000, dim, 1);
+        let queries: Vec<usize> = (0..world.protocol.len()).collect();
+        let best = |kernel| {
+            let visitors = queries.iter().map(|_| Best::default()).collect();
+            let mut sets = [QueryScan {
+                embeddings: &world.queries,
+                items: &queries,
+                visitors,
+            }];
+            let gallery = Gallery {
+                embeddings: &world.gallery,
+                items: &world.items,
+            };
+            one.install(|| scan_with(kernel, gallery, Similarity::Cosine, &mut sets, || ()))
+                .expect("finite");
+            black_box(sets);
+        };
+        // The portable one is a library call a step here.
+        let kernels = &Kernel::available()[1..];
+        let mut rates = vec![Vec::new(); kernels.len()];
+        let mut peaks = Vec::new();
+        for _ in 0..RUNS {
+            peaks.push(one.install(peak_gflops));
+            for (&kernel, rates) in kernels.iter().zip(&mut rates) {
+                rates.push(world.flops() / seconds(|| best(kernel)) / 1e9);
+            }
+        }
+        let peak = median(peaks);
+        let rates: Vec<f64> = rates.into_iter().map(median).collect();
+        for (kernel, rate) in kernels.iter().zip(&rates) {
+            println!(
+                "{dim:>5} {:>16} {rate:>9.1} {:>17.3} {:>18.2}",
+                kernel.name(),
+                rate / peak,
+                rate / rates[0]
+            );
+        }
+    }
+}
+
 fn linear() {
     println!("\nCost against work: one thread");
     println!(
@@ -361,10 +437,11 @@ fn main() {
     let arguments = std::env::args_os().skip(1);
     let arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.filter(|argument| argument != "--bench").collect();
-    let tables: [(&str, fn()); 7] = [
+    let tables: [(&str, fn()); 8] = [
         // First, while nothing has been freed that the pass could use again.
         ("memory", memory),
         ("peak", peak),
+        ("kernels", kernels),
         ("linear", linear),
         ("threads", threads),
         ("relevant", relevant),

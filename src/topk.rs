@@ -8,11 +8,19 @@
 //! [`Visitor`] sees its scores in gallery order, a short row at a time, while they are in the cache; rows without a
 //! score that it asked for are skipped. So nothing of size queries x gallery ever exists, several query sets share
 //! one pass over the gallery, and beside the embeddings a pass holds the packed queries and one block.
+//!
+//! Where the CPU multiplies 8-bit integers much faster and visitors want few scores, a first pass in integers finds out which
+//! these may be, and only they are computed.
 
+mod codes;
 mod kernel;
+mod panels;
 mod progress;
+mod selection;
 #[cfg(test)]
 mod tests;
+mod tiles;
+mod walk;
 
 use std::sync::Mutex;
 
@@ -21,8 +29,11 @@ use rayon::prelude::*;
 use crate::config::Similarity;
 use crate::domain::Embeddings;
 
-use kernel::{FEW, PackedBlock};
+use codes::{MOST_DIMENSIONS, Side};
+use kernel::FEW;
+use panels::Panels;
 use progress::Pass;
+use walk::{Block, Part};
 
 pub use kernel::{Kernel, TOGETHER};
 pub use progress::tell;
@@ -62,9 +73,14 @@ pub trait Visitor: Send {
     /// What the visitors of one thread count together; the caller adds up the threads'.
     type Shared: Send;
 
-    /// A row whose scores are all below it need not be shown. -inf: every row is. Changes only by
-    /// [`Visitor::visit`].
+    /// A row whose scores are all below it need not be shown, and in one that is, -inf may stand for any score below it.
+    /// -inf: every score is shown. Changes only by [`Visitor::visit`].
     fn floor(&self) -> f32;
+
+    /// Whether the floor stays at -inf whatever is shown, so that looking for scores to skip is in vain.
+    fn wants_all(&self) -> bool {
+        false
+    }
 
     /// Scores of the gallery positions `first..first + row.len()`. Rows come in gallery order, each at most once; the
     /// visitor may overwrite them.
@@ -78,15 +94,18 @@ struct Blocking {
     group: usize,
     /// Bytes of packed gallery between two meetings of the threads: they stay in a last-level cache of 32 MiB.
     block_bytes: usize,
+    /// Whether a first pass in integers looks for what needs no exact score; for tests also where that is slower.
+    two_passes: bool,
 }
 
-impl Default for Blocking {
+impl Blocking {
     /// 252 is a multiple of every kernel's tile; more queries are not faster (on AVX2, 384 dimensions: 30 queries 75,
     /// 126 91, 252 92, 1,008 92 GFLOP/s).
-    fn default() -> Self {
+    fn of(kernel: Kernel) -> Self {
         Self {
             group: 252,
             block_bytes: 16 << 20,
+            two_passes: kernel.has_fast_integers(),
         }
     }
 }
@@ -108,10 +127,23 @@ pub fn scan<V: Visitor>(
     sets: &mut [QueryScan<'_, V>],
     new_shared: impl Fn() -> V::Shared + Sync,
 ) -> Result<Vec<V::Shared>, ScoreOverflow> {
-    let kernel = Kernel::detect();
-    scan_with(
+    scan_with(Kernel::detect(), gallery, similarity, sets, new_shared)
+}
+
+/// [`scan`] by a kernel of one's choice, which this CPU must have: to compare them. No score depends on it.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_with<V: Visitor>(
+    kernel: Kernel,
+    gallery: Gallery<'_>,
+    similarity: Similarity,
+    sets: &mut [QueryScan<'_, V>],
+    new_shared: impl Fn() -> V::Shared + Sync,
+) -> Result<Vec<V::Shared>, ScoreOverflow> {
+    scan_in_blocks(
         kernel,
-        Blocking::default(),
+        Blocking::of(kernel),
         gallery,
         similarity,
         sets,
@@ -119,7 +151,7 @@ pub fn scan<V: Visitor>(
     )
 }
 
-fn scan_with<V: Visitor>(
+fn scan_in_blocks<V: Visitor>(
     kernel: Kernel,
     blocking: Blocking,
     gallery: Gallery<'_>,
@@ -134,6 +166,7 @@ fn scan_with<V: Visitor>(
         .div_ceil(GROUPS_A_THREAD * rayon::current_num_threads())
         .max(1);
     let group = blocking.group.min(fair).next_multiple_of(tile_queries);
+    let may_select = blocking.two_passes && similarity != Similarity::L2 && dim <= MOST_DIMENSIONS;
     let mut groups: Vec<Group<'_, V>> = sets
         .iter_mut()
         .flat_map(|set| {
@@ -142,14 +175,23 @@ fn scan_with<V: Visitor>(
             set.items
                 .par_chunks(group)
                 .zip(visitors)
-                .map(|(items, visitors)| Group {
-                    packed: Panels::new(embeddings, items, tile_queries),
-                    items,
-                    visitors,
+                .map(|(items, visitors)| {
+                    let with_codes = may_select && !visitors.iter().any(V::wants_all);
+                    Group {
+                        packed: Panels::new(kernel, Side::Queries, embeddings, items, with_codes),
+                        rows: if with_codes {
+                            rows_of(embeddings, items)
+                        } else {
+                            Vec::new()
+                        },
+                        items,
+                        visitors,
+                    }
                 })
                 .collect::<Vec<_>>()
         })
         .collect();
+    let with_codes = groups.iter().any(|group| group.packed.codes().is_some());
 
     let panel_bytes = tile_items * dim * size_of::<f32>();
     let block_items = (blocking.block_bytes / panel_bytes).max(1) * tile_items;
@@ -157,13 +199,12 @@ fn scan_with<V: Visitor>(
     let mut panels = Panels::default();
     let pass = Pass::begin(n_queries as u64 * gallery.items.len() as u64, dim);
     for (index, items) in gallery.items.chunks(block_items).enumerate() {
-        panels.pack(gallery.embeddings, items, tile_items);
+        panels.pack(kernel, Side::Gallery, gallery.embeddings, items, with_codes);
         let first = index * block_items;
-        let block = PackedBlock {
-            panels: panels.values(),
+        let block = Block {
+            panels: &panels,
             first,
             end: first + items.len(),
-            dim,
         };
         let overflow = groups
             .par_iter_mut()
@@ -173,14 +214,14 @@ fn scan_with<V: Visitor>(
                     .expect("no thread panics while it holds it")
                     .pop();
                 let mut shared = waiting.unwrap_or_else(&new_shared);
-                let visitors = &mut *group.visitors;
-                let outcome = kernel.score(
+                let outcome = kernel.score(Part {
                     similarity,
-                    group.packed.values(),
-                    &block,
-                    visitors,
-                    &mut shared,
-                );
+                    queries: &group.packed,
+                    query_rows: &group.rows,
+                    block: &block,
+                    visitors: &mut *group.visitors,
+                    shared: &mut shared,
+                });
                 idle.lock()
                     .expect("no thread panics while it holds it")
                     .push(shared);
@@ -218,8 +259,19 @@ pub fn scan_one<V: Visitor<Shared = ()>>(
 /// Queries that a thread goes over together.
 struct Group<'a, V> {
     packed: Panels,
+    /// Their embeddings one after the other, where there is a first pass: the second takes single pairs.
+    rows: Vec<f32>,
     items: &'a [usize],
     visitors: &'a mut [V],
+}
+
+fn rows_of(embeddings: &Embeddings, items: &[usize]) -> Vec<f32> {
+    let dim = embeddings.dim();
+    let mut rows = vec![0.0; items.len() * dim];
+    for (row, &item) in rows.chunks_exact_mut(dim).zip(items) {
+        assert!(embeddings.read_into(item, row), "{LISTED}");
+    }
+    rows
 }
 
 /// Bytes of scores that [`map_rows`] holds at a time.
@@ -274,6 +326,10 @@ impl Visitor for Row {
         f32::NEG_INFINITY
     }
 
+    fn wants_all(&self) -> bool {
+        true
+    }
+
     fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
         self.0[first..first + row.len()].copy_from_slice(row);
     }
@@ -281,58 +337,6 @@ impl Visitor for Row {
 
 /// What every caller must see to.
 const LISTED: &str = "the caller lists only items with an embedding";
-
-/// Floats of a cache line, on which panels begin: a vector that reaches over two lines is two reads.
-const LINE: usize = 64 / size_of::<f32>();
-
-/// Embeddings in panels of as many items as a tile has, dimension-major inside; the last panel repeats the last item.
-#[derive(Default)]
-struct Panels {
-    buffer: Vec<f32>,
-    n: usize,
-}
-
-impl Panels {
-    fn new(embeddings: &Embeddings, items: &[usize], width: usize) -> Self {
-        let mut panels = Self::default();
-        panels.pack(embeddings, items, width);
-        panels
-    }
-
-    /// Replaces what was packed.
-    fn pack(&mut self, embeddings: &Embeddings, items: &[usize], width: usize) {
-        let dim = embeddings.dim();
-        self.n = items.len().div_ceil(width) * width * dim;
-        self.buffer.resize(self.n + LINE, 0.0);
-        let begin = self.begin();
-        self.buffer[begin..begin + self.n]
-            .par_chunks_exact_mut(width * dim)
-            .zip(items.par_chunks(width))
-            .for_each_init(
-                || vec![0.0; width * dim],
-                |rows, (panel, items)| {
-                    for (lane, row) in rows.chunks_exact_mut(dim).enumerate() {
-                        let item = items[lane.min(items.len() - 1)];
-                        assert!(embeddings.read_into(item, row), "{LISTED}");
-                    }
-                    for (d, column) in panel.chunks_exact_mut(width).enumerate() {
-                        for (value, row) in column.iter_mut().zip(rows.chunks_exact(dim)) {
-                            *value = row[d];
-                        }
-                    }
-                },
-            );
-    }
-
-    fn begin(&self) -> usize {
-        self.buffer.as_ptr().align_offset(64).min(LINE)
-    }
-
-    fn values(&self) -> &[f32] {
-        let begin = self.begin();
-        &self.buffer[begin..begin + self.n]
-    }
-}
 
 /// The score of one pair by the definition; the naive twin of the kernels.
 #[inline(always)]
@@ -397,7 +401,7 @@ pub fn cpu_features() -> Vec<&'static str> {
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
     ];
     #[cfg(not(target_arch = "x86_64"))]
     let found = [(std::env::consts::ARCH, true)];

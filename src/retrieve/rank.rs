@@ -244,6 +244,10 @@ impl Visitor for Ranker<'_> {
         self.counts.lowest().min(self.top.to_beat).min(companion)
     }
 
+    fn wants_all(&self) -> bool {
+        self.pooled.is_some()
+    }
+
     #[inline(always)]
     fn visit(&mut self, shared: &mut Self::Shared, first: usize, row: &mut [f32]) {
         self.junk.apply(first, row);

@@ -325,6 +325,10 @@ impl Visitor for TotalVisitor<'_> {
         f32::NEG_INFINITY
     }
 
+    fn wants_all(&self) -> bool {
+        true
+    }
+
     fn visit(&mut self, (): &mut (), first: usize, row: &mut [f32]) {
         while let Some((&next, rest)) = self.absent.split_first()
             && (next as usize) < first + row.len()

@@ -1,8 +1,13 @@
-//! The register-blocked kernels: a tile of chains stays in registers while they run.
+//! What this CPU can do, and the code for it.
 //!
 //! `unsafe`, because `f32::mul_add` is one instruction only in a function that is compiled for it (`target_feature`), else a
 //! library call (`cargo bench --bench scores -- naive` measures the ratio).
 
+use super::codes::{self, Lane, Side};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::{avx2_tile, avx512_pairs, avx512_tile, vnni_code_tile};
+use super::tiles::{portable_code_tile, portable_pairs, portable_tile};
+use super::walk::{Overflow, Part, Walk};
 use super::{Visitor, finish, step};
 use crate::config::Similarity;
 
@@ -24,23 +29,10 @@ pub enum Kernel {
     /// 512-bit vectors.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same, and products of 8-bit integers four times as fast, for a first pass.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
-
-/// Gallery embeddings laid out for a kernel: panels of as many items as its tile is wide, dimension-major inside. The
-/// last panel repeats the last item.
-pub struct PackedBlock<'a> {
-    /// The panels.
-    pub panels: &'a [f32],
-    /// Gallery position of the first item.
-    pub first: usize,
-    /// One beyond the position of the last item.
-    pub end: usize,
-    /// Dimensions.
-    pub dim: usize,
-}
-
-/// Query index within the group and gallery position of a score that is not finite.
-pub type Overflow = (usize, usize);
 
 impl Kernel {
     /// All kernels that this CPU can run, the fastest last.
@@ -52,6 +44,9 @@ impl Kernel {
                 all.push(Kernel::Avx2);
                 if is_x86_feature_detected!("avx512f") {
                     all.push(Kernel::Avx512);
+                    if is_x86_feature_detected!("avx512vnni") {
+                        all.push(Kernel::Avx512Vnni);
+                    }
                 }
             }
         }
@@ -71,6 +66,8 @@ impl Kernel {
             Kernel::Avx2 => "AVX2 + FMA",
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512Vnni => "AVX-512 + VNNI",
         }
     }
 
@@ -81,28 +78,54 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2 => NARROW,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => WIDE,
+            Kernel::Avx512 | Kernel::Avx512Vnni => WIDE,
         }
     }
 
-    /// Scores a group of queries (packed panels, the last one filled up) against a block and hands every row of a tile
-    /// that reaches its visitor's floor to the visitor.
-    pub fn score<V: Visitor>(
-        self,
-        similarity: Similarity,
-        queries: &[f32],
-        block: &PackedBlock<'_>,
-        visitors: &mut [V],
-        shared: &mut V::Shared,
-    ) -> Result<(), Overflow> {
+    /// Whether it has a first pass in integers.
+    pub fn selects(self) -> bool {
         match self {
-            Kernel::Portable => score_portable(similarity, queries, block, visitors, shared),
+            Kernel::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 | Kernel::Avx512 => false,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512Vnni => true,
+        }
+    }
+
+    /// Whether integers are so much faster that two passes are faster than one.
+    pub fn has_fast_integers(self) -> bool {
+        self.selects() && self != Kernel::Portable
+    }
+
+    /// Scores a group of queries against a block and hands every row of a tile that reaches its visitor's floor to the
+    /// visitor.
+    pub fn score<V: Visitor>(self, part: Part<'_, V>) -> Result<(), Overflow> {
+        match self {
+            Kernel::Portable => score_portable(part),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` lists this variant only when the CPU has AVX2 and FMA.
-            Kernel::Avx2 => unsafe { score_avx2(similarity, queries, block, visitors, shared) },
+            Kernel::Avx2 => unsafe { score_avx2(part) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` lists this variant only when the CPU has AVX-512F.
-            Kernel::Avx512 => unsafe { score_avx512(similarity, queries, block, visitors, shared) },
+            Kernel::Avx512 => unsafe { score_avx512(part) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` lists this variant only when the CPU has AVX-512F, VNNI and FMA.
+            Kernel::Avx512Vnni => unsafe { score_vnni(part) },
+        }
+    }
+
+    /// Codes the embeddings of one panel as wide as the side's in a tile.
+    pub fn encode(self, side: Side, panel: &[f32], words: &mut [u32], lanes: &mut [Lane]) {
+        match self {
+            Kernel::Portable => encode_narrow(side, panel, words, lanes),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => encode_narrow(side, panel, words, lanes),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` lists these variants only when the CPU has AVX-512F.
+            Kernel::Avx512 | Kernel::Avx512Vnni => unsafe {
+                encode_avx512(side, panel, words, lanes)
+            },
         }
     }
 }
@@ -123,7 +146,9 @@ impl Kernel {
             Kernel::Portable => compare_portable(scores, thresholds, reached),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` lists these variants only when the CPU has AVX2.
-            Kernel::Avx2 | Kernel::Avx512 => unsafe { compare_avx2(scores, thresholds, reached) },
+            Kernel::Avx2 | Kernel::Avx512 | Kernel::Avx512Vnni => unsafe {
+                compare_avx2(scores, thresholds, reached)
+            },
         }
     }
 
@@ -134,7 +159,7 @@ impl Kernel {
             Kernel::Portable => score_few(query, items, similarity),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` lists these variants only when the CPU has AVX2 and FMA.
-            Kernel::Avx2 | Kernel::Avx512 => unsafe { score_few_fma(query, items, similarity) },
+            _ => unsafe { score_few_fma(query, items, similarity) },
         }
     }
 }
@@ -225,261 +250,69 @@ fn score_few(query: &[f32], items: &[f32], similarity: Similarity) -> [f32; FEW]
     sums.map(|sum| finish(sum, similarity))
 }
 
-fn score_portable<V: Visitor>(
-    similarity: Similarity,
-    queries: &[f32],
-    block: &PackedBlock<'_>,
-    visitors: &mut [V],
-    shared: &mut V::Shared,
-) -> Result<(), Overflow> {
-    const { assert!(NARROW.0 == 6 && NARROW.1 == 16) };
-    match similarity {
-        Similarity::Cosine | Similarity::Ip => tiles(
-            portable_tile::<6, 16, false>,
-            similarity,
-            queries,
-            block,
-            visitors,
-            shared,
-        ),
-        Similarity::L2 => tiles(
-            portable_tile::<6, 16, true>,
-            similarity,
-            queries,
-            block,
-            visitors,
-            shared,
-        ),
-    }
-}
-
-/// Intrinsics, because the vectoriser turns tiles of this size inside out.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn score_avx2<V: Visitor>(
-    similarity: Similarity,
-    queries: &[f32],
-    block: &PackedBlock<'_>,
-    visitors: &mut [V],
-    shared: &mut V::Shared,
-) -> Result<(), Overflow> {
-    match similarity {
-        Similarity::Cosine | Similarity::Ip => tiles(
-            |q: &[f32], p: &[f32], rows: &mut [[f32; 16]; 6]| avx2_tile::<false>(q, p, rows),
-            similarity,
-            queries,
-            block,
-            visitors,
-            shared,
-        ),
-        Similarity::L2 => tiles(
-            |q: &[f32], p: &[f32], rows: &mut [[f32; 16]; 6]| avx2_tile::<true>(q, p, rows),
-            similarity,
-            queries,
-            block,
-            visitors,
-            shared,
-        ),
+fn encode_narrow(side: Side, panel: &[f32], words: &mut [u32], lanes: &mut [Lane]) {
+    match side {
+        Side::Queries => codes::encode::<{ NARROW.0 }>(side, panel, words, lanes),
+        Side::Gallery => codes::encode::<{ NARROW.1 }>(side, panel, words, lanes),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn score_avx512<V: Visitor>(
-    similarity: Similarity,
-    queries: &[f32],
-    block: &PackedBlock<'_>,
-    visitors: &mut [V],
-    shared: &mut V::Shared,
-) -> Result<(), Overflow> {
-    match similarity {
-        Similarity::Cosine | Similarity::Ip => tiles(
-            |q: &[f32], p: &[f32], rows: &mut [[f32; 32]; 14]| avx512_tile::<false>(q, p, rows),
-            similarity,
-            queries,
-            block,
-            visitors,
-            shared,
-        ),
-        Similarity::L2 => tiles(
-            |q: &[f32], p: &[f32], rows: &mut [[f32; 32]; 14]| avx512_tile::<true>(q, p, rows),
-            similarity,
-            queries,
-            block,
-            visitors,
-            shared,
-        ),
+fn encode_avx512(side: Side, panel: &[f32], words: &mut [u32], lanes: &mut [Lane]) {
+    match side {
+        Side::Queries => codes::encode::<{ WIDE.0 }>(side, panel, words, lanes),
+        Side::Gallery => codes::encode::<{ WIDE.1 }>(side, panel, words, lanes),
     }
 }
 
-/// Dimensions after which a tile's chains are put down and taken up again, so that a panel's part and the queries' part
-/// fit in a first-level cache of 32 KiB together. A chain goes on where it stopped: no bit changes.
-const fn dimensions_together(q: usize, w: usize) -> usize {
-    (24 << 10) / ((q + w) * size_of::<f32>())
-}
-
-/// A part of a panel stays in the cache nearest to the core while all queries of the group pass over it. Scores are read
-/// once, here, and overwritten by the next panel's.
-#[inline(always)]
-fn tiles<const Q: usize, const W: usize, V: Visitor>(
-    tile: impl Fn(&[f32], &[f32], &mut [[f32; W]; Q]),
-    similarity: Similarity,
-    queries: &[f32],
-    block: &PackedBlock<'_>,
-    visitors: &mut [V],
-    shared: &mut V::Shared,
-) -> Result<(), Overflow> {
-    let dim = block.dim;
-    let depth = const { dimensions_together(Q, W) };
-    let mut sums = vec![[[0.0_f32; W]; Q]; visitors.len().div_ceil(Q)];
-    // Together, because most rows are skipped and their visitors never looked at.
-    let mut floors: Vec<f32> = visitors.iter().map(V::floor).collect();
-    for (p, panel) in block.panels.chunks_exact(dim * W).enumerate() {
-        let first = block.first + p * W;
-        let width = W.min(block.end - first);
-        sums.fill([[0.0; W]; Q]);
-        for begin in (0..dim).step_by(depth) {
-            let end = dim.min(begin + depth);
-            let part = &panel[begin * W..end * W];
-            for (packed, sums) in queries.chunks_exact(dim * Q).zip(&mut sums) {
-                tile(&packed[begin * Q..end * Q], part, sums);
-            }
-        }
-        let rows = sums.as_flattened_mut().iter_mut();
-        for (q, (row, floor)) in rows.zip(&mut floors).enumerate() {
-            // Copies, so that the compiler sees that nothing else can change between two lanes.
-            let (mut scores, lowest) = (*row, *floor);
-            let (mut finite, mut reached) = (true, false);
-            for score in &mut scores {
-                *score = finish(*score, similarity);
-                finite &= score.is_finite();
-                reached |= *score >= lowest;
-            }
-            *row = scores;
-            if !finite {
-                let bad = row.iter().position(|score| !score.is_finite());
-                return Err((q, first + bad.unwrap_or(0)));
-            }
-            if reached {
-                visitors[q].visit(shared, first, &mut row[..width]);
-                *floor = visitors[q].floor();
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Continues Q x W chains, for whatever the target has.
-#[inline(always)]
-fn portable_tile<const Q: usize, const W: usize, const L2: bool>(
-    queries: &[f32],
-    panel: &[f32],
-    rows: &mut [[f32; W]; Q],
-) {
-    for (column, values) in panel.chunks_exact(W).zip(queries.chunks_exact(Q)) {
-        let column: &[f32; W] = column.try_into().expect("a chunk of that size");
-        let values: &[f32; Q] = values.try_into().expect("a chunk of that size");
-        for (row, &value) in rows.iter_mut().zip(values) {
-            for (sum, &item) in row.iter_mut().zip(column) {
-                let (a, b) = if L2 {
-                    (value - item, value - item)
-                } else {
-                    (value, item)
-                };
-                *sum = a.mul_add(b, *sum);
-            }
-        }
+fn score_portable<V: Visitor>(part: Part<'_, V>) -> Result<(), Overflow> {
+    let l2 = part.similarity == Similarity::L2;
+    let mut walk = Walk::<V, { NARROW.0 }, { NARROW.1 }>::new(part);
+    if l2 {
+        walk.score(portable_tile::<_, _, true>)
+    } else {
+        walk.score_selected(
+            portable_tile::<_, _, false>,
+            portable_code_tile,
+            portable_pairs::<{ NARROW.1 }>,
+        )
     }
 }
 
-/// Continues 6 x 16 chains in 12 registers; two more hold the column, one the query's value.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-#[inline]
-fn avx2_tile<const L2: bool>(queries: &[f32], panel: &[f32], rows: &mut [[f32; 16]; 6]) {
-    use std::arch::x86_64::{
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-        _mm256_sub_ps,
-    };
-    let mut sums = [[_mm256_setzero_ps(); 2]; 6];
-    for (row, sums) in rows.iter().zip(&mut sums) {
-        for (half, sum) in row.chunks_exact(8).zip(sums) {
-            // SAFETY: the chunk has 8 values.
-            *sum = unsafe { _mm256_loadu_ps(half.as_ptr()) };
-        }
-    }
-    for (column, values) in panel.chunks_exact(16).zip(queries.chunks_exact(6)) {
-        let values: &[f32; 6] = values.try_into().expect("a chunk of that size");
-        // SAFETY: the chunk has 2 x 8 values.
-        let column = unsafe {
-            [
-                _mm256_loadu_ps(column.as_ptr()),
-                _mm256_loadu_ps(column.as_ptr().add(8)),
-            ]
-        };
-        for (sums, &value) in sums.iter_mut().zip(values) {
-            let value = _mm256_set1_ps(value);
-            for (sum, column) in sums.iter_mut().zip(column) {
-                let (a, b) = if L2 {
-                    let difference = _mm256_sub_ps(value, column);
-                    (difference, difference)
-                } else {
-                    (value, column)
-                };
-                *sum = _mm256_fmadd_ps(a, b, *sum);
-            }
-        }
-    }
-    for (row, sums) in rows.iter_mut().zip(sums) {
-        for (half, sum) in row.chunks_exact_mut(8).zip(sums) {
-            // SAFETY: the chunk has 8 values.
-            unsafe { _mm256_storeu_ps(half.as_mut_ptr(), sum) };
-        }
+fn score_avx2<V: Visitor>(part: Part<'_, V>) -> Result<(), Overflow> {
+    let l2 = part.similarity == Similarity::L2;
+    let mut walk = Walk::<V, { NARROW.0 }, { NARROW.1 }>::new(part);
+    if l2 {
+        walk.score(|q, p, rows| avx2_tile::<true>(q, p, rows))
+    } else {
+        walk.score(|q, p, rows| avx2_tile::<false>(q, p, rows))
     }
 }
 
-/// Continues 14 x 32 chains in 28 registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-#[inline]
-fn avx512_tile<const L2: bool>(queries: &[f32], panel: &[f32], rows: &mut [[f32; 32]; 14]) {
-    use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-        _mm512_sub_ps,
-    };
-    let mut sums = [[_mm512_setzero_ps(); 2]; 14];
-    for (row, sums) in rows.iter().zip(&mut sums) {
-        for (half, sum) in row.chunks_exact(16).zip(sums) {
-            // SAFETY: the chunk has 16 values.
-            *sum = unsafe { _mm512_loadu_ps(half.as_ptr()) };
-        }
+fn score_avx512<V: Visitor>(part: Part<'_, V>) -> Result<(), Overflow> {
+    let l2 = part.similarity == Similarity::L2;
+    let mut walk = Walk::<V, { WIDE.0 }, { WIDE.1 }>::new(part);
+    if l2 {
+        walk.score(|q, p, rows| avx512_tile::<true>(q, p, rows))
+    } else {
+        walk.score(|q, p, rows| avx512_tile::<false>(q, p, rows))
     }
-    for (column, values) in panel.chunks_exact(32).zip(queries.chunks_exact(14)) {
-        let values: &[f32; 14] = values.try_into().expect("a chunk of that size");
-        // SAFETY: the chunk has 2 x 16 values.
-        let column = unsafe {
-            [
-                _mm512_loadu_ps(column.as_ptr()),
-                _mm512_loadu_ps(column.as_ptr().add(16)),
-            ]
-        };
-        for (sums, &value) in sums.iter_mut().zip(values) {
-            let value = _mm512_set1_ps(value);
-            for (sum, column) in sums.iter_mut().zip(column) {
-                let (a, b) = if L2 {
-                    let difference = _mm512_sub_ps(value, column);
-                    (difference, difference)
-                } else {
-                    (value, column)
-                };
-                *sum = _mm512_fmadd_ps(a, b, *sum);
-            }
-        }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni,fma")]
+fn score_vnni<V: Visitor>(part: Part<'_, V>) -> Result<(), Overflow> {
+    if part.similarity == Similarity::L2 {
+        return score_avx512(part);
     }
-    for (row, sums) in rows.iter_mut().zip(sums) {
-        for (half, sum) in row.chunks_exact_mut(16).zip(sums) {
-            // SAFETY: the chunk has 16 values.
-            unsafe { _mm512_storeu_ps(half.as_mut_ptr(), sum) };
-        }
-    }
+    Walk::<V, { WIDE.0 }, { WIDE.1 }>::new(part).score_selected(
+        |q, p, rows| avx512_tile::<false>(q, p, rows),
+        |q, p, starts, rows| vnni_code_tile(q, p, starts, rows),
+        |pairs| avx512_pairs(pairs),
+    )
 }

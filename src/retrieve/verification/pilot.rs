@@ -229,6 +229,10 @@ impl Visitor for CellCounter<'_> {
         f32::NEG_INFINITY
     }
 
+    fn wants_all(&self) -> bool {
+        true
+    }
+
     fn visit(&mut self, cells: &mut Vec<u32>, first: usize, row: &mut [f32]) {
         self.absent.apply(first, row);
         for &score in row.iter() {

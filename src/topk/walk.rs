@@ -1,0 +1,117 @@
+//! A group of queries against a block of the gallery, panel by panel.
+
+use super::panels::Panels;
+use super::{Visitor, finish};
+use crate::config::Similarity;
+
+/// Packed gallery items of a pass.
+pub struct Block<'a> {
+    /// Their panels.
+    pub panels: &'a Panels,
+    /// Gallery position of the first item.
+    pub first: usize,
+    /// One beyond the position of the last item.
+    pub end: usize,
+}
+
+/// Query index within the group and gallery position of a score that is not finite.
+pub type Overflow = (usize, usize);
+
+/// Dimensions after which a tile's chains are put down and taken up again, so that a panel's part and the queries' part
+/// fit in a first-level cache of 32 KiB together. A chain goes on where it stopped: no bit changes.
+const fn dimensions_together(q: usize, w: usize) -> usize {
+    (24 << 10) / ((q + w) * size_of::<f32>())
+}
+
+/// A group of queries, a block, and who hears the scores.
+pub struct Part<'a, V: Visitor> {
+    pub similarity: Similarity,
+    /// The queries, packed; one visitor each, the repeated ones without.
+    pub queries: &'a Panels,
+    /// Where there is a first pass: the queries, one after the other.
+    pub query_rows: &'a [f32],
+    pub block: &'a Block<'a>,
+    pub visitors: &'a mut [V],
+    pub shared: &'a mut V::Shared,
+}
+
+/// How far a [`Part`] is done, with Q queries and W items a tile.
+pub struct Walk<'a, V: Visitor, const Q: usize, const W: usize> {
+    pub(super) part: Part<'a, V>,
+    /// Together, because most rows are skipped and their visitors never looked at.
+    pub(super) floors: Vec<f32>,
+    sums: Vec<[[f32; W]; Q]>,
+}
+
+impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
+    pub fn new(part: Part<'a, V>) -> Self {
+        Self {
+            floors: part.visitors.iter().map(V::floor).collect(),
+            sums: vec![[[0.0; W]; Q]; part.visitors.len().div_ceil(Q)],
+            part,
+        }
+    }
+
+    pub(super) fn n_panels(&self) -> usize {
+        (self.part.block.end - self.part.block.first).div_ceil(W)
+    }
+
+    /// Position of a panel's first item, and how many items are its own.
+    pub(super) fn extent(&self, p: usize) -> (usize, usize) {
+        let first = self.part.block.first + p * W;
+        (first, W.min(self.part.block.end - first))
+    }
+
+    /// Every score of every panel.
+    #[inline(always)]
+    pub fn score(
+        &mut self,
+        tile: impl Fn(&[f32], &[f32], &mut [[f32; W]; Q]),
+    ) -> Result<(), Overflow> {
+        (0..self.n_panels()).try_for_each(|p| self.score_panel(&tile, p))
+    }
+
+    /// A part of a panel stays in the cache nearest to the core while all queries of the group pass over it. Scores are read
+    /// once, here, and overwritten by the next panel's.
+    #[inline(always)]
+    pub(super) fn score_panel(
+        &mut self,
+        tile: &impl Fn(&[f32], &[f32], &mut [[f32; W]; Q]),
+        p: usize,
+    ) -> Result<(), Overflow> {
+        let dim = self.part.queries.dim();
+        let depth = const { dimensions_together(Q, W) };
+        let (first, width) = self.extent(p);
+        let panel = &self.part.block.panels.values()[p * dim * W..(p + 1) * dim * W];
+        self.sums.fill([[0.0; W]; Q]);
+        for begin in (0..dim).step_by(depth) {
+            let end = dim.min(begin + depth);
+            let part = &panel[begin * W..end * W];
+            let packed = self.part.queries.values().chunks_exact(dim * Q);
+            for (packed, sums) in packed.zip(&mut self.sums) {
+                tile(&packed[begin * Q..end * Q], part, sums);
+            }
+        }
+        let rows = self.sums.as_flattened_mut().iter_mut();
+        for (q, (row, floor)) in rows.zip(&mut self.floors).enumerate() {
+            // Copies, so that the compiler sees that nothing else can change between two lanes.
+            let (mut scores, lowest) = (*row, *floor);
+            let (mut finite, mut reached) = (true, false);
+            for score in &mut scores {
+                *score = finish(*score, self.part.similarity);
+                finite &= score.is_finite();
+                reached |= *score >= lowest;
+            }
+            *row = scores;
+            if !finite {
+                let bad = row.iter().position(|score| !score.is_finite());
+                return Err((q, first + bad.unwrap_or(0)));
+            }
+            if reached {
+                self.part.visitors[q].visit(self.part.shared, first, &mut row[..width]);
+                *floor = self.part.visitors[q].floor();
+            }
+        }
+        Ok(())
+    }
+}
