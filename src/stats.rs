@@ -16,6 +16,7 @@ mod moderated;
 mod multiplicity;
 mod permutation;
 mod saddlepoint;
+mod simultaneous;
 mod slices;
 
 use bootstrap::Bca;
@@ -26,6 +27,7 @@ pub use functional::functional_estimates;
 pub use moderated::{ModeratedVariance, VariancePrior};
 pub use multiplicity::{benjamini_hochberg, holm};
 pub use permutation::{permutation_p, sign_flip_test};
+pub use simultaneous::{CurveEstimates, curve_estimates};
 pub use slices::{SMALL_SLICE_IDENTITIES, SliceTest, SliceValues, test_slices};
 
 /// Below this many identities the bootstrap's tails are too short, and the linearised t is used.
@@ -260,11 +262,20 @@ fn interval_and_distribution(
     level: f64,
     bootstrap: &Bootstrap,
 ) -> (Estimate, Option<Bca>) {
+    let has_one = a.len() >= FEW_IDENTITIES && linearised_standard_error(a, b) > 0.0;
+    let distribution = if has_one { bootstrap.bca(a, b) } else { None };
+    (
+        interval_of(a, b, level, distribution.as_ref()),
+        distribution,
+    )
+}
+
+/// The same from a bootstrap distribution that is there; with none, or fewer than [`FEW_IDENTITIES`], the linearised t alone.
+fn interval_of(a: &[f64], b: &[f64], level: f64, distribution: Option<&Bca>) -> Estimate {
     let identities = a.len();
     let value = ratio_of_sums(a, b);
     let standard_error = linearised_standard_error(a, b);
     let few = identities < FEW_IDENTITIES;
-    let mut distribution = None;
     let (lower, upper) = if standard_error == 0.0 {
         (value, value)
     } else if identities < 2 {
@@ -272,17 +283,14 @@ fn interval_and_distribution(
     } else {
         let t = t_quantile(0.5 + level / 2.0, degrees_of_freedom(a, b));
         let (mut lower, mut upper) = (value - t * standard_error, value + t * standard_error);
-        if !few {
-            distribution = bootstrap.bca(a, b);
-        }
-        if let Some(bca) = &distribution {
+        if let Some(bca) = distribution.filter(|_| !few) {
             let stretched = stretch(identities) * t;
             lower = lower.min(bca.end(-stretched));
             upper = upper.max(bca.end(stretched));
         }
         (lower, upper)
     };
-    let estimate = Estimate {
+    Estimate {
         value,
         lower,
         upper,
@@ -293,8 +301,7 @@ fn interval_and_distribution(
         } else {
             IntervalMethod::BcaByIdentity
         },
-    };
-    (estimate, distribution)
+    }
 }
 
 /// Quantile of the standard normal distribution.
@@ -343,7 +350,7 @@ mod tests {
     }
 
     /// A standard normal draw by inversion; enough for simulations.
-    fn gaussian(rng: &mut ChaCha8Rng) -> f64 {
+    pub(super) fn gaussian(rng: &mut ChaCha8Rng) -> f64 {
         let uniform = (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
         normal_quantile(uniform)
     }

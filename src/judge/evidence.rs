@@ -8,7 +8,7 @@ use crate::retrieve::kept::Kept;
 use crate::retrieve::refresh::Curve;
 use crate::retrieve::verification::ThresholdTransfer;
 use crate::retrieve::{Evaluation, Retrieval, n_distinct};
-use crate::stats::{self, Bootstrap, ClusterSums};
+use crate::stats::{self, Bootstrap, ClusterSums, CurveEstimates};
 use crate::structure::Structure;
 
 use super::backfill::{self, BackfillOrder, Plan};
@@ -54,6 +54,11 @@ impl Intervals {
             self.level,
             &self.bootstrap,
         )
+    }
+
+    /// Means over the same queries at every point of a curve.
+    fn curve(&self, points: &[ClusterSums]) -> CurveEstimates {
+        stats::curve_estimates(points, self.level, &self.bootstrap)
     }
 }
 
@@ -121,7 +126,7 @@ pub struct Assay {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refresh {
     /// In the plan's order.
-    pub planned: Vec<Estimate>,
+    pub planned: CurveEstimates,
     /// Mean over random orders.
     pub random: Vec<f64>,
     /// Random orders in the mean.
@@ -135,12 +140,13 @@ impl Refresh {
         } = outcomes;
         let change = |values: &[f64]| difference(values, today);
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let sums: Vec<ClusterSums> = planned
+            .values
+            .par_iter()
+            .map(|values| ClusterSums::new(&change(values), identities))
+            .collect();
         Self {
-            planned: planned
-                .values
-                .par_iter()
-                .map(|values| intervals.mean(&change(values), identities))
-                .collect(),
+            planned: intervals.curve(&sums),
             random: (0..planned.values.len())
                 .map(|step| {
                     let of = |curve: &Curve| mean(&change(&curve.values[step]));
@@ -151,11 +157,26 @@ impl Refresh {
         }
     }
 
-    /// The step whose safe bound is lowest: the one that decides.
-    pub fn worst_step(&self) -> usize {
-        (0..self.planned.len())
-            .min_by(|&a, &b| self.planned[a].lower.total_cmp(&self.planned[b].lower))
-            .expect("a curve has both ends")
+    /// The step that decides against a limit that the whole curve must stay above, with its estimate.
+    ///
+    /// A pass needs every point, so that the lowest lower end decides it, at each point's own level. A failure needs but one of
+    /// many points: where one lies below the limit on its own, the ends that hold for all points at once say whether that is
+    /// proven, and theirs is the estimate.
+    pub fn deciding(&self, limit: f64) -> (usize, &Estimate) {
+        let CurveEstimates {
+            pointwise,
+            simultaneous,
+        } = &self.planned;
+        let below = (0..pointwise.len())
+            .filter(|&step| pointwise[step].upper < limit)
+            .min_by(|&a, &b| simultaneous[a].upper.total_cmp(&simultaneous[b].upper));
+        if let Some(step) = below {
+            return (step, &simultaneous[step]);
+        }
+        let worst = (0..pointwise.len())
+            .min_by(|&a, &b| pointwise[a].lower.total_cmp(&pointwise[b].lower))
+            .expect("a curve has both ends");
+        (worst, &pointwise[worst])
     }
 }
 

@@ -6,7 +6,7 @@ use super::waivers::WaiverState;
 use super::*;
 use crate::config::{Profile, Waiver};
 use crate::domain::{IntervalMethod, Measure, Reference};
-use crate::stats::SliceTest;
+use crate::stats::{CurveEstimates, SliceTest};
 
 fn estimate(lower: f64, value: f64, upper: f64) -> Estimate {
     Estimate {
@@ -267,7 +267,10 @@ fn refresh(lowest: Estimate) -> Option<Refresh> {
     let mut planned = vec![estimate(0.01, 0.02, 0.03); 21];
     planned[7] = lowest;
     Some(Refresh {
-        planned,
+        planned: CurveEstimates {
+            simultaneous: planned.clone(),
+            pointwise: planned,
+        },
         random: vec![0.02; 21],
         random_orders: 5,
     })
@@ -362,6 +365,50 @@ fn the_lowest_point_of_the_refresh_curve_decides() {
     assert_eq!(
         of(estimate(-0.06, -0.05, -0.04)),
         (CheckState::Fail, Verdict::FullBackfill)
+    );
+}
+
+#[test]
+fn a_point_that_fails_only_on_its_own_leaves_the_curve_unsettled() {
+    let mut evidence = passing();
+    let wider = |upper| Estimate {
+        level: 0.99,
+        ..estimate(-0.09, -0.05, upper)
+    };
+    let mut with = |upper| {
+        evidence.refresh = refresh(estimate(-0.06, -0.05, -0.04));
+        evidence.refresh.as_mut().unwrap().planned.simultaneous[7] = wider(upper);
+        let judgement = judged(&evidence);
+        let mut checks = judgement.checks.into_iter();
+        let check = checks.find(|check| check.code == CheckCode::Refresh);
+        (check.unwrap(), judgement.verdict)
+    };
+    let (failed, verdict) = with(-0.02);
+    assert_eq!(
+        (failed.state, verdict),
+        (CheckState::Fail, Verdict::FullBackfill)
+    );
+    assert_eq!(failed.estimate, Some(wider(-0.02)));
+    assert!(
+        failed.message.contains(
+            "35 % refreshed, its ends widened for all shares at once, = -0.0500 [-0.0900,"
+        ),
+        "{}",
+        failed.message
+    );
+    let (open, verdict) = with(0.0);
+    assert_eq!(
+        (open.state, verdict),
+        (CheckState::Unsettled, Verdict::Inconclusive)
+    );
+    assert_eq!(open.estimate, Some(wider(0.0)));
+    // The upper end is .05 away, the limit .04: (5/4)^2 of 100 identities, and one more.
+    let settles = open.settles.unwrap();
+    assert!(
+        settles.starts_with(
+            "on its own this share would prove a loss, as the worst of 21 it does not yet; about 157 query identities"
+        ),
+        "{settles}"
     );
 }
 

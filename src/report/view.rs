@@ -449,7 +449,7 @@ impl View {
             checks: report
                 .checks
                 .iter()
-                .map(|check| checks::check(check, report.primary))
+                .map(|check| checks::check(check, report))
                 .collect(),
             checks_tally: checks::tally(&report.checks),
             findings: report.findings.iter().map(top::finding).collect(),

@@ -39,25 +39,8 @@ impl Bootstrap {
     /// Needs at least two identities. Replicates whose denominator is 0 have no value and are left out; `None`
     /// when none is left.
     pub(super) fn bca(&self, a: &[f64], b: &[f64]) -> Option<Bca> {
-        let mut sorted = self.replicates_of(a, b);
-        sorted.retain(|r| r.is_finite());
-        if sorted.is_empty() {
-            return None;
-        }
-        sorted.sort_unstable_by(f64::total_cmp);
-        Some(Bca {
-            correction: bias_correction(&sorted, ratio_of_sums(a, b)),
-            acceleration: acceleration(a, b),
-            sorted,
-        })
-    }
-
-    /// Replicate values of sum(a) / sum(b), in replicate order.
-    fn replicates_of(&self, a: &[f64], b: &[f64]) -> Vec<f64> {
-        self.map_replicates(a.len(), |weights| {
-            let [sum_a, sum_b] = weighted_sums(weights, a, b);
-            sum_a / sum_b
-        })
+        let replicates = self.map_replicates(a.len(), |weights| ratio_of_draws(weights, a, b));
+        Bca::of_ratio(replicates, a, b)
     }
 
     /// `f(how often each of g identities is drawn in g draws)` for every replicate, in their order.
@@ -128,6 +111,12 @@ const REMEMBERED_BYTES: usize = 32 << 20;
 /// Numbers of identities whose draws are remembered.
 const REMEMBERED: usize = 2;
 
+/// sum(a) / sum(b) of one replicate.
+pub(super) fn ratio_of_draws(weights: &[u16], a: &[f64], b: &[f64]) -> f64 {
+    let [sum_a, sum_b] = weighted_sums(weights, a, b);
+    sum_a / sum_b
+}
+
 /// Sums of both times the weights, in eight chains each, side by side: one alone waits for each of its additions. No step
 /// is fused, so all machines agree.
 #[multiversion(targets("x86_64+avx2"))]
@@ -162,6 +151,11 @@ pub(super) struct Bca {
 }
 
 impl Bca {
+    /// Of replicates of sum(a) / sum(b); `None` as for [`Bca::of`].
+    pub(super) fn of_ratio(replicates: Vec<f64>, a: &[f64], b: &[f64]) -> Option<Self> {
+        Self::of(replicates, ratio_of_sums(a, b), acceleration(a, b))
+    }
+
     /// Of replicates of a statistic whose acceleration the caller knows. Values that are not finite are left out; `None` when
     /// none is left.
     pub(super) fn of(mut replicates: Vec<f64>, value: f64, acceleration: f64) -> Option<Self> {
@@ -228,15 +222,21 @@ impl Bca {
 ///
 /// The share is kept half a replicate away from 0 and 1, so that z0 is finite.
 fn bias_correction(sorted: &[f64], value: f64) -> f64 {
-    // Discrete quantities (flips) give replicates that equal the value but for the order of the sum. The
-    // rounding of n terms grows like sqrt(n) EPSILON, 2e-14 of their size at 10,000 identities.
-    let spread = sorted[sorted.len() - 1] - sorted[0];
-    let tolerance = 1e-12 * value.abs().max(spread);
+    let tolerance = tie_tolerance(sorted, value);
     let below = sorted.partition_point(|&r| r < value - tolerance) as f64;
     let not_above = sorted.partition_point(|&r| r <= value + tolerance) as f64;
     let n = sorted.len() as f64;
     let share = (below + 0.5 * (not_above - below)) / n;
     normal_quantile(share.clamp(0.5 / n, 1.0 - 0.5 / n))
+}
+
+/// How far a replicate may lie from `value` and still be equal to it.
+///
+/// Discrete quantities (flips) give replicates that equal a value but for the order of the sum. The rounding of n terms
+/// grows like sqrt(n) EPSILON, 2e-14 of their size at 10,000 identities.
+pub(super) fn tie_tolerance(sorted: &[f64], value: f64) -> f64 {
+    let spread = sorted[sorted.len() - 1] - sorted[0];
+    1e-12 * value.abs().max(spread)
 }
 
 /// The acceleration from the jackknife over identities:

@@ -11,6 +11,11 @@ use rayon::prelude::*;
 mod draw;
 #[path = "../../benches/simulations/generators.rs"]
 mod generators;
+#[expect(dead_code, reason = "the table prints itself")]
+#[path = "../../benches/simulations/refresh.rs"]
+mod refresh;
+#[path = "../../benches/simulations/tally.rs"]
+mod tally;
 
 use draw::{Queries, Sizes, gaussian, queries, stream};
 use generators::Generator;
@@ -20,6 +25,9 @@ const RUNS: u64 = 750;
 
 /// The default policy's one-sided error.
 const ALPHA: f64 = 0.05;
+
+/// The two-sided level whose ends have that error.
+const LEVEL: f64 = 1.0 - 2.0 * ALPHA;
 
 /// Shares of the runs in which each of the outcomes holds, given the sample and the state of the check at a limit.
 fn rates<const N: usize>(
@@ -36,7 +44,7 @@ fn rates<const N: usize>(
                 replicates: 400,
                 seed: run,
             };
-            let found = mean_estimate(&sums, 1.0 - 2.0 * ALPHA, &bootstrap);
+            let found = mean_estimate(&sums, LEVEL, &bootstrap);
             outcomes(&sums, &|limit| state(&found, limit, SafeSide::Above))
         })
         .collect();
@@ -94,4 +102,15 @@ fn sparse_damage_passes_only_where_the_probe_holds_none_of_it() {
     assert_eq!(pass, unseen);
     // .99^100 = .366; three standard errors are .053.
     assert!((unseen - 0.366).abs() < 0.053, "{unseen}");
+}
+
+#[test]
+fn a_curve_along_its_limit_rarely_fails_and_a_dip_far_below_often_does() {
+    const CURVES: u64 = 200;
+    let [passed, failed, uncorrected, _, found, _] =
+        tally::tally(CURVES, |run| refresh::outcomes(50, 0.8, run)).map(tally::Tally::rate);
+    // Three standard errors of 200 runs are .046 at .05; a third of them fails where each of 21 points is tested at .05.
+    assert!(passed < 0.01 && failed < ALPHA + 0.046, "{passed} {failed}");
+    assert!(uncorrected > 0.2, "{uncorrected}");
+    assert!(found > 0.4, "{found}");
 }

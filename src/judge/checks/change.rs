@@ -142,46 +142,34 @@ fn share_below(
 pub(super) fn refresh(evidence: &Evidence, policy: &Policy) -> Check {
     let code = CheckCode::Refresh;
     let primary = evidence.primary;
-    let name = |beta: f64| {
-        format!(
-            "{primary}(new->mixed) - {primary}(old->old) at its worst, {:.0} % refreshed,",
-            100.0 * beta
-        )
-    };
     let Some(refresh) = &evidence.refresh else {
         return not_tested(code, "refresh curve", SafeSide::Above);
     };
-    let step = refresh.worst_step();
-    let beta = step as f64 / STEPS as f64;
     let limit = -policy.refresh_margin;
-    let worst = &refresh.planned[step];
+    let (step, estimate) = refresh.deciding(limit);
+    let is_widened = estimate.level > refresh.planned.pointwise[step].level;
+    let name = format!(
+        "{primary}(new->mixed) - {primary}(old->old) at its worst, {:.0} % refreshed,{}",
+        100.0 * step as f64 / STEPS as f64,
+        if is_widened {
+            " its ends widened for all shares at once,"
+        } else {
+            ""
+        }
+    );
     let mut check = bounded(
         code,
-        &name(beta),
-        worst,
+        &name,
+        estimate,
         limit,
         SafeSide::Above,
         evidence,
         policy,
     );
-    // The lowest bound decides a pass; any point proven below the limit decides a failure.
-    let proven_below = (0..refresh.planned.len())
-        .filter(|&step| state(&refresh.planned[step], limit, SafeSide::Above) == CheckState::Fail)
-        .min_by(|&a, &b| {
-            refresh.planned[a]
-                .upper
-                .total_cmp(&refresh.planned[b].upper)
-        });
-    if let Some(step) = proven_below {
-        let beta = step as f64 / STEPS as f64;
-        check = bounded(
-            code,
-            &name(beta),
-            &refresh.planned[step],
-            limit,
-            SafeSide::Above,
-            evidence,
-            policy,
+    if is_widened && let Some(settles) = &mut check.settles {
+        *settles = format!(
+            "on its own this share would prove a loss, as the worst of {} it does not yet; {settles}",
+            refresh.planned.pointwise.len()
         );
     }
     // The curve begins at D, with ties against the query: where they decide D, it settles nothing either.

@@ -9,7 +9,12 @@ impl Tables<'_> {
         let refresh = self.stages.evidence.refresh.as_ref()?;
         let order = &self.stages.order?.order;
         let beta = |step: usize| step as f64 / STEPS as f64;
-        let planned: Vec<f64> = refresh.planned.iter().map(|at| at.value).collect();
+        let planned: Vec<f64> = refresh
+            .planned
+            .pointwise
+            .iter()
+            .map(|at| at.value)
+            .collect();
         let lowest = |curve: &[f64]| {
             (0..curve.len())
                 .min_by(|&a, &b| curve[a].total_cmp(&curve[b]))
@@ -18,6 +23,7 @@ impl Tables<'_> {
         Some(RefreshSection {
             curve: refresh
                 .planned
+                .pointwise
                 .iter()
                 .enumerate()
                 .map(|(step, &change)| RefreshPoint {

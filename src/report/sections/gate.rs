@@ -107,7 +107,8 @@ pub struct RefreshPoint {
     pub beta: f64,
     /// Number of items that is.
     pub items: usize,
-    /// M(new->mixed(beta)) - M(old->old).
+    /// M(new->mixed(beta)) - M(old->old); the interval is the point's own. A check that finds a point below its limit has the
+    /// wider one that holds at all points at once: its level is higher.
     pub change: Estimate,
 }
 

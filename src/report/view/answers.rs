@@ -215,9 +215,10 @@ fn would_pass(check: &Check, report: &AuditReport) -> String {
 fn passing_limit(check: &Check, report: &AuditReport) -> Option<String> {
     let (mut bound, limit, _) = bound(check)?;
     if check.code == CheckCode::Refresh {
-        // The check shows the point that is proven to fail; every point would have to pass.
+        // The check may show the point that proves a loss, at the level of all points; every point would have to pass at its own.
         let curve = report.refresh.iter().flat_map(|section| &section.curve);
-        bound = curve.map(|point| point.change.lower).fold(bound, f64::min);
+        let lowest = curve.map(|point| point.change.lower);
+        bound = lowest.min_by(f64::total_cmp).unwrap_or(bound);
     }
     let setting = setting(check.code)?;
     match check.safe_side {
@@ -377,7 +378,8 @@ mod tests {
             .unwrap();
         refresh.state = CheckState::Fail;
         let estimate = refresh.estimate.as_mut().unwrap();
-        (estimate.lower, estimate.upper) = (-0.3, -0.2);
+        // Wider than the points' own, for all of them at once.
+        (estimate.lower, estimate.upper) = (-0.7, -0.2);
         assert_eq!(
             turning(&report),
             ["refresh would pass with a refresh_margin above 0.5000; it is 0.01."]

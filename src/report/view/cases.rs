@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
+use super::checks;
 use super::format::{change, count, counted, interval, p_value, plain};
-use super::{CheckLine, checks};
 use crate::judge::waivers::WaiverState;
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide};
 use crate::report::{AuditReport, SliceRow};
@@ -53,11 +53,12 @@ pub fn checks(report: &AuditReport) -> Vec<Case> {
     report
         .checks
         .iter()
-        .map(|check| check_case(check, checks::check(check, report.primary)))
+        .map(|check| check_case(check, report))
         .collect()
 }
 
-fn check_case(check: &Check, line: CheckLine) -> Case {
+fn check_case(check: &Check, report: &AuditReport) -> Case {
+    let line = checks::check(check, report);
     let (number, _) = checks::numbers(check.code);
     // A failure is proven by the end towards the limit, all else hangs on the end away from it.
     let by_upper = (check.safe_side == SafeSide::Above) == (check.state == CheckState::Fail);
@@ -68,9 +69,12 @@ fn check_case(check: &Check, line: CheckLine) -> Case {
             ("lower", estimate.lower)
         };
         format!(
-            ", {name} bound {} ({} % one-sided)",
+            ", {name} bound {} ({} % one-sided{})",
             number(end),
-            plain(50.0 * (1.0 + estimate.level))
+            plain(50.0 * (1.0 + estimate.level)),
+            checks::widened(check, report)
+                .filter(|_| by_upper)
+                .map_or_else(String::new, |all| format!("; {all}"))
         )
     });
     let name = &line.name;
@@ -207,6 +211,8 @@ mod tests {
     use crate::domain::Date;
     use crate::judge::waivers::WaiverUse;
     use crate::report::sample;
+    use crate::report::thumbnails::Thumbnails;
+    use crate::report::view::View;
 
     fn find<'a>(cases: &'a [Case], name: &str) -> &'a Case {
         cases.iter().find(|case| case.name == name).unwrap()
@@ -254,6 +260,40 @@ mod tests {
             flips.message
         );
         assert_eq!(find(&cases, "excess-flips").outcome, Outcome::NotTested);
+    }
+
+    #[test]
+    fn a_loss_on_the_curve_says_that_it_holds_for_all_shares() {
+        let mut report = sample::skip();
+        let own = find(&checks(&report), "refresh").message.clone();
+        assert!(own.contains("(95 % one-sided), limit"), "{own}");
+        let mut of_report = report.checks.iter_mut();
+        let refresh = of_report.find(|check| check.code == CheckCode::Refresh);
+        let refresh = refresh.unwrap();
+        refresh.state = CheckState::Fail;
+        let estimate = refresh.estimate.as_mut().unwrap();
+        (estimate.lower, estimate.upper, estimate.level) = (-0.3, -0.2, 0.9926);
+        let wider = find(&checks(&report), "refresh").message.clone();
+        assert!(
+            wider.contains("upper bound -0.2000 (99.63 % one-sided; 95 % for the upper ends of all shares at once), limit > -0.01"),
+            "{wider}"
+        );
+        let view = View::new(&report, &mut Thumbnails::new(0));
+        let line = view.checks.iter().find(|line| line.code == "refresh");
+        assert_eq!(
+            line.unwrap().detail,
+            "interval widened: 95 % for the upper ends of all shares at once"
+        );
+        assert!(view.refresh_notes[2].starts_with("The band is each share's own interval"));
+        report.verdict.rule = 7;
+        let decided = super::super::decision::decision(&report).unwrap();
+        assert!(
+            decided.interval_note.starts_with(
+                "99.26 % interval, 99.63 % to either side (95 % for the upper ends of all shares at once), BCa"
+            ),
+            "{}",
+            decided.interval_note
+        );
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::format::{capital, change, interval, measure, percent, plain};
 use super::{CheckLine, Tone};
-use crate::domain::NamedMeasure;
 use crate::judge::checks::{change_name, worth_name};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide};
+use crate::report::AuditReport;
 
 type Number = fn(f64) -> String;
 
@@ -26,7 +26,21 @@ pub fn numbers(code: CheckCode) -> (Number, Number) {
     }
 }
 
-pub fn check(check: &Check, primary: NamedMeasure) -> CheckLine {
+/// What a wider interval than the refresh curve's own points have is for: what proves a loss somewhere on the curve holds at all
+/// points at once. `None` where the check shows a point's own.
+pub fn widened(check: &Check, report: &AuditReport) -> Option<String> {
+    let own = report.refresh.as_ref()?.curve.first()?.change.level;
+    let level = check.estimate?.level;
+    (check.code == CheckCode::Refresh && level > own).then(|| {
+        format!(
+            "{} % for the upper ends of all shares at once",
+            plain(50.0 + 50.0 * own)
+        )
+    })
+}
+
+pub fn check(check: &Check, report: &AuditReport) -> CheckLine {
+    let primary = report.primary;
     let (state, mark, tone) = state(check.state);
     let (number, limit_number) = numbers(check.code);
     let [right, wrong] = primary.reference.hits();
@@ -46,6 +60,7 @@ pub fn check(check: &Check, primary: NamedMeasure) -> CheckLine {
     if check.estimate.is_none() {
         detail.push(check.message.clone());
     }
+    detail.extend(widened(check, report).map(|all| format!("interval widened: {all}")));
     detail.extend(check.settles.clone());
     detail.extend(
         check

@@ -1,6 +1,6 @@
 //! The number that decided, against its limit.
 
-use super::checks::{check, numbers};
+use super::checks::{check, numbers, widened};
 use super::format::{capital, counted, interval, plain};
 use super::{Decision, Tone};
 use crate::domain::{IntervalMethod, Reference};
@@ -36,7 +36,7 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
     };
     let is_decisive = decider.is_none_or(|decider| decider.code == decided.code);
     let (estimate, limit) = (decided.estimate?, decided.limit?);
-    let line = check(decided, report.primary);
+    let line = check(decided, report);
     let [identity, identities] = report.primary.reference.groups();
     let (number, limit_number) = numbers(decided.code);
     let symbol = match decided.code {
@@ -81,7 +81,7 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         .iter()
         .find(|check| check.code == CheckCode::CrossTestChange && !is_change)
         .filter(|check| check.estimate.is_some())
-        .map(|change| check(change, report.primary));
+        .map(|change| check(change, report));
     let beside = match (decider.filter(|_| !is_decisive), change_line) {
         (Some(decider), _) => format!("{} decided: {}.", decider.code, decider.message),
         (None, Some(line)) => format!(
@@ -97,9 +97,10 @@ pub fn decision(report: &AuditReport) -> Option<Decision> {
         value_text: number(estimate.value),
         interval_text: interval(&estimate, number),
         interval_note: format!(
-            "{} % interval, {} % to either side, {}; n = {}, {}",
+            "{} % interval, {} % to either side{}, {}; n = {}, {}",
             plain(100.0 * estimate.level),
             plain(50.0 + 50.0 * estimate.level),
+            widened(decided, report).map_or_else(String::new, |all| format!(" ({all})")),
             method(estimate.method, identity),
             counted(report.probe.queries, "query", "queries"),
             counted(report.probe.query_identities, identity, identities),

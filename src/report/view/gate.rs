@@ -1,5 +1,6 @@
 //! What can break behind a good mean: slices, the refresh curve, the backfill plan, and what the policy was loosened by.
 
+use super::checks;
 use super::format::{change, count, counted, interval, measure, p_value, percent, plain};
 use super::{Cell, Curve, Fact, Table, Tone};
 use crate::domain::Estimate;
@@ -158,7 +159,7 @@ pub fn refresh_notes(report: &AuditReport) -> Vec<String> {
         .iter()
         .min_by(|a, b| a.change.value.total_cmp(&b.change.value))
         .map_or(f64::NAN, |point| point.change.value);
-    vec![
+    let mut notes = vec![
         format!(
             "Lowest in the plan's order: {} at {} refreshed; area under the curve {}.",
             change(lowest),
@@ -171,7 +172,18 @@ pub fn refresh_notes(report: &AuditReport) -> Vec<String> {
             whole_percent(section.random_worst_beta),
             change(section.random_area)
         ),
-    ]
+    ];
+    if report
+        .checks
+        .iter()
+        .any(|check| checks::widened(check, report).is_some())
+    {
+        notes.push(
+            "The band is each share's own interval; the check's is wider, because a loss at the worst of many shares takes more proof."
+                .into(),
+        );
+    }
+    notes
 }
 
 /// The refresh curve for its figure.
