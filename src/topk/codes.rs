@@ -115,7 +115,7 @@ pub fn encode<const W: usize>(side: Side, panel: &[f32], words: &mut [u32], lane
             *largest = largest.max(value.abs());
         }
     }
-    // Loops, because `map` is not compiled for the caller's instruction set.
+    // A loop, because `map` is not compiled for the caller's instruction set.
     let (mut scales, mut inverses) = ([0.0_f32; W], [0.0_f32; W]);
     for lane in 0..W {
         scales[lane] = (largest[lane] / LARGEST).max(f32::MIN_POSITIVE);

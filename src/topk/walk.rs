@@ -68,7 +68,11 @@ impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
         &mut self,
         tile: impl Fn(&[f32], &[f32], &mut [[f32; W]; Q]),
     ) -> Result<(), Overflow> {
-        (0..self.n_panels()).try_for_each(|p| self.score_panel(&tile, p))
+        // A loop, because what iterators do with a closure is not compiled for the caller's instruction set.
+        for p in 0..self.n_panels() {
+            self.score_panel(&tile, p)?;
+        }
+        Ok(())
     }
 
     /// A part of a panel stays in the cache nearest to the core while all queries of the group pass over it. Scores are read
