@@ -17,12 +17,6 @@ pub struct Block<'a> {
 /// Query index within the group and gallery position of a score that is not finite.
 pub type Overflow = (usize, usize);
 
-/// Dimensions after which a tile's chains are put down and taken up again, so that a panel's part and the queries' part
-/// fit in a first-level cache of 32 KiB together. A chain goes on where it stopped: no bit changes.
-const fn dimensions_together(q: usize, w: usize) -> usize {
-    (24 << 10) / ((q + w) * size_of::<f32>())
-}
-
 /// A group of queries, a block, and who hears the scores.
 pub struct Part<'a, V: Visitor> {
     pub similarity: Similarity,
@@ -38,14 +32,17 @@ pub struct Part<'a, V: Visitor> {
 /// How far a [`Part`] is done, with Q queries and W items a tile.
 pub struct Walk<'a, V: Visitor, const Q: usize, const W: usize> {
     pub(super) part: Part<'a, V>,
+    /// Dimensions after which a tile's chains are put down and taken up again. A chain goes on where it stopped: no bit changes.
+    depth: usize,
     /// Together, because most rows are skipped and their visitors never looked at.
     pub(super) floors: Vec<f32>,
     sums: Vec<[[f32; W]; Q]>,
 }
 
 impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
-    pub fn new(part: Part<'a, V>) -> Self {
+    pub fn new(part: Part<'a, V>, depth: usize) -> Self {
         Self {
+            depth,
             floors: part.visitors.iter().map(V::floor).collect(),
             sums: vec![[[0.0; W]; Q]; part.visitors.len().div_ceil(Q)],
             part,
@@ -84,12 +81,11 @@ impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
         p: usize,
     ) -> Result<(), Overflow> {
         let dim = self.part.queries.dim();
-        let depth = const { dimensions_together(Q, W) };
         let (first, width) = self.extent(p);
         let panel = &self.part.block.panels.values()[p * dim * W..(p + 1) * dim * W];
         self.sums.fill([[0.0; W]; Q]);
-        for begin in (0..dim).step_by(depth) {
-            let end = dim.min(begin + depth);
+        for begin in (0..dim).step_by(self.depth) {
+            let end = dim.min(begin.saturating_add(self.depth));
             let part = &panel[begin * W..end * W];
             let packed = self.part.queries.values().chunks_exact(dim * Q);
             for (packed, sums) in packed.zip(&mut self.sums) {
