@@ -312,4 +312,24 @@ mod tests {
             }
         }
     }
+
+    /// The codes are exact, but the chain is not: beyond 2^25 every step rounds 125 x 127 up to a multiple of 4.
+    #[test]
+    fn the_roundings_of_the_chain_are_allowed_for() {
+        let dim = 4_096;
+        let row = |value: f32| -> Vec<f32> {
+            (0..dim)
+                .map(|d| if d == 0 { 127.0 } else { value })
+                .collect()
+        };
+        let (query, item) = (row(127.0), row(125.0));
+        let score = super::super::score_pair(&query, &item, crate::config::Similarity::Ip);
+        let products = 127 * 127 + 127 * 125 * (dim as i32 - 1);
+        assert!(score > products as f32 + 1_000.0);
+        let (_, [query, ..]) = coded(Side::Queries, &[query.clone(), query.clone(), query]);
+        let (_, [item, ..]) = coded(Side::Gallery, &[item.clone(), item.clone(), item]);
+        assert_eq!((query.scale, item.scale), (1.0, 1.0));
+        let limit = Limit::new(&query, score, item.norm, dim);
+        assert!(limit.may_reach(products, item.scale, item.error));
+    }
 }

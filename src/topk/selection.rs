@@ -90,8 +90,6 @@ impl<V: Visitor, const Q: usize, const W: usize> Walk<'_, V, Q, W> {
         let lanes = &gallery.lanes()[p * W..(p + 1) * W];
         let scales: [f32; W] = std::array::from_fn(|lane| lanes[lane].scale);
         let errors: [f32; W] = std::array::from_fn(|lane| lanes[lane].error);
-        let (_, width) = self.extent(p);
-        let own = u32::MAX >> (u32::BITS as usize - width);
         let packed = queries.words().chunks_exact(n_words * Q);
         for (t, (packed, limits)) in packed.zip(limits.chunks(Q)).enumerate() {
             let starts = std::array::from_fn(|q| limits.get(q).map_or(0, |limit| limit.start));
@@ -105,9 +103,11 @@ impl<V: Visitor, const Q: usize, const W: usize> Walk<'_, V, Q, W> {
                 }
                 if any {
                     let bits = (0..W).map(|lane| u32::from(reaches(lane)) << lane);
-                    let lanes = bits.fold(0, |all, bit| all | bit) & own;
-                    let query = t * Q + q;
-                    candidates.extend((lanes != 0).then_some(Candidates { query, lanes }));
+                    candidates.push(Candidates {
+                        query: t * Q + q,
+                        // Where the last item is repeated, it comes through itself.
+                        lanes: bits.fold(0, |all, bit| all | bit),
+                    });
                 }
             }
         }

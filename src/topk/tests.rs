@@ -286,34 +286,36 @@ fn two_passes_find_what_one_finds_where_scores_are_hard_to_tell_apart() {
 
 #[test]
 fn an_overflow_names_the_pair_whatever_the_kernel() {
-    // Items 0 and 1 overflow with each other and with themselves; item 2 with none.
-    let rows = ndarray::arr2(&[[f32::MAX, f32::MAX], [f32::MAX, f32::MAX], [0.0, 0.0]]);
-    let embeddings = Embeddings::dense(rows, false).expect("finite");
-    for kernel in Kernel::available() {
-        for (items, gallery) in [([2, 1, 0], 1), ([0, 1, 2], 0)] {
-            let keep = |_| Keep {
-                floor: 0.0,
-                scores: vec![None; 3],
-            };
-            let mut sets = [QueryScan {
-                embeddings: &embeddings,
-                items: &[2, 0],
-                visitors: [0, 1].map(keep).into(),
-            }];
-            let of_items = Gallery {
-                embeddings: &embeddings,
-                items: &items,
-            };
-            let found = scan_in_blocks(
-                kernel,
-                Blocking::of(kernel),
-                of_items,
-                Similarity::Ip,
-                &mut sets,
-                || 0,
-            );
-            let expected = ScoreOverflow { query: 0, gallery };
-            assert_eq!(found.expect_err("inf"), expected, "{kernel:?}");
+    // Items 0 and 1 overflow with each other and with themselves, by their norms or by their product alone; the others with
+    // none, and few enough overflow for two passes.
+    let n = 40;
+    for large in [f32::MAX, 1e20] {
+        let rows = Array2::from_shape_fn((n, 2), |(row, _)| if row < 2 { large } else { 0.0 });
+        let embeddings = Embeddings::dense(rows, false).expect("finite");
+        let rising: Vec<usize> = (0..n).collect();
+        let falling: Vec<usize> = (0..n).rev().collect();
+        for kernel in Kernel::available() {
+            for (items, gallery) in [(&falling, 1), (&rising, 0)] {
+                for blocking in blockings() {
+                    let keep = |_| Keep {
+                        floor: 1.0,
+                        scores: vec![None; n],
+                    };
+                    let mut sets = [QueryScan {
+                        embeddings: &embeddings,
+                        items: &[2, 0],
+                        visitors: [0, 1].map(keep).into(),
+                    }];
+                    let of_items = Gallery {
+                        embeddings: &embeddings,
+                        items,
+                    };
+                    let found =
+                        scan_in_blocks(kernel, blocking, of_items, Similarity::Ip, &mut sets, || 0);
+                    let expected = ScoreOverflow { query: 0, gallery };
+                    assert_eq!(found.expect_err("inf"), expected, "{kernel:?} {blocking:?}");
+                }
+            }
         }
     }
 }
@@ -322,6 +324,28 @@ fn an_overflow_names_the_pair_whatever_the_kernel() {
 fn minus_zero_becomes_plus_zero() {
     assert_eq!(score_pair(&[1e-30], &[-1e-45], Similarity::Ip).to_bits(), 0);
     assert_eq!(score_pair(&[1.0], &[1.0], Similarity::L2).to_bits(), 0);
+}
+
+#[test]
+fn minus_zero_becomes_plus_zero_in_the_second_pass_too() {
+    // One item in 16 has a product too small for an f32; the others' scores lie below the floor.
+    let tiny_or_not = |(row, _)| if row % 16 == 5 { -1e-45_f32 } else { -1.0 };
+    let gallery = Array2::from_shape_fn((64, 1), tiny_or_not);
+    let queries = || Embeddings::dense(Array2::from_elem((20, 1), 1e-30), false).expect("finite");
+    let case = Case {
+        queries: [queries(), queries()],
+        gallery: Embeddings::dense(gallery, false).expect("finite"),
+    };
+    for kernel in Kernel::available() {
+        for blocking in blockings() {
+            let found = case.scores(kernel, blocking, Similarity::Ip, 0.0);
+            for scores in found.expect("finite") {
+                // Positions run backwards through the items.
+                let zeros = scores.iter().skip(10).step_by(16);
+                assert!(zeros.copied().eq([Some(0); 4]), "{kernel:?} {blocking:?}");
+            }
+        }
+    }
 }
 
 #[test]
