@@ -117,7 +117,7 @@ const GROUPS_A_THREAD: usize = 4;
 ///
 /// All embeddings must be of one dimension. Returns what the visitors share, one value a thread that was at work, each
 /// begun by `new_shared`. Costs queries x gallery x dim; memory beside the embeddings is the packed queries and
-/// 16 MiB of packed gallery.
+/// 16 MiB of packed gallery, for two passes the queries' rows and a fourth of what is packed besides.
 ///
 /// # Errors
 /// A score that overflows (possible only for inner products or distances of huge embeddings).
@@ -130,10 +130,13 @@ pub fn scan<V: Visitor>(
     scan_with(Kernel::detect(), gallery, similarity, sets, new_shared)
 }
 
-/// [`scan`] by a kernel of one's choice, which this CPU must have: to compare them. No score depends on it.
+/// [`scan`] by a kernel of one's choice: to compare them. No score depends on it.
 ///
 /// # Errors
 /// As [`scan`].
+///
+/// # Panics
+/// When this CPU does not have it.
 pub fn scan_with<V: Visitor>(
     kernel: Kernel,
     gallery: Gallery<'_>,
@@ -141,6 +144,10 @@ pub fn scan_with<V: Visitor>(
     sets: &mut [QueryScan<'_, V>],
     new_shared: impl Fn() -> V::Shared + Sync,
 ) -> Result<Vec<V::Shared>, ScoreOverflow> {
+    assert!(
+        Kernel::available().contains(&kernel),
+        "{kernel:?} is not here"
+    );
     scan_in_blocks(
         kernel,
         Blocking::of(kernel),
@@ -166,7 +173,10 @@ fn scan_in_blocks<V: Visitor>(
         .div_ceil(GROUPS_A_THREAD * rayon::current_num_threads())
         .max(1);
     let group = blocking.group.min(fair).next_multiple_of(tile_queries);
-    let may_select = blocking.two_passes && similarity != Similarity::L2 && dim <= MOST_DIMENSIONS;
+    let may_select = blocking.two_passes
+        && kernel.selects()
+        && similarity != Similarity::L2
+        && dim <= MOST_DIMENSIONS;
     let mut groups: Vec<Group<'_, V>> = sets
         .iter_mut()
         .flat_map(|set| {

@@ -109,7 +109,7 @@ impl Kernel {
 
     /// Scores a group of queries against a block and hands every row of a tile that reaches its visitor's floor to the
     /// visitor.
-    pub fn score<V: Visitor>(self, part: Part<'_, V>) -> Result<(), Overflow> {
+    pub(super) fn score<V: Visitor>(self, part: Part<'_, V>) -> Result<(), Overflow> {
         match self {
             Kernel::Portable => score_portable(part),
             #[cfg(target_arch = "x86_64")]
@@ -125,7 +125,7 @@ impl Kernel {
     }
 
     /// Codes the embeddings of one panel as wide as the side's in a tile.
-    pub fn encode(self, side: Side, panel: &[f32], words: &mut [u32], lanes: &mut [Lane]) {
+    pub(super) fn encode(self, side: Side, panel: &[f32], words: &mut [u32], lanes: &mut [Lane]) {
         match self {
             Kernel::Portable => encode_narrow(side, panel, words, lanes),
             #[cfg(target_arch = "x86_64")]
@@ -145,7 +145,7 @@ pub const TOGETHER: usize = 16;
 impl Kernel {
     /// Adds to `reached[i]`, lane by lane modulo 8, how many of the scores are at or above threshold i, and says whether
     /// any equals one that another reaches. The thresholds ascend; NaN reaches none.
-    pub fn compare(
+    pub(crate) fn compare(
         self,
         scores: &[f32; TOGETHER],
         thresholds: &[f32],
@@ -163,7 +163,12 @@ impl Kernel {
 
     /// The scores of a query with a few items, whose embeddings lie one after the other, by the definition. Their chains
     /// run side by side: a single one waits for each of its steps.
-    pub fn score_few(self, query: &[f32], items: &[f32], similarity: Similarity) -> [f32; FEW] {
+    pub(super) fn score_few(
+        self,
+        query: &[f32],
+        items: &[f32],
+        similarity: Similarity,
+    ) -> [f32; FEW] {
         match self {
             Kernel::Portable => score_few(query, items, similarity),
             #[cfg(target_arch = "x86_64")]
