@@ -139,7 +139,7 @@ impl Kernel {
     }
 }
 
-/// Scores that [`Kernel::compare`] takes: two vectors of eight.
+/// Scores that are compared together: two vectors of eight.
 pub const TOGETHER: usize = 16;
 
 impl Kernel {
@@ -178,7 +178,7 @@ impl Kernel {
     }
 }
 
-/// Items that [`Kernel::score_few`] takes.
+/// Items whose chains run side by side.
 pub const FEW: usize = 8;
 
 fn compare_portable(
