@@ -275,6 +275,7 @@ struct Group<'a, V> {
     visitors: &'a mut [V],
 }
 
+/// The items' embeddings, one after the other.
 fn rows_of(embeddings: &Embeddings, items: &[usize]) -> Vec<f32> {
     let dim = embeddings.dim();
     let mut rows = vec![0.0; items.len() * dim];

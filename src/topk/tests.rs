@@ -123,6 +123,8 @@ fn every_kernel_block_and_thread_count_gives_the_bits_of_the_definition() {
         (14, 32, 65),
         (7, 33, 7),
         (29, 100, 96),
+        // More dimensions than a tile goes through at once.
+        (7, 33, 600),
     ];
     for (n_queries, n_gallery, dim) in sizes {
         let case = Case::new(n_queries, n_gallery, dim);
