@@ -33,7 +33,7 @@ struct Candidates {
 
 impl<V: Visitor, const Q: usize, const W: usize> Walk<'_, V, Q, W> {
     /// Scores that may reach their floors: a first pass in integers finds them. Panels where a query wants every score, or
-    /// where most pairs come through, are scored as by [`Walk::score`].
+    /// where too many pairs come through, are scored as by [`Walk::score`].
     #[inline(always)]
     pub fn score_selected(
         &mut self,
