@@ -163,6 +163,7 @@ impl Values {
         let mut slice = SliceValues {
             values: Vec::new(),
             identities: Vec::new(),
+            largest: 1.0,
         };
         for identity in 0..identities {
             // What the identity's queries share. Several identities: each repeats its first value in a third of the

@@ -171,9 +171,12 @@ pub fn test(
             test: None,
         });
         if queries.len() >= MIN_QUERIES {
+            let today = queries.iter().map(|&q| outcomes.today[q]);
             values.push(SliceValues {
                 values: queries.iter().map(|&q| change[q]).collect(),
                 identities,
+                // Measures lie in [0, 1].
+                largest: 1.0 - today.fold(1.0, f64::min),
             });
         }
         slices.last_mut().expect("just pushed").members.queries = queries;

@@ -24,6 +24,8 @@ pub struct SliceValues {
     pub values: Vec<f64>,
     /// Identity index of each query.
     pub identities: Vec<u32>,
+    /// What none of the values can exceed, in [0, 1]: a query that scores .8 today can gain .2. 1 where nothing is known.
+    pub largest: f64,
 }
 
 /// What the test found for one slice.
@@ -38,8 +40,8 @@ pub struct SliceTest {
     /// Benjamini and Hochberg's q over all slices: at most alpha makes it a suspect.
     pub q: f64,
     /// The true loss (a positive number) that fails with the given power even as the only losing slice of all:
-    /// -limit + (t(1 - alpha/m) + t(power)) SE of m slices. Where the values do not vary it is the constant loss that
-    /// fails, infinite where nothing is known of the spread.
+    /// -limit + (t(1 - alpha/m) + t(power)) SE of m slices; where the values do not vary, at least the constant loss that
+    /// fails. Infinite where nothing is known of the spread.
     pub minimum_detectable_loss: f64,
     /// How interval and p were made.
     pub method: IntervalMethod,
@@ -57,9 +59,9 @@ pub struct SliceTest {
 /// ([`VariancePrior`]). It speaks for these identities only: their spread is in the variance, but no degree of
 /// freedom is spent on it.
 ///
-/// Values that do not vary at all say nothing of their spread, whatever other slices' do. For values in [-1, 1] with
-/// mean at least L, the probability of a value at most c < L is at most (1 - L) / (1 - c) (Markov), so n independent
-/// ones all at c have p <= ((1 - L) / (1 - c))^n: no p is below that. n counts the identities, in a small slice the
+/// Values that do not vary at all say nothing of their spread, whatever other slices' do. For values of at most u with
+/// mean at least L, the probability of a value at most c < L is at most (u - L) / (u - c) (Markov), so n independent
+/// ones all at c have p <= ((u - L) / (u - c))^n: no p is below that. n counts the identities, in a small slice the
 /// queries.
 ///
 /// A t over few queries trusts the normal distribution: small slices on the very limit whose values are mostly the
@@ -89,10 +91,18 @@ pub fn test_slices(
     let level = 1.0 - 2.0 * alpha;
     let single: Vec<Single> = samples
         .par_iter()
-        .map(|sample| match sample {
-            Sample::Identities(sums) => by_identity(sums, limit, level, bootstrap),
-            Sample::Queries { mean, variance, n } => {
-                by_query(*mean, *variance, *n, &prior, limit, level)
+        .zip(slices)
+        .map(|(sample, slice)| {
+            let single = match sample {
+                Sample::Identities(sums) => by_identity(sums, limit, level, bootstrap),
+                Sample::Queries { mean, variance, n } => {
+                    by_query(*mean, *variance, *n, &prior, limit, level)
+                }
+            };
+            let guard = single.guard(slice.largest, limit);
+            Single {
+                p: single.p.max(guard),
+                ..single
             }
         })
         .collect();
@@ -100,14 +110,20 @@ pub fn test_slices(
     let first_step = alpha / slices.len() as f64;
     single
         .iter()
+        .zip(slices)
         .zip(holm(&p))
         .zip(benjamini_hochberg(&p))
-        .map(|((test, p_holm), q)| SliceTest {
+        .map(|(((test, slice), p_holm), q)| SliceTest {
             estimate: test.estimate,
             p: test.p,
             p_holm,
             q,
-            minimum_detectable_loss: test.minimum_detectable_loss(limit, first_step, power),
+            minimum_detectable_loss: test.minimum_detectable_loss(
+                slice.largest,
+                limit,
+                first_step,
+                power,
+            ),
             method: test.estimate.method,
         })
         .collect()
@@ -153,19 +169,43 @@ struct Single {
     df: f64,
     /// Independent values: identities, in a small slice queries.
     n: f64,
+    /// Whether the values do not vary.
+    is_constant: bool,
 }
 
 impl Single {
-    fn minimum_detectable_loss(&self, limit: f64, first_step: f64, power: f64) -> f64 {
+    /// What no p of values of at most `largest` is below: Markov's bound where they do not vary, else 0.
+    fn guard(&self, largest: f64, limit: f64) -> f64 {
+        if !self.is_constant {
+            0.0
+        } else if self.estimate.value < limit {
+            ((largest - limit) / (largest - self.estimate.value)).powf(self.n)
+        } else {
+            1.0
+        }
+    }
+
+    fn minimum_detectable_loss(
+        &self,
+        largest: f64,
+        limit: f64,
+        first_step: f64,
+        power: f64,
+    ) -> f64 {
         let standard_error = self.estimate.standard_error;
-        if standard_error == 0.0 {
-            // The constant c with ((1 - limit) / (1 - c))^n = first_step.
-            (1.0 - limit) * first_step.powf(-1.0 / self.n) - 1.0
+        let by_spread = if standard_error == 0.0 {
+            -limit
         } else if self.df > 0.0 {
             let quantiles = t_quantile(1.0 - first_step, self.df) + t_quantile(power, self.df);
             -limit + quantiles * standard_error
         } else {
             f64::INFINITY
+        };
+        if self.is_constant {
+            // The loss with ((largest - limit) / (largest + loss))^n = first_step.
+            by_spread.max((largest - limit) * first_step.powf(-1.0 / self.n) - largest)
+        } else {
+            by_spread
         }
     }
 }
@@ -173,8 +213,10 @@ impl Single {
 fn by_identity(sums: &ClusterSums, limit: f64, level: f64, bootstrap: &Bootstrap) -> Single {
     let (estimate, distribution) = interval_and_distribution(&sums.sum, &sums.n, level, bootstrap);
     let (df, n) = (sums.degrees_of_freedom(), sums.n_identities() as f64);
-    let p = if estimate.standard_error == 0.0 {
-        p_of_a_constant(estimate.value, n, limit)
+    let is_constant = estimate.standard_error == 0.0;
+    let p = if is_constant {
+        // The guard stands in where there is no spread.
+        0.0
     } else {
         let p_t = t_cdf((estimate.value - limit) / estimate.standard_error, df);
         distribution.map_or(p_t, |bca| {
@@ -192,7 +234,13 @@ fn by_identity(sums: &ClusterSums, limit: f64, level: f64, bootstrap: &Bootstrap
             p_t.max(t_cdf(-z / stretch(sums.n_identities()), df))
         })
     };
-    Single { estimate, p, df, n }
+    Single {
+        estimate,
+        p,
+        df,
+        n,
+        is_constant,
+    }
 }
 
 fn by_query(
@@ -218,16 +266,11 @@ fn by_query(
     } else {
         f64::INFINITY
     };
-    let p_t = if known && standard_error > 0.0 {
+    let p = if known && standard_error > 0.0 {
         t_cdf((mean - limit) / standard_error, df)
     } else {
-        // A bound stands in where there is no spread.
+        // The guard stands in where there is no spread.
         f64::from(!known)
-    };
-    let p = if variance == 0.0 {
-        p_t.max(p_of_a_constant(mean, n, limit))
-    } else {
-        p_t
     };
     let estimate = Estimate {
         value: mean,
@@ -237,15 +280,12 @@ fn by_query(
         standard_error,
         method: IntervalMethod::ModeratedT,
     };
-    Single { estimate, p, df, n }
-}
-
-/// Bound of the p of `n` independent values in [-1, 1] that are all `value`, under a mean of at least `limit`.
-fn p_of_a_constant(value: f64, n: f64, limit: f64) -> f64 {
-    if value < limit {
-        ((1.0 - limit) / (1.0 - value)).powf(n)
-    } else {
-        1.0
+    Single {
+        estimate,
+        p,
+        df,
+        n,
+        is_constant: variance == 0.0,
     }
 }
 
@@ -288,6 +328,7 @@ mod tests {
         SliceValues {
             values,
             identities: of,
+            largest: 1.0,
         }
     }
 
@@ -295,6 +336,7 @@ mod tests {
         SliceValues {
             values: vec![value; (identities * queries) as usize],
             identities: (0..identities * queries).map(|i| i % identities).collect(),
+            largest: 1.0,
         }
     }
 
@@ -327,6 +369,7 @@ mod tests {
         let one = SliceValues {
             values,
             identities: (0..20).collect(),
+            largest: 1.0,
         };
         let found = test(std::slice::from_ref(&one))[0];
         let se = 0.0025_f64.sqrt() / 19.0_f64.sqrt();
@@ -423,6 +466,37 @@ mod tests {
         let found = test(&slices)[20];
         assert!(found.estimate.standard_error > 0.0);
         assert!((found.p - (1.1_f64 / 1.5).powi(10)).abs() < 1e-12);
+        // The loss that it says it would show is the one that it does show: 1.1 / (.05 / 21)^(1/10) - 1.
+        assert!((found.minimum_detectable_loss - (1.1 * 420_f64.powf(0.1) - 1.0)).abs() < 1e-9);
+    }
+
+    /// Every query of a slice falls from 1 to .5: none of them could have gained, so that ten are proof enough among a hundred
+    /// slices, as nine of them are.
+    #[test]
+    fn an_even_loss_of_queries_that_cannot_gain_is_proven() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let mut slices: Vec<SliceValues> = (0..100)
+            .map(|_| slice(&mut rng, (1, 10), 0.0, 0.05, 0.0))
+            .collect();
+        let of_queries = slices.len();
+        slices.push(constant(-0.5, 1, 10));
+        let of_identities = slices.len();
+        slices.push(constant(-0.5, 20, 3));
+        let nine = slices.len();
+        slices.push(constant(-0.5, 1, 10));
+        slices[nine].values[0] = 0.0;
+        for (largest, fails) in [(0.0, true), (1.0, false)] {
+            slices.iter_mut().for_each(|slice| slice.largest = largest);
+            let found = test(&slices);
+            assert_eq!(found[of_queries].p_holm <= 0.05, fails, "{largest}");
+            assert_eq!(found[of_identities].p_holm <= 0.05, fails, "{largest}");
+            assert!(found[nine].p_holm <= 0.05);
+            let shown = found[of_queries].minimum_detectable_loss;
+            assert_eq!(shown < 0.5, fails, "{shown}");
+        }
+        // (.1 / .5)^10.
+        slices[of_queries].largest = 0.0;
+        assert!((test(&slices)[of_queries].p - 0.2_f64.powi(10)).abs() < 1e-15);
     }
 
     #[test]
@@ -430,6 +504,7 @@ mod tests {
         let empty = SliceValues {
             values: vec![],
             identities: vec![],
+            largest: 1.0,
         };
         let one = constant(-0.9, 1, 1);
         for found in test(&[empty, one]) {
@@ -477,7 +552,7 @@ mod tests {
                 .iter()
                 .map(|pairs| {
                     let (values, identities) = pairs.iter().copied().unzip();
-                    SliceValues { values, identities }
+                    SliceValues { values, identities, largest: 1.0 }
                 })
                 .collect();
             let found = test(&slices);
