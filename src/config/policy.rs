@@ -279,7 +279,9 @@ impl Policy {
     }
 
     /// What is looser than the profile, one line each; empty when nothing is. Waivers are shown on their own.
-    pub fn weakened(&self) -> Vec<String> {
+    ///
+    /// `usual` is the measure that decides where none is named.
+    pub fn weakened(&self, usual: Measure) -> Vec<String> {
         let own = Self::of(self.profile);
         let profile = self.profile.name();
         let mut lines = Vec::new();
@@ -320,12 +322,12 @@ impl Policy {
             self.alpha.to_string(),
             own.alpha.to_string(),
         );
-        let measure = self.primary.unwrap_or(Measure::MeanAveragePrecision);
+        let measure = self.primary.unwrap_or(usual);
         looser(
-            measure != Measure::MeanAveragePrecision,
+            measure != usual,
             "primary",
             measure.to_string(),
-            "mAP, or nDCG@10 when relevance is graded".into(),
+            usual.to_string(),
         );
         looser(
             own.slices_proven && !self.slices_proven,
@@ -381,7 +383,10 @@ mod tests {
     #[test]
     fn a_profile_is_not_weaker_than_itself() {
         for profile in Profile::ALL {
-            assert_eq!(Policy::of(profile).weakened(), Vec::<String>::new());
+            assert_eq!(
+                Policy::of(profile).weakened(Measure::MeanAveragePrecision),
+                Vec::<String>::new()
+            );
         }
     }
 
@@ -412,7 +417,7 @@ mod tests {
             .severity
             .insert(CheckCode::Refresh, CheckSeverity::Off);
         assert_eq!(
-            loose.weakened(),
+            loose.weakened(Measure::MeanAveragePrecision),
             [
                 "margin = 0.02 (profile strict: 0.01)",
                 "slices_proven = false (profile strict: true)",
@@ -430,7 +435,7 @@ mod tests {
         tight
             .severity
             .insert(CheckCode::BctCriterion, CheckSeverity::Gate);
-        assert!(tight.weakened().is_empty());
+        assert!(tight.weakened(Measure::MeanAveragePrecision).is_empty());
     }
 
     #[test]
@@ -454,12 +459,26 @@ mod tests {
             ..Policy::default()
         };
         assert_eq!(
-            policy.weakened(),
+            policy.weakened(Measure::MeanAveragePrecision),
             [
                 "alpha = 0.001 (profile default: 0.05)",
-                "primary = CMC@10 (profile default: mAP, or nDCG@10 when relevance is graded)",
+                "primary = CMC@10 (profile default: mAP)",
                 "profile = default (audit.toml: strict)",
             ]
+        );
+    }
+
+    #[test]
+    fn the_usual_measure_is_no_other_one_by_name() {
+        let named = |measure| Policy {
+            primary: Some(measure),
+            ..Policy::default()
+        };
+        let graded = Measure::NdcgAt(10);
+        assert!(named(graded).weakened(graded).is_empty());
+        assert_eq!(
+            named(Measure::MeanAveragePrecision).weakened(graded),
+            ["primary = mAP (profile default: nDCG@10)"]
         );
     }
 }

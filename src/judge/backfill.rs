@@ -87,7 +87,7 @@ pub struct Step {
     pub change: Estimate,
     /// Excess flips.
     pub excess: Estimate,
-    /// Names of the slices that do not pass.
+    /// Names of the slices that do not pass: on half B, or where all pass there, on all queries.
     pub failing_slices: Vec<String>,
     /// Whether every gate passes.
     pub passes: bool,
@@ -272,14 +272,17 @@ pub fn plan(
         if held_out.n_identities < MIN_QUERY_IDENTITIES {
             break;
         }
-        let passes =
-            held_out.all_pass() && (n_tests == tests.len() || at(&everything).none_fails());
+        let all_pass = held_out.all_pass();
+        let broken = (all_pass && n_tests < tests.len())
+            .then(|| at(&everything))
+            .filter(|whole| !whole.none_fails());
+        let passes = all_pass && broken.is_none();
         let beta = step as f64 / STEPS as f64;
         plan.steps.push(Step {
             beta,
             change: held_out.change(),
             excess: held_out.excess(),
-            failing_slices: held_out.slices_not_passing(),
+            failing_slices: broken.as_ref().unwrap_or(&held_out).slices_not_passing(),
             passes,
         });
         if !passes {

@@ -624,10 +624,99 @@ fn a_plan_does_not_answer_for_what_no_share_was_tested_on() {
         },
         ..Policy::default()
     };
+    let judged = |evidence: &Evidence, policy: &Policy| {
+        let judgement = judge(evidence, policy, Date::of_unix_day(0));
+        (judgement.verdict, judgement.reason)
+    };
+    let (verdict, reason) = judged(&evidence, &policy);
+    assert_eq!(verdict, Verdict::FullBackfill);
+    assert!(
+        reason.ends_with("No share of the gallery answers for threshold-far."),
+        "{reason}"
+    );
+    let without = judged(&evidence, &Policy::default());
+    assert_eq!(without.0, Verdict::PartialBackfill);
+    // It passes for the old gallery; what re-embedded items do to it is not known either.
+    evidence.threshold = evidence.threshold.map(|transfer| ThresholdTransfer {
+        far: estimate(0.003, 0.004, 0.005),
+        ..transfer
+    });
+    assert_eq!(judged(&evidence, &policy).0, Verdict::FullBackfill);
+    evidence.flips = passing().flips;
+    let skip = judge(&evidence, &policy, Date::of_unix_day(0));
+    assert_eq!(skip.verdict, Verdict::SkipBackfill);
+    assert!(skip.next_steps[0].contains("threshold was not tested"));
+}
+
+#[test]
+fn a_plan_does_not_answer_for_a_check_that_was_asked_for_and_cannot_be_tested() {
+    let many = estimate(0.06, 0.08, 0.1);
+    let mut evidence = passing();
+    (evidence.flips, evidence.plan) = (flips(many, Some(many)), plan(Some(0.3)));
+    let policy = Policy {
+        asked_for: [CheckCode::Slices].into(),
+        ..Policy::default()
+    };
     let judgement = judge(&evidence, &policy, Date::of_unix_day(0));
-    assert_eq!(judgement.verdict, Verdict::FullBackfill);
-    let without = judge(&evidence, &Policy::default(), Date::of_unix_day(0));
-    assert_eq!(without.verdict, Verdict::PartialBackfill);
+    assert_eq!(
+        (state_of(&judgement, CheckCode::Slices), judgement.verdict),
+        (CheckState::Unsettled, Verdict::FullBackfill)
+    );
+}
+
+#[test]
+fn what_even_a_full_backfill_leaves_broken_is_said() {
+    let lost = slice("north", 0.001, estimate(-0.5, -0.4, -0.3));
+    let mut evidence = passing();
+    evidence.slices = Some(vec![lost]);
+    let step = |passes: bool| backfill::Step {
+        beta: 1.0,
+        change: estimate(0.0, 0.01, 0.02),
+        excess: estimate(0.0, 0.01, 0.02),
+        failing_slices: vec!["camera=north".into()],
+        passes,
+    };
+    for passes in [true, false] {
+        evidence.plan = Some(Plan {
+            steps: vec![step(passes)],
+            ..plan(None).expect("some")
+        });
+        let judgement = judged(&evidence);
+        assert_eq!(judgement.verdict, Verdict::FullBackfill);
+        let said =
+            "With the whole gallery re-embedded not every gate passes either (camera=north).";
+        assert_eq!(judgement.reason.ends_with(said), !passes);
+        let in_steps = |step: &String| step.starts_with(said);
+        assert_eq!(judgement.next_steps.iter().any(in_steps), !passes);
+    }
+    // A gallery of the new model is not meant to agree with the old one.
+    evidence.primary = Reference::OldModel.name(Measure::MeanAveragePrecision);
+    assert!(!judged(&evidence).reason.contains("either"));
+}
+
+#[test]
+fn a_loss_that_only_warns_is_not_called_unsettled() {
+    let many = estimate(0.06, 0.08, 0.1);
+    let reason = |severity: CheckSeverity| {
+        let mut evidence = passing();
+        evidence.change = change(-0.3, -0.2, -0.1);
+        evidence.flips = flips(many, Some(many));
+        let mut policy = Policy::default();
+        policy.severity.insert(CheckCode::CrossTestChange, severity);
+        judge(&evidence, &policy, Date::of_unix_day(0)).reason
+    };
+    let warned = reason(CheckSeverity::Warn);
+    assert!(
+        warned.starts_with(
+            "The mean loss is beyond the margin, which only warns here, and one gate fails: "
+        ),
+        "{warned}"
+    );
+    let off = reason(CheckSeverity::Off);
+    assert!(
+        off.starts_with("The mean loss is not held against the margin, and "),
+        "{off}"
+    );
 }
 
 #[test]
@@ -687,6 +776,10 @@ fn a_probe_that_cannot_judge_claims_nothing() {
     assert!(!judged(&evidence).can_judge);
     // Where another line of the table comes first it cannot judge either.
     evidence.dims = [32, 64];
+    evidence.worth = Some(LOSS);
     let judgement = judged(&evidence);
-    assert_eq!((judgement.rule, judgement.can_judge), (3, false));
+    assert_eq!(
+        (judgement.rule, judgement.can_judge, judgement.verdict),
+        (3, false, Verdict::FullBackfill)
+    );
 }

@@ -31,6 +31,11 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
     let gain_proven = evidence.worth.map(|worth| is_trusted && worth.lower > 0.0);
     let primary = evidence.primary;
     let beta_star = evidence.plan.as_ref().and_then(|plan| plan.beta_star);
+    let unplanned: Vec<&str> = gates()
+        .filter(|check| !is_planned(check))
+        .map(|check| check.code.name())
+        .collect();
+    let planned = unplanned.is_empty();
     let no_gain = if gain_proven == Some(false) {
         " No gain from the upgrade is proven."
     } else {
@@ -48,7 +53,7 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
         let why = format!(
             "New queries ({new} dimensions) cannot search the old gallery ({old} dimensions)."
         );
-        if failed(CheckCode::UpgradeWorth) {
+        if failed(CheckCode::UpgradeWorth) && is_trusted {
             (
                 3,
                 Verdict::DoNotUpgrade,
@@ -83,10 +88,16 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
                 -change.upper,
                 match beta_star {
                     Some(beta) if beta < 1.0 => format!(
-                        " All gates pass from {:.0} % of the gallery re-embedded on.",
+                        " {} pass from {:.0} % of the gallery re-embedded on.",
+                        if planned {
+                            "All gates"
+                        } else {
+                            "The gates that a share of the gallery can change"
+                        },
                         100.0 * beta
                     ),
-                    _ => String::new(),
+                    _ => unhealed(evidence)
+                        .map_or_else(String::new, |unhealed| format!(" {unhealed}")),
                 }
             ),
         )
@@ -100,16 +111,13 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
         };
         let loss = match state(CheckCode::CrossTestChange) {
             CheckState::Pass => "within the margin",
-            _ => "not settled",
+            CheckState::Fail => "beyond the margin, which only warns here",
+            CheckState::Unsettled => "not settled",
+            CheckState::NotTested => "not held against the margin",
         };
-        // A plan answers for what a share of the gallery can change; what else does not pass would stay so.
-        let planned = gates().all(|check| {
-            check.state == CheckState::Pass
-                || check.state == CheckState::NotTested
-                || PLANNED.contains(&check.code)
-        });
-        match beta_star.filter(|_| planned) {
-            Some(beta) if beta <= policy.max_partial => (
+        let partial = beta_star.filter(|&beta| beta <= policy.max_partial);
+        match partial {
+            Some(beta) if planned => (
                 7,
                 Verdict::PartialBackfill,
                 format!(
@@ -122,8 +130,21 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
                 7,
                 Verdict::FullBackfill,
                 format!(
-                    "The mean loss is {loss}, but {failing}: {}.{no_gain}",
-                    check.message
+                    "The mean loss is {loss}, {} {failing}: {}.{no_gain}{}",
+                    if state(CheckCode::CrossTestChange) == CheckState::Pass {
+                        "but"
+                    } else {
+                        "and"
+                    },
+                    check.message,
+                    match unhealed(evidence) {
+                        _ if partial.is_some() => format!(
+                            " No share of the gallery answers for {}.",
+                            unplanned.join(", ")
+                        ),
+                        Some(unhealed) => format!(" {unhealed}"),
+                        None => String::new(),
+                    }
                 ),
             ),
         }
@@ -167,6 +188,36 @@ pub fn decide(evidence: &Evidence, policy: &Policy, checks: Vec<Check>) -> Judge
     }
 }
 
+/// Whether a gate passes, or a plan answers for it: a share of the gallery can change it, and the probe can test it.
+///
+/// What a share does to a threshold that was set on the old gallery is not tested. Where one gates, no plan answers.
+fn is_planned(check: &Check) -> bool {
+    let is_threshold = matches!(
+        check.code,
+        CheckCode::ThresholdFar | CheckCode::ThresholdFrr
+    );
+    match check.state {
+        CheckState::NotTested => true,
+        CheckState::Pass => !is_threshold,
+        CheckState::Fail | CheckState::Unsettled => {
+            PLANNED.contains(&check.code) && check.value.is_some()
+        }
+    }
+}
+
+/// Said where even a full backfill leaves gates that do not pass. Of agreement with the old model nothing is said: a gallery of
+/// the new model is not meant to keep it.
+fn unhealed(evidence: &Evidence) -> Option<String> {
+    let whole = evidence.plan.as_ref()?.steps.first()?;
+    let slices = match whole.failing_slices.as_slice() {
+        [] => String::new(),
+        failing => format!(" ({})", failing.join(", ")),
+    };
+    (!whole.passes && evidence.primary.reference == Reference::Labels).then(|| {
+        format!("With the whole gallery re-embedded not every gate passes either{slices}.")
+    })
+}
+
 fn worse_even_refreshed(evidence: &Evidence) -> String {
     let worth = evidence.worth.expect("a failed check has an estimate");
     format!(
@@ -176,7 +227,7 @@ fn worse_even_refreshed(evidence: &Evidence) -> String {
 }
 
 fn next_steps(verdict: Verdict, rule: u8, checks: &[Check], evidence: &Evidence) -> Vec<String> {
-    let mut steps = steps_after(verdict, rule, checks, evidence.adapted);
+    let mut steps = steps_after(verdict, rule, checks, evidence);
     if evidence.primary.reference == Reference::OldModel {
         steps.push(
             "Whether the new model is better than the old one takes labels: give identities or judgements of some queries, \
@@ -187,10 +238,18 @@ fn next_steps(verdict: Verdict, rule: u8, checks: &[Check], evidence: &Evidence)
     steps
 }
 
-fn steps_after(verdict: Verdict, rule: u8, checks: &[Check], adapted: bool) -> Vec<String> {
+fn steps_after(verdict: Verdict, rule: u8, checks: &[Check], evidence: &Evidence) -> Vec<String> {
+    let gates = checks
+        .iter()
+        .filter(|check| check.severity == CheckSeverity::Gate);
     match verdict {
         Verdict::SkipBackfill => vec![
-            "Send new queries to the old gallery; re-embed items as they change.".into(),
+            if gates.clone().all(is_planned) {
+                "Send new queries to the old gallery; re-embed items as they change."
+            } else {
+                "Send new queries to the old gallery. What re-embedded items do to its threshold was not tested: before items change, set one for them (the report has that of new->new)."
+            }
+            .into(),
             "Keep this report with the deployment: it holds for this probe and these two models.".into(),
         ],
         Verdict::PartialBackfill => vec![
@@ -202,22 +261,28 @@ fn steps_after(verdict: Verdict, rule: u8, checks: &[Check], adapted: bool) -> V
             "To audit new->old, both models must give one dimension: set `dims` under [new] when the new model is a Matryoshka one, or let `compat-audit adapt` append a head of the old dimension.".into(),
             "The what-if table says what a linear map onto the old space would recover.".into(),
         ],
-        Verdict::FullBackfill => vec![
-            "Re-embed the whole gallery before new queries search it.".into(),
-            if adapted {
-                "Or train the new model itself for compatibility with the old embeddings, and audit again: a head on the frozen model, which this one has, is not enough."
-            } else {
-                "Or train the new model for compatibility with the old embeddings and audit again; `compat-audit adapt` tries that with a head on the frozen model."
-            }
-            .into(),
-        ],
+        Verdict::FullBackfill => [
+            Some("Re-embed the whole gallery before new queries search it.".to_owned()),
+            unhealed(evidence).map(|unhealed| {
+                format!("{unhealed} Look at what these queries lose by the upgrade itself first.")
+            }),
+            Some(
+                if evidence.adapted {
+                    "Or train the new model itself for compatibility with the old embeddings, and audit again: a head on the frozen model, which this one has, is not enough."
+                } else {
+                    "Or train the new model for compatibility with the old embeddings and audit again; `compat-audit adapt` tries that with a head on the frozen model."
+                }
+                .to_owned(),
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         Verdict::DoNotUpgrade => vec![
             "Keep the old model: the new one is worse on this probe even on a refreshed gallery.".into(),
             "Check the new model's preprocessing first; a wrong mean and std looks like this.".into(),
         ],
-        Verdict::Inconclusive => checks
-            .iter()
-            .filter(|check| check.severity == CheckSeverity::Gate)
+        Verdict::Inconclusive => gates
             .filter_map(|check| Some(format!("{}: {}", check.code, check.settles.as_ref()?)))
             .collect(),
     }

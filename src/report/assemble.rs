@@ -119,7 +119,10 @@ pub fn assemble(
         privacy: Privacy::Full,
         policy: PolicySection {
             hash: stages.config.policy.hash(),
-            weakened: stages.config.policy.weakened(),
+            weakened: stages
+                .config
+                .policy
+                .weakened(stages.retrieval.protocol.usual_measure()),
             waivers: stages.judgement.waivers.clone(),
             limits: stages.config.policy.clone(),
         },

@@ -97,7 +97,7 @@ pub struct VerdictSection {
     pub not_tested: Vec<String>,
     /// D > 0 proven (the empirical criterion of BCT, Shen et al. 2020).
     pub bct_compatible: bool,
-    /// Whether old->old gains nothing proven from the upgrade (W not proven > 0); `None` when not tested.
+    /// Whether a gain from the upgrade is proven (W > 0); `None` when not tested.
     pub gain_proven: Option<bool>,
     /// What to do next, one sentence each.
     pub next_steps: Vec<String>,

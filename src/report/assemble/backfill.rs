@@ -1,5 +1,6 @@
 //! The refresh curve and the backfill plan.
 
+use crate::judge::Verdict;
 use crate::retrieve::refresh::STEPS;
 
 use super::*;
@@ -65,13 +66,13 @@ impl Tables<'_> {
                 .map(|&index| self.subcluster_name(index))
                 .collect(),
             items: order.order.positions().len(),
-            cost: self.cost(plan.beta_star),
+            cost: self.cost(),
         })
     }
 
     pub(super) fn backfill_rows(&self) -> Option<impl Iterator<Item = BackfillRow> + '_> {
-        let plan = self.stages.evidence.plan.as_ref()?;
         let order = self.stages.order?;
+        let share = self.share_needed();
         let structure = self.stages.structure;
         let gallery = self.stages.retrieval.protocol.gallery();
         let mut step = 1;
@@ -90,14 +91,24 @@ impl Tables<'_> {
                     .map(|index| self.subcluster_name(index)),
                 credibility: structure.credibility.get(item).and_then(|c| c.combined),
                 beta,
-                needed: plan.beta_star.map(|beta_star| beta <= beta_star),
+                needed: share.map(|share| beta <= share),
             }
         };
         Some(order.order.positions().iter().enumerate().map(row))
     }
 
-    /// Money and hours of each way for the production gallery. The partial way is there when the verdict could be one.
-    fn cost(&self, beta_star: Option<f64>) -> Option<CostSection> {
+    /// Share of the gallery that the verdict has re-embedded before new queries search; `None` when it has none.
+    fn share_needed(&self) -> Option<f64> {
+        match self.stages.judgement.verdict {
+            Verdict::SkipBackfill => Some(0.0),
+            Verdict::PartialBackfill => self.stages.evidence.plan.as_ref()?.beta_star,
+            Verdict::FullBackfill => Some(1.0),
+            Verdict::DoNotUpgrade | Verdict::Inconclusive => None,
+        }
+    }
+
+    /// Money and hours of each way for the production gallery; the partial way is one where the verdict is.
+    fn cost(&self) -> Option<CostSection> {
         let inputs = self.stages.config.cost?;
         let gallery_size = inputs.gallery_size;
         let row = |option: &str, beta: f64| {
@@ -109,8 +120,7 @@ impl Tables<'_> {
                 hours: inputs.throughput.map(|rate| items / rate / 3600.0),
             }
         };
-        let max_partial = self.stages.config.policy.max_partial;
-        let partial = beta_star.filter(|&beta| beta > 0.0 && beta <= max_partial);
+        let partial = self.share_needed().filter(|&beta| beta > 0.0 && beta < 1.0);
         Some(CostSection {
             gallery_size,
             cost_per_million: inputs.cost_per_million,

@@ -115,7 +115,7 @@ pub(super) fn policy() -> PolicySection {
     let limits = Policy::default();
     PolicySection {
         hash: limits.hash(),
-        weakened: limits.weakened(),
+        weakened: limits.weakened(Measure::MeanAveragePrecision),
         waivers: Vec::new(),
         limits,
     }

@@ -27,7 +27,7 @@ pub struct BackfillRow {
     pub credibility: Option<f64>,
     /// The first share of the gallery whose re-embedding includes it.
     pub beta: f64,
-    /// Whether it belongs to the part that beta* asks for; `None` without a beta*.
+    /// Whether the verdict has it re-embedded before new queries search; `None` when it has nothing re-embedded or kept.
     pub needed: Option<bool>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::checks::numbers;
 use super::format::{change, count, counted, interval, measure, percent, plain};
-use crate::domain::Estimate;
+use crate::domain::{Estimate, FindingCode};
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide, Verdict};
 use crate::report::{AuditReport, SliceRow};
 
@@ -181,11 +181,16 @@ fn bound(check: &Check) -> Option<(f64, f64, &Estimate)> {
 }
 
 /// The policy's setting that is a check's limit, or minus it.
-fn setting(code: CheckCode) -> Option<&'static str> {
+fn setting(code: CheckCode, report: &AuditReport) -> Option<&'static str> {
+    let flips = report.compatibility.as_ref().map(|found| &found.flips);
     Some(match code {
         CheckCode::CrossTestChange | CheckCode::UpgradeWorth => "margin",
         CheckCode::Refresh => "refresh_margin",
         CheckCode::ExcessFlips => "excess_flips",
+        // Where they stand in for excess flips, the stricter of both limits is theirs.
+        CheckCode::NegativeFlips if flips.is_some_and(|flips| flips.excess.is_none()) => {
+            "negative_flips and excess_flips"
+        }
         CheckCode::NegativeFlips => "negative_flips",
         CheckCode::ThresholdFrr => "threshold_frr_rise",
         _ => return None,
@@ -220,7 +225,10 @@ fn passing_limit(check: &Check, report: &AuditReport) -> Option<String> {
         let lowest = curve.map(|point| point.change.lower);
         bound = lowest.min_by(f64::total_cmp).unwrap_or(bound);
     }
-    let setting = setting(check.code)?;
+    if has_dominant_identity(report) {
+        return None;
+    }
+    let setting = setting(check.code, report)?;
     match check.safe_side {
         SafeSide::Above if bound > limit => None,
         SafeSide::Below if bound < limit => None,
@@ -237,11 +245,17 @@ fn passing_limit(check: &Check, report: &AuditReport) -> Option<String> {
             plain(-limit)
         )),
         SafeSide::Below => Some(format!(
-            "with {setting} above {}; it is {}",
+            "with {setting} above {}; the limit is {}",
             measure(bound),
             plain(limit)
         )),
     }
+}
+
+/// Whether one identity's queries leave every interval open, whatever the limits.
+fn has_dominant_identity(report: &AuditReport) -> bool {
+    let mut codes = report.findings.iter().map(|finding| finding.code);
+    codes.any(|code| code == FindingCode::DominantIdentity)
 }
 
 /// How far a skip is from being none: the gate whose bound is nearest to its limit, in widths of its own interval.
@@ -384,6 +398,42 @@ mod tests {
             turning(&report),
             ["refresh would pass with a refresh_margin above 0.5000; it is 0.01."]
         );
+    }
+
+    #[test]
+    fn a_stand_in_names_both_settings_that_hold_it() {
+        let mut report = sample::unsettled();
+        let flips = &mut report.compatibility.as_mut().unwrap().flips;
+        flips.excess = None;
+        let mut checks = report.checks.iter_mut();
+        let flips = checks.find(|check| check.code == CheckCode::NegativeFlips);
+        let flips = flips.unwrap();
+        (flips.state, flips.severity) = (CheckState::Fail, CheckSeverity::Gate);
+        let estimate = flips.estimate.as_mut().unwrap();
+        (estimate.lower, estimate.upper) = (0.08, 0.1477);
+        let line = would_pass(&flips.clone(), &report);
+        assert_eq!(
+            line,
+            "negative-flips would pass with negative_flips and excess_flips above 0.1477; the limit is 0.05."
+        );
+    }
+
+    #[test]
+    fn no_limit_settles_what_one_identity_dominates() {
+        let mut report = sample::unsettled();
+        let open = |report: &AuditReport| {
+            let mut checks = report.checks.iter();
+            let change = checks.find(|check| check.code == CheckCode::CrossTestChange);
+            would_pass(change.unwrap(), report)
+        };
+        assert!(open(&report).contains("or it would pass with"));
+        report.findings.push(crate::domain::Finding {
+            code: FindingCode::DominantIdentity,
+            severity: crate::domain::Severity::Warning,
+            message: "one identity holds 25 % of the queries".into(),
+            items: Vec::new(),
+        });
+        assert!(!open(&report).contains("would pass"), "{}", open(&report));
     }
 
     #[test]

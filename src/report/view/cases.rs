@@ -122,13 +122,10 @@ pub fn slices(report: &AuditReport) -> Vec<Case> {
     let Some(section) = &report.slices else {
         return Vec::new();
     };
-    let check = report
-        .checks
-        .iter()
-        .find(|check| check.code == CheckCode::Slices);
-    let severity = check.map_or(CheckSeverity::Off, |check| check.severity);
+    // The check's own severity is a warning as soon as every failing slice is waived.
+    let severity = report.policy.limits.severity(CheckCode::Slices);
     let tested = section.tested.iter().map(|row| {
-        let waived = waived(report, &row.name);
+        let waived = waived(report, row);
         let warns = severity != CheckSeverity::Gate || waived.is_some();
         let note = match waived {
             Some(reason) => format!("waived: {reason}"),
@@ -190,8 +187,12 @@ fn slice_case(row: &SliceRow, report: &AuditReport, warns: bool, note: String) -
     }
 }
 
-/// Why a slice's failure is waived, when a waiver holds it.
-fn waived(report: &AuditReport, slice: &str) -> Option<String> {
+/// Why a slice's failure is waived, when a waiver holds it or all failures of slices.
+fn waived(report: &AuditReport, row: &SliceRow) -> Option<String> {
+    let holds = |slice: &Option<String>| match slice {
+        Some(slice) => *slice == row.name,
+        None => row.state == CheckState::Fail,
+    };
     report
         .policy
         .waivers
@@ -199,7 +200,7 @@ fn waived(report: &AuditReport, slice: &str) -> Option<String> {
         .find(|used| {
             used.state == WaiverState::Used
                 && used.waiver.check == CheckCode::Slices
-                && used.waiver.slice.as_deref() == Some(slice)
+                && holds(&used.waiver.slice)
         })
         .map(|used| format!("{} (until {})", used.waiver.reason, used.waiver.until))
 }
@@ -303,14 +304,15 @@ mod tests {
         let outcome = |report: &AuditReport| find(&slices(report), "camera=twemoji").outcome;
         assert_eq!(outcome(&report), Outcome::Fail);
 
-        let index = report
-            .checks
-            .iter()
-            .position(|check| check.code == CheckCode::Slices)
-            .unwrap();
-        report.checks[index].severity = CheckSeverity::Warn;
-        assert_eq!(outcome(&report), Outcome::Warn);
-        report.checks[index].severity = CheckSeverity::Gate;
+        let severity = |report: &mut AuditReport, severity| {
+            let severities = &mut report.policy.limits.severity;
+            severities.insert(CheckCode::Slices, severity);
+        };
+        for severity_of_slices in [CheckSeverity::Warn, CheckSeverity::Off] {
+            severity(&mut report, severity_of_slices);
+            assert_eq!(outcome(&report), Outcome::Warn);
+        }
+        severity(&mut report, CheckSeverity::Gate);
 
         report.policy.waivers.push(WaiverUse {
             waiver: Waiver {
@@ -326,11 +328,17 @@ mod tests {
             find(&slices(&report), "camera=twemoji").note,
             "waived: vendor is leaving (until 2024-10-04)"
         );
+        // With its only failure waived the check warns; the other slices would gate as ever.
+        let mut checks = report.checks.iter_mut();
+        let check = checks.find(|check| check.code == CheckCode::Slices);
+        check.unwrap().severity = CheckSeverity::Warn;
+        let other = slices(&report).swap_remove(1);
+        assert_eq!((other.outcome, other.note.as_str()), (Outcome::Pass, ""));
+        report.policy.waivers[0].waiver.slice = None;
+        assert_eq!(outcome(&report), Outcome::Warn);
+        assert_eq!(slices(&report)[1].note, "");
         report.policy.waivers[0].state = WaiverState::Lapsed;
         assert_eq!(outcome(&report), Outcome::Fail);
-
-        report.checks.remove(index);
-        assert_eq!(outcome(&report), Outcome::Warn);
     }
 
     #[test]

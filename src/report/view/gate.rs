@@ -3,9 +3,9 @@
 use super::checks;
 use super::format::{change, count, counted, interval, measure, p_value, percent, plain};
 use super::{Cell, Curve, Fact, Table, Tone};
-use crate::domain::Estimate;
-use crate::judge::CheckState;
+use crate::domain::{Estimate, Reference};
 use crate::judge::waivers::WaiverState;
+use crate::judge::{CheckState, Verdict};
 use crate::report::AuditReport;
 
 /// A share of the gallery: the steps are whole per cents.
@@ -222,16 +222,19 @@ pub fn backfill_notes(report: &AuditReport) -> Vec<String> {
         return Vec::new();
     };
     let [identity, identities] = report.primary.reference.groups();
+    let skips = report.verdict.verdict == Verdict::SkipBackfill;
     let mut notes = vec![match plan.beta_star {
+        _ if skips => "Nothing has to be re-embedded before new queries search.".to_owned(),
         Some(0.0) => "No part of the gallery need be re-embedded for the gates that a backfill can change: they pass as it is.".to_owned(),
         Some(beta) => format!(
-            "beta* = {}: from that share of the gallery on, every gate passes on queries that had no part in the order.",
+            "beta* = {}: from that share of the gallery on, every gate that a share can change passes on queries that had no part in the order.",
             whole_percent(beta)
         ),
         None if plan.steps.is_empty() => format!(
-            "No beta*: no plan was tested, because ties decide, one {identity} dominates or the held-out queries are of too few {identities}."
+            "No beta*: no share was tested, because one {identity} dominates or the held-out queries are of too few {identities}."
         ),
-        None => "No beta*: not even the whole gallery re-embedded passes every gate on the held-out queries.".to_owned(),
+        None if report.primary.reference == Reference::OldModel => "No beta*: the gates ask for agreement with the old model, which a gallery of the new one is not meant to keep.".to_owned(),
+        None => "No beta*: not even the whole gallery re-embedded passes every gate that a share can change.".to_owned(),
     }];
     let [fixed, tested] = plan.split;
     let fixed = if fixed == 0 {
