@@ -19,7 +19,7 @@ Examples:
   compat-audit init old.onnx new.onnx data/      write a commented audit.toml
   compat-audit old.onnx new.onnx data/ --dry-run
 
-Exit codes: 0 skip-backfill; 1 partial-backfill, full-backfill or do-not-upgrade; 2 error; 3 inconclusive; 130 interrupted.";
+Exit codes: 0 skip-backfill; 1 partial-backfill, full-backfill or do-not-upgrade; 2 error; 3 inconclusive; 130 interrupted, 143 terminated.";
 
 /// May the new embedding model search the gallery that the old one built?
 #[derive(Debug, Parser)]

@@ -25,7 +25,7 @@ use crate::cli::{
 use crate::config::{AuditConfig, ConfigError, ConfigFile, FailOn, Inconclusive, Overrides};
 use crate::domain::NoProgress;
 use crate::embed::Questions;
-use crate::interrupt;
+use crate::interrupt::{self, WholeFile};
 use crate::judge::Verdict;
 use crate::probe;
 use crate::report::{self, AuditReport, BaselineSection, ReportError};
@@ -64,11 +64,25 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", in_one_line(&self.message))?;
         self.hint
             .iter()
-            .try_for_each(|hint| write!(f, "\nhint: {hint}"))
+            .try_for_each(|hint| write!(f, "\nhint: {}", in_one_line(hint)))
     }
+}
+
+/// Without control characters: what stands in data must not begin lines of its own, which CI systems read as commands, or speak
+/// to the terminal.
+fn in_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.trim_end().chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 macro_rules! failure_from {
@@ -167,7 +181,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 fn notice(line: &str) {
     // A closed stderr is no reason to end an audit.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", in_one_line(line));
 }
 
 /// Readies the process for running models, and checks what it was told.
@@ -334,7 +348,11 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
     }
     let preview = audit::preview(&config, &around, Questions::Open)?;
     let text = init::audit_toml(&preview, &config, &out);
-    std::fs::write(&out, text).map_err(|error| Failure {
+    let written = WholeFile::beside(&out).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.persist(&out)
+    });
+    written.map_err(|error| Failure {
         message: format!("{}: cannot write: {error}", out.display()),
         hint: Some("--out writes another file".into()),
     })?;
@@ -426,5 +444,10 @@ mod tests {
             hint: Some("do c".into()),
         };
         assert_eq!(failure.to_string(), "error: a: b\nhint: do c");
+        let failure = Failure {
+            message: "id `a\n::error::x\u{1b}[31m`\n".into(),
+            hint: None,
+        };
+        assert_eq!(failure.to_string(), r"error: id `a\n::error::x\u{1b}[31m`");
     }
 }

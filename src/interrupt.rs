@@ -1,14 +1,25 @@
-//! Ctrl-C: folders and files that are half-written are removed, then the process ends with 130.
+//! Ctrl-C and SIGTERM, which containers and CI systems send: folders and files that are half-written are removed, then the
+//! process ends with 130 or 143.
 //!
 //! The handler runs on a thread of its own while others write. Whoever touches a half-written file holds [`Turn`];
 //! the handler takes it and never gives it back, so nothing is written or moved once it has begun to clean up.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tempfile::NamedTempFile;
+
 /// Exit code of a process ended by SIGINT, as shells give it.
 const INTERRUPTED: i32 = 130;
+
+/// The same of SIGTERM.
+#[cfg(unix)]
+const TERMINATED: i32 = 143;
+
+/// What the names of half-written files and folders begin with.
+pub const STAGING: &str = ".compat-audit-";
 
 /// Attempts to remove a folder that its owner is removing at the same moment.
 const ATTEMPTS: usize = 100;
@@ -41,16 +52,108 @@ impl Drop for HalfWritten {
     }
 }
 
-/// Installs the handler; a second call does nothing.
+/// A file that takes its place whole or not at all: until [`WholeFile::persist`] it lies beside it under another name, and an
+/// interrupt or an error removes it.
+pub struct WholeFile {
+    file: NamedTempFile,
+    announced: HalfWritten,
+}
+
+impl WholeFile {
+    /// A file in the folder of `path`, with its extension and the rights of any other new file.
+    ///
+    /// # Errors
+    /// It cannot be made there.
+    pub fn beside(path: &Path) -> io::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(STAGING);
+        let suffix = path.extension().map(|extension| {
+            let mut suffix = std::ffi::OsString::from(".");
+            suffix.push(extension);
+            suffix
+        });
+        if let Some(suffix) = &suffix {
+            builder.suffix(suffix);
+        }
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let turn = turn();
+        let file = builder.tempfile_in(folder_of(path))?;
+        let announced = turn.announce(file.path());
+        Ok(Self { file, announced })
+    }
+
+    /// Where it lies until then.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The file itself.
+    pub fn file_mut(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Moves it to `path`, over what is there.
+    ///
+    /// # Errors
+    /// The file system's; nothing is left then.
+    pub fn persist(self, path: &Path) -> io::Result<()> {
+        let Self { file, announced } = self;
+        let moved = {
+            let _turn = turn();
+            file.persist(path)
+        };
+        // Its owner takes the turn once more.
+        drop(announced);
+        moved.map(drop).map_err(|error| error.error)
+    }
+}
+
+impl Write for WholeFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The folder that a file is in: that of `file.txt` is the working directory.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Installs the handlers; a second call does nothing.
 pub fn install() {
     // An error means that a handler is there already.
-    let _ = ctrlc::set_handler(|| {
-        let turn = turn();
-        turn.0.iter().for_each(|path| remove(path));
-        let _ = writeln!(std::io::stderr(), "interrupted");
-        // Without exit handlers: C++ destructors would take ONNX Runtime's globals away from under a running model.
-        signal_hook::low_level::exit(INTERRUPTED);
-    });
+    let installed = ctrlc::set_handler(|| clean_up("interrupted", INTERRUPTED));
+    #[cfg(unix)]
+    if installed.is_ok() {
+        // Not by ctrlc, which would take SIGHUP too, and with it what `nohup` asks for.
+        let signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]);
+        if let Ok(mut signals) = signals {
+            std::thread::spawn(move || {
+                if signals.forever().next().is_some() {
+                    clean_up("terminated", TERMINATED);
+                }
+            });
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = installed;
+}
+
+/// Removes what is half-written and ends the process.
+fn clean_up(said: &str, code: i32) {
+    let turn = turn();
+    turn.0.iter().for_each(|path| remove(path));
+    let _ = writeln!(std::io::stderr(), "{said}");
+    // Without exit handlers: C++ destructors would take ONNX Runtime's globals away from under a running model.
+    signal_hook::low_level::exit(code);
 }
 
 /// Removes a file or folder. Its owner may be removing it too, which makes one of both stumble over missing entries.
@@ -71,6 +174,23 @@ fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_takes_its_place_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("settings.toml");
+        std::fs::write(&path, "earlier").expect("written");
+        let names = || std::fs::read_dir(folder.path()).expect("listed").count();
+        let mut whole = WholeFile::beside(&path).expect("made");
+        assert!(whole.path().extension().is_some_and(|own| own == "toml"));
+        assert!(turn().0.contains(&whole.path().to_owned()));
+        whole.write_all(b"later").expect("written");
+        assert_eq!(std::fs::read(&path).expect("read"), b"earlier");
+        whole.persist(&path).expect("moved");
+        assert_eq!(std::fs::read(&path).expect("read"), b"later");
+        drop(WholeFile::beside(&path).expect("made"));
+        assert_eq!(names(), 1);
+    }
 
     /// The handler's steps without the exit.
     #[test]

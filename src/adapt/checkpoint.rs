@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::interrupt;
+use crate::interrupt::WholeFile;
 
 /// How far a training is. It is taken up again only by the same one: same data, options and version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,20 +59,13 @@ impl Checkpoint {
     /// # Errors
     /// The file system's.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
-        let turn = interrupt::turn();
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-        let _announced = turn.announce(file.path());
+        let mut file = WholeFile::beside(path)?;
         serde_json::to_writer(&mut file, self)?;
         file.write_all(b"\n")?;
         for values in self.state.iter().chain(&self.best) {
             file.write_all(bytemuck::cast_slice(values))?;
         }
-        let moved = {
-            let _turn = interrupt::turn();
-            file.persist(path)
-        };
-        moved.map(drop).map_err(|error| error.error)
+        file.persist(path)
     }
 
     /// The checkpoint of this very training; `None` where there is none, or one of another training, or a torn one.

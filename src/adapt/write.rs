@@ -1,9 +1,8 @@
 //! The adapted model's file and what must lie beside it: whole, checked, or not there.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-
-use tempfile::NamedTempFile;
 
 use super::AdaptError;
 use super::graph::{self, Appended};
@@ -13,7 +12,7 @@ use crate::domain::Adaptation;
 use crate::embed::external::{self, ModelFile};
 use crate::embed::session::TensorSpec;
 use crate::embed::{EmbedError, ModelInfo};
-use crate::interrupt;
+use crate::interrupt::{WholeFile, folder_of};
 
 /// Files beside a model that say how its inputs are made; its pooling is inside the written model.
 const SIDECARS: [&str; 2] = ["tokenizer.json", "preprocessor_config.json"];
@@ -40,10 +39,7 @@ pub fn check_out(config: &AuditConfig, out: &Path) -> Result<(), AdaptError> {
     if [&config.old, &config.new].into_iter().any(same) {
         return refused("is one of the two models");
     }
-    let turn = interrupt::turn();
-    let tried = temporary(out, ".onnx")?;
-    let _announced = turn.announce(tried.path());
-    Ok(())
+    new_file(out).map(drop)
 }
 
 /// Says early what [`model`] would say late: whether a head can be appended, and whether what must lie beside the new model
@@ -92,22 +88,17 @@ pub fn model(
             continue;
         }
         let folder = folder_of(&target);
-        std::fs::create_dir_all(&folder).map_err(io(&folder, "create the folder"))?;
+        std::fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
         let mut from = File::open(&source).map_err(io(&source, "read"))?;
-        whole(
-            &target,
-            "",
-            |to| std::io::copy(&mut from, to).map(drop),
-            |_| Ok(()),
-        )?;
+        let mut file = new_file(&target)?;
+        std::io::copy(&mut from, file.file_mut()).map_err(io(&target, "write"))?;
+        file.persist(&target).map_err(io(&target, "write"))?;
         made.0.push(target);
     }
-    whole(
-        out,
-        ".onnx",
-        |to| std::io::Write::write_all(to, &bytes),
-        check,
-    )?;
+    let mut file = new_file(out)?;
+    file.write_all(&bytes).map_err(io(out, "write"))?;
+    check(file.path())?;
+    file.persist(out).map_err(io(out, "write"))?;
     made.0.clear();
     Ok(())
 }
@@ -125,44 +116,8 @@ impl Drop for Made {
     }
 }
 
-/// A file that is there whole, and only when `check` finds nothing wrong with it.
-fn whole(
-    path: &Path,
-    suffix: &str,
-    write: impl FnOnce(&mut File) -> std::io::Result<()>,
-    check: impl FnOnce(&Path) -> Result<(), AdaptError>,
-) -> Result<(), AdaptError> {
-    let turn = interrupt::turn();
-    let mut file = temporary(path, suffix)?;
-    let _announced = turn.announce(file.path());
-    write(file.as_file_mut()).map_err(io(path, "write"))?;
-    check(file.path())?;
-    let moved = {
-        let _turn = interrupt::turn();
-        file.persist(path)
-    };
-    moved
-        .map(drop)
-        .map_err(|error| io(path, "write")(error.error))
-}
-
-/// A file beside `path`, with the rights of any other new file.
-fn temporary(path: &Path, suffix: &str) -> Result<NamedTempFile, AdaptError> {
-    let folder = folder_of(path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".compat-audit-").suffix(suffix);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder
-        .tempfile_in(&folder)
-        .map_err(io(&folder, "create a file in"))
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
+fn new_file(path: &Path) -> Result<WholeFile, AdaptError> {
+    WholeFile::beside(path).map_err(io(folder_of(path), "create a file in"))
 }
 
 fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> AdaptError + use<> {

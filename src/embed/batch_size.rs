@@ -15,7 +15,7 @@ use super::run::Task;
 use super::session::OnnxModel;
 use super::token_store::TokenStore;
 use crate::domain::Probe;
-use crate::interrupt;
+use crate::interrupt::WholeFile;
 use crate::runtime::SESSION_SETTINGS;
 
 /// Sizes that are tried, in this order.
@@ -157,12 +157,9 @@ fn read(path: &Path) -> Option<usize> {
 fn write(path: &Path, size: usize) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    let turn = interrupt::turn();
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    let _half_written = turn.announce(file.path());
+    let mut file = WholeFile::beside(path)?;
     writeln!(file, "{size}")?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    file.persist(path)
 }
 
 #[cfg(test)]

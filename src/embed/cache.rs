@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::interrupt;
+use crate::interrupt::WholeFile;
 
 /// First bytes of a file; the number rises when the layout changes.
 const MAGIC: &[u8; 8] = b"caembed1";
@@ -142,9 +142,7 @@ impl Cache {
         };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let turn = interrupt::turn();
-        let file = tempfile::NamedTempFile::new_in(folder)?;
-        let _half_written = turn.announce(file.path());
+        let file = WholeFile::beside(path)?;
         let mut writer = BufWriter::with_capacity(BLOCK, Hashing::new(file));
         self.write(&mut writer)?;
         let Hashing {
@@ -154,7 +152,7 @@ impl Cache {
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
         file.write_all(hasher.finalize().as_bytes())?;
-        file.persist(path).map_err(|error| error.error)?;
+        file.persist(path)?;
         self.changed = false;
         Ok(())
     }

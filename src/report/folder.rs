@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::ReportError;
 use super::table_file::TableFile;
-use crate::interrupt::{self, HalfWritten};
+use crate::interrupt::{self, HalfWritten, STAGING};
 
 pub(super) const REPORT: &str = "report.json";
 pub(super) const ITEMS: &str = "items.parquet";
@@ -16,9 +16,6 @@ pub(super) const FIGURES: &str = "figures";
 pub(super) const JUNIT: &str = "junit.xml";
 pub(super) const SUMMARY: &str = "summary.md";
 pub(super) const METRICS: &str = "metrics.prom";
-
-/// What the names of half-written folders begin with.
-const STAGING: &str = ".compat-audit-";
 
 /// The files of a report beside its figures: all that may lie in a folder that is replaced. A renderer's new file is
 /// listed here too, else its second report is refused.
@@ -115,22 +112,18 @@ fn check_writable(out: &Path) -> Result<(), ReportError> {
     let Some(folder) = above.find(|folder| folder.symlink_metadata().is_ok()) else {
         return Ok(());
     };
-    let turn = interrupt::turn();
-    let tried = tempfile::Builder::new()
-        .prefix(STAGING)
-        .tempdir_in(folder)
-        .map_err(ReportError::io("create a folder in", folder))?;
-    let _announced = turn.announce(tried.path());
-    drop(tried);
-    Ok(())
+    try_writing(folder).map_err(ReportError::io("create a folder in", folder))
 }
 
-/// Names in a folder, sorted.
+/// Names in a folder, sorted, but for what an audit is writing there at this moment or left when it was killed.
 fn names_in(folder: &Path) -> Result<Vec<String>, ReportError> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(ReportError::io("list the folder", folder))? {
         let entry = entry.map_err(ReportError::io("list the folder", folder))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with(STAGING) {
+            names.push(name);
+        }
     }
     names.sort();
     Ok(names)
@@ -242,10 +235,27 @@ pub(super) fn target_of(out: &Path) -> Result<PathBuf, ReportError> {
 }
 
 /// Whether the folder is filled where it is instead of being replaced as a whole: somebody stands in it, it is empty, so that
-/// there is nothing to lose, or it is where a file system is mounted, as a container's output is.
+/// there is nothing to lose, it is where a file system is mounted, as a container's output is, or nothing can be moved out of the
+/// folder that it is in.
 fn stays(folder: &Path) -> bool {
     let is_empty = || names_in(folder).is_ok_and(|names| names.is_empty());
-    is_stood_in(folder) || is_empty() || is_mounted(folder)
+    let is_fixed = || {
+        let above = folder.parent().filter(|_| folder.is_dir());
+        above.is_some_and(|above| try_writing(above).is_err())
+    };
+    is_stood_in(folder) || is_empty() || is_mounted(folder) || is_fixed()
+}
+
+/// Makes a folder in a folder and removes it again.
+fn try_writing(folder: &Path) -> std::io::Result<()> {
+    let turn = interrupt::turn();
+    let tried = tempfile::Builder::new()
+        .prefix(STAGING)
+        .tempdir_in(folder)?;
+    let announced = turn.announce(tried.path());
+    drop(tried);
+    drop(announced);
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -284,7 +294,11 @@ pub(super) fn replace_files(files: Vec<Rendered>, out: &Path) -> Result<Vec<Stri
 /// Removes what an earlier report left of files that this one does not have.
 fn remove_others(written: &[String], out: &Path) -> Result<(), ReportError> {
     let _turn = interrupt::turn();
-    let figures = names_in(&out.join(FIGURES))?.into_iter();
+    let figures = match out.join(FIGURES) {
+        folder if folder.is_dir() => names_in(&folder)?,
+        _ => Vec::new(),
+    }
+    .into_iter();
     let earlier = OURS
         .iter()
         .map(|&name| name.to_owned())

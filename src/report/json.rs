@@ -59,7 +59,16 @@ pub fn from_json(text: &str, path: &Path) -> Result<AuditReport, ReportError> {
         });
     }
     // From the text, not the value: its errors name line and column.
-    serde_json::from_str(text).map_err(|error| not_a_report(error.to_string()))
+    let report: AuditReport =
+        serde_json::from_str(text).map_err(|error| not_a_report(error.to_string()))?;
+    if report
+        .refresh
+        .as_ref()
+        .is_some_and(|refresh| refresh.curve.is_empty())
+    {
+        return Err(not_a_report("no point in `refresh.curve`".into()));
+    }
+    Ok(report)
 }
 
 #[cfg(test)]
@@ -94,6 +103,19 @@ mod tests {
             "report field `temperature`: expected a finite number, found NaN or an infinity"
         );
         assert!(error.hint().unwrap().contains("bug"));
+    }
+
+    #[test]
+    fn a_curve_without_points_is_none() {
+        let mut report = sample::skip();
+        report.refresh.as_mut().unwrap().curve.clear();
+        let text = to_json(&report).unwrap();
+        let error = from_json(&text, Path::new("r.json")).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("found no point in `refresh.curve`")
+        );
     }
 
     #[test]

@@ -297,6 +297,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_audit_left_is_no_hindrance() {
+        let temp = tempfile::tempdir().unwrap();
+        let out = temp.path().join("out");
+        let left = out.join(".compat-audit-abc/new");
+        std::fs::create_dir_all(&left).unwrap();
+        write(&sample::skip(), sample::table_files(), &out).unwrap();
+        assert!(out.join("report.json").is_file());
+        std::fs::create_dir_all(&left).unwrap();
+        write(&sample::full(), sample::table_files(), &out).unwrap();
+        assert_eq!(read(&out.join("report.json")).unwrap(), sample::full());
+    }
+
+    #[test]
     fn other_peoples_folders_and_files_are_refused_and_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         let out = temp.path().join("out");

@@ -132,9 +132,9 @@ fn strict_refuses_assumed_preprocessing() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_exits_130_and_leaves_nothing_half_written() {
+fn an_interrupted_audit_leaves_nothing_half_written() {
     // A loaded machine may be slower to start or quicker to finish than the delay supposes; then another is tried.
-    let interrupted_after = |milliseconds: u64| {
+    let stopped_after = |signal: &str, expected: i32, milliseconds: u64| {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("report");
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_compat-audit"))
@@ -158,11 +158,11 @@ fn ctrl_c_exits_130_and_leaves_nothing_half_written() {
         let pid = child.id().to_string();
         // It fails when the audit has ended already.
         let _ = std::process::Command::new("kill")
-            .args(["-INT", &pid])
+            .args([signal, &pid])
             .status()
             .expect("kill");
         let code = child.wait().expect("ended").code();
-        if code == Some(130) {
+        if code == Some(expected) {
             // A report is moved to its place in one step; the interrupt may come after it and before the end.
             let left: Vec<_> = std::fs::read_dir(folder.path())
                 .expect("readable")
@@ -173,8 +173,11 @@ fn ctrl_c_exits_130_and_leaves_nothing_half_written() {
         }
         code
     };
-    let codes: Vec<Option<i32>> = [300, 800, 1500, 150].map(interrupted_after).to_vec();
-    assert!(codes.contains(&Some(130)), "{codes:?}");
+    for (signal, expected) in [("-INT", 130), ("-TERM", 143)] {
+        let after = |milliseconds| stopped_after(signal, expected, milliseconds);
+        let codes: Vec<Option<i32>> = [300, 800, 1500, 150].map(after).to_vec();
+        assert!(codes.contains(&Some(expected)), "{signal}: {codes:?}");
+    }
 }
 
 #[test]
