@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::config::ProbeConfig;
 use crate::domain::{
     Beside, Finding, FindingCode, Item, Modality, NameIndex, OptionalIndex, Probe, Reference, Role,
-    Severity, Source,
+    Severity, Source, is_named,
 };
 
 pub use error::ProbeError;
@@ -77,6 +77,8 @@ struct Twice {
 #[derive(Debug)]
 struct Found {
     slice_columns: Vec<String>,
+    /// Whether roles are given; if not, each item is query and gallery.
+    names_roles: bool,
     modality: Modality,
     origin: PathBuf,
     tensors: Option<PathBuf>,
@@ -195,7 +197,7 @@ fn files_where(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Path
         let path = entry
             .map_err(|source| ProbeError::read(folder, source))?
             .path();
-        if wanted(&path) && path.is_file() {
+        if wanted(&path) && is_named(&path) {
             paths.push(path);
         }
     }
@@ -319,6 +321,17 @@ fn assemble(items: Items, found: Found, label_free: bool) -> Probe {
             ),
         ));
     }
+    if !found.names_roles
+        && let Some(column) = role_like_column(&items, &found.slice_columns)
+    {
+        findings.push(Finding::new(
+            FindingCode::NoRoles,
+            Severity::Warning,
+            format!(
+                "every item is both query and gallery, although column `{column}` says which is what: `[columns] role = \"{column}\"`"
+            ),
+        ));
+    }
     let reference = if label_free {
         Reference::OldModel
     } else {
@@ -338,6 +351,20 @@ fn assemble(items: Items, found: Found, label_free: bool) -> Probe {
         outside: None,
         findings,
     }
+}
+
+/// The column in which every item has the name of a role.
+fn role_like_column<'a>(items: &[Item], columns: &'a [String]) -> Option<&'a String> {
+    let says_role = |value: &str| {
+        let value = value.trim().to_ascii_lowercase();
+        ["query", "gallery", "both"].contains(&value.as_str())
+    };
+    let is_role = |column: usize| {
+        let mut values = items.iter().map(|item| item.slice(column));
+        values.all(|value| value.is_some_and(says_role))
+    };
+    let index = (0..columns.len()).find(|&column| is_role(column))?;
+    columns.get(index)
 }
 
 /// Names numbered in the order of their first appearance.
@@ -633,6 +660,44 @@ mod tests {
         );
         assert!(probe.items[2].text().unwrap().starts_with("epidemic: "));
         assert_eq!(probe.findings[0].code, FindingCode::NoCameras);
+    }
+
+    #[test]
+    fn a_role_under_another_name_is_found() {
+        let codes = |text: &str| {
+            let probe = load_text("labels.csv", text).unwrap();
+            let codes = probe.findings.iter().map(|finding| finding.code);
+            codes.collect::<Vec<_>>()
+        };
+        let misnamed = "text,identity,camera,split\nx,a,1,query\ny,a,2,Gallery\n";
+        assert_eq!(codes(misnamed), [FindingCode::NoRoles]);
+        assert_eq!(codes(&misnamed.replace("split", "role")), []);
+        assert_eq!(codes(&misnamed.replace("query", "train")), []);
+        assert_eq!(codes(&misnamed.replace("query", "")), []);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_passed_over() {
+        let folder = TempDir::new().unwrap();
+        let manifest = folder.path().join("labels.csv");
+        fs::write(&manifest, "text,identity\nx,a\ny,a\n").unwrap();
+        let qrels = folder.path().join("qrels.tsv");
+        std::os::unix::fs::symlink("not/fetched", &qrels).unwrap();
+        let error = load(folder.path(), &ProbeConfig::default()).unwrap_err();
+        assert!(error.to_string().contains("qrels.tsv"), "{error}");
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("not/fetched, where nothing is")
+        );
+        fs::remove_file(&qrels).unwrap();
+        load(folder.path(), &ProbeConfig::default()).unwrap();
+        fs::remove_file(&manifest).unwrap();
+        std::os::unix::fs::symlink("not/fetched", &manifest).unwrap();
+        let error = load(folder.path(), &ProbeConfig::default()).unwrap_err();
+        assert!(error.to_string().contains("labels.csv"), "{error}");
     }
 
     #[test]

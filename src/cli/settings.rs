@@ -8,6 +8,7 @@ use clap::Args;
 use super::judging::JudgingArgs;
 use super::{PrivacyArg, RuntimeArgs, config_path_beside};
 use crate::config::{AuditConfig, BatchSize, ByteSize, ConfigError, ConfigFile, Overrides};
+use crate::domain::is_named;
 
 /// What is read, what decides, what is shown and how models are run.
 #[derive(Debug, Args)]
@@ -77,7 +78,7 @@ impl SettingsArgs {
         let beside = config_path_beside(&paths[2]);
         let file = match &self.config {
             Some(path) => ConfigFile::read(path)?,
-            None if beside.is_file() => ConfigFile::read(&beside)?,
+            None if is_named(&beside) => ConfigFile::read(&beside)?,
             None => ConfigFile::default(),
         };
         AuditConfig::resolve(paths, file, self.overrides())

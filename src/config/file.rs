@@ -283,7 +283,7 @@ impl ConfigFile {
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let invalid = |error: toml::de::Error| ConfigError::Invalid {
             path: path.into(),
-            message: in_words(error.to_string().trim_end()),
+            message: in_words(&located(&error, text)),
         };
         let deserializer = toml::Deserializer::parse(text).map_err(invalid)?;
         let mut keys = Vec::new();
@@ -307,6 +307,18 @@ impl ConfigFile {
         }
         Ok(file)
     }
+}
+
+/// The parser's message in one line, after where in the text it is.
+fn located(error: &toml::de::Error, text: &str) -> String {
+    let words: Vec<&str> = error.message().split_whitespace().collect();
+    let message = words.join(" ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    before.map_or(message.clone(), |before| {
+        let line = 1 + before.matches('\n').count();
+        let column = 1 + before.chars().rev().take_while(|&c| c != '\n').count();
+        format!("line {line}, column {column}: {message}")
+    })
 }
 
 /// The parser's message without the names of Rust's types.

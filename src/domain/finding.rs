@@ -32,6 +32,8 @@ pub enum FindingCode {
     AdaptedModel,
     /// No identity column; relevance is judged by qrels.
     NoIdentities,
+    /// No role column, though another one says query and gallery.
+    NoRoles,
     /// No camera column, so same-session near-duplicates cannot be removed.
     NoCameras,
     /// Items that could not be read were left out.

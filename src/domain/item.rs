@@ -72,6 +72,11 @@ pub fn sound_type(path: &Path) -> Option<&'static str> {
     known.map(|(_, kind)| *kind)
 }
 
+/// Whether there is a file, or a link that leads nowhere: whoever put it there meant a file, and passing it over would be silent.
+pub fn is_named(path: &Path) -> bool {
+    path.is_file() || path.is_symlink() && !path.exists()
+}
+
 impl Item {
     /// An item of one label, its identity, or of none: junk. It has no camera and no input.
     pub fn new(id: impl Into<CompactString>, identity: Option<u32>, role: Role) -> Self {

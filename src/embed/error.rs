@@ -18,6 +18,16 @@ pub enum EmbedError {
         /// The cause.
         source: std::io::Error,
     },
+    /// No room for what a stored file is unpacked to.
+    #[error("{}: cannot unpack {} there: {source}", folder.display(), path.display())]
+    Unpack {
+        /// The stored file.
+        path: PathBuf,
+        /// Where temporary files go.
+        folder: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A folder, a pipe or a device.
     #[error("{}: expected a file, found something else", path.display())]
     NotAFile {
@@ -308,6 +318,9 @@ impl EmbedError {
             EmbedError::Tensors(error) => return error.hint(),
             EmbedError::Image(error) => return error.hint(),
             EmbedError::Read { .. } => "check the path and its permissions",
+            EmbedError::Unpack { .. } => {
+                "give it room, or name another folder with `--cache-dir DIR` or $TMPDIR; embeddings that `--memory SIZE` holds are not unpacked"
+            }
             EmbedError::NotAFile { .. } => "give the .onnx, .npy or .parquet file itself",
             EmbedError::UnknownKind { .. } => {
                 "a model is an .onnx file; stored embeddings are .npy or .parquet"

@@ -12,7 +12,7 @@ use super::session::OnnxModel;
 use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
 use super::{EmbedError, EmbedOptions, Open};
 use crate::config::{BatchSize, ModelConfig, Pooling, Size};
-use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source};
+use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source, is_named};
 use crate::probe::tensors::Tensors;
 
 /// Items a batch when nothing is configured.
@@ -378,7 +378,7 @@ fn text(
         Some(file) => (file.clone(), Origin::File),
         None => (beside(path, "tokenizer.json"), Origin::Sidecar),
     };
-    if config.tokenizer.is_none() && !file.is_file() {
+    if config.tokenizer.is_none() && !is_named(&file) {
         return Err(EmbedError::NoTokenizer { path: path.into() });
     }
     let mut tokens = Tokens::read(&file)?;
@@ -498,7 +498,7 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
 fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooling>, EmbedError> {
     const EXPECTED: &str = "mean or cls pooling over all tokens";
     let path = beside(model, "1_Pooling/config.json");
-    if !path.is_file() {
+    if !is_named(&path) {
         return Ok(None);
     }
     let bytes = std::fs::read(&path).map_err(|source| EmbedError::Read {

@@ -114,6 +114,16 @@ pub enum ProbeError {
         /// The one whose name is nearest, when one is near.
         nearest: Option<String>,
     },
+    /// A column whose name has a meaning cannot be read.
+    #[error("{}: expected column `{column}` of texts, numbers or booleans, found a type that is not read", path.display())]
+    UnreadColumn {
+        /// The manifest.
+        path: PathBuf,
+        /// The key of `[columns]` that names it.
+        key: &'static str,
+        /// Its name.
+        column: String,
+    },
     /// Two columns could be the one that is needed.
     #[error("{}: both `{first}` and `{second}` could be the {key} column", path.display())]
     TwoColumns {
@@ -278,6 +288,13 @@ fn at(row: Option<usize>) -> String {
     row.map_or(String::new(), |row| format!(", row {row}"))
 }
 
+fn link_target(link: &Path) -> String {
+    std::fs::read_link(link).map_or_else(
+        |_| "an unknown place".to_owned(),
+        |target| target.display().to_string(),
+    )
+}
+
 /// Whether a header read as one column was written with semicolons or tabs.
 fn has_other_separator(header: &str) -> bool {
     header.contains([';', '\t'])
@@ -302,6 +319,11 @@ impl ProbeError {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Read { path, source }
+                if source.kind() == io::ErrorKind::NotFound && path.is_symlink() =>
+            {
+                format!("the link leads to {}, where nothing is: fetch or mount it, or remove the link", link_target(path))
+            }
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "check the path; a relative one starts at the working directory".into()
             }
@@ -359,6 +381,9 @@ impl ProbeError {
                 }
             },
             Self::NoRows { .. } => "list one item a row".into(),
+            Self::UnreadColumn { key, .. } => format!(
+                "write it as text (bytes without a string type are not), or name another column in audit.toml: `[columns] {key} = \"NAME\"`"
+            ),
             Self::MissingColumn { found, .. } if found.len() == 1 && has_other_separator(&found[0]) => {
                 "the columns of a csv file are separated by commas".into()
             }

@@ -47,6 +47,7 @@ pub(super) fn read(root: &Path, label_free: bool, take: Take<'_>) -> Result<Foun
         take(item).expect("one file has one path");
     }
     Ok(Found {
+        names_roles: true,
         slice_columns: Vec::new(),
         modality: Modality::Image,
         origin: root.to_path_buf(),

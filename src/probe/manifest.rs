@@ -186,6 +186,9 @@ fn read_csv(
         .into_reader_with_file_handle(Cursor::new(text.as_bytes()))
         .finish()
         .map_err(|error| failed(&error))?;
+    if let Some((row, message)) = short_row(text, line) {
+        return Err(parse_error(path, Some(row), message));
+    }
     let mut table = table_of(path, frame.columns(), frame.height())?;
     // polars renames the second of two equal names to this.
     let twice = |name: &&String| table.columns.contains(&format!("{name}_duplicated_0"));
@@ -206,12 +209,47 @@ fn read_csv(
     Ok(table)
 }
 
+/// The first row with fewer cells than the header, whose missing ones polars would take for empty; the row after the header is
+/// at `line`. Blank rows are none.
+fn short_row(text: &str, mut line: usize) -> Option<(usize, String)> {
+    let cells = |row: &str| {
+        let mut quoted = false;
+        let is_comma = |&byte: &u8| {
+            quoted ^= byte == b'"';
+            byte == b',' && !quoted
+        };
+        1 + row.bytes().filter(is_comma).count()
+    };
+    let header = text.len() - text.trim_start_matches(['\r', '\n']).len();
+    let mut start = row_end(text, header);
+    let expected = cells(&text[header..start]);
+    while start < text.len() {
+        let end = row_end(text, start);
+        let row = &text[start..end];
+        let found = cells(row);
+        if found < expected && !row.trim_matches([',', '\r', '\n']).is_empty() {
+            let message = format!("expected {expected} cells, as in the header, found {found}");
+            return Some((line, message));
+        }
+        line += row.matches('\n').count();
+        start = end;
+    }
+    None
+}
+
 /// Where a CSV that polars refuses goes wrong: a row with more cells than the header, a quoted cell that goes on after its
-/// quote, or a quote that is never closed. polars names no line, and advises on calling polars.
+/// quote, a quote inside a cell that is not quoted, or one that is never closed. polars names no line, and advises on calling
+/// polars.
 fn csv_fault(text: &str) -> Option<(usize, String)> {
+    let stray = |row| {
+        let message = "a quote inside a cell that is not quoted as a whole";
+        (row, message.to_owned())
+    };
     let (mut line, mut row, mut cells) = (1, 1, 1);
     let mut expected = None;
     let mut opened = None;
+    // The first row in which a quote opens within a cell: what follows may be told apart in the wrong places.
+    let mut within = None;
     let (mut before, mut whole_cell, mut closed) = (b'\n', false, false);
     // A final newline ends the last row, whether there is one or not.
     for byte in text.trim_end_matches('\n').bytes().chain([b'\n']) {
@@ -227,14 +265,19 @@ fn csv_fault(text: &str) -> Option<(usize, String)> {
         match byte {
             // A doubled quote closes and opens again.
             b'"' if opened.is_some() => opened = None,
-            b'"' => opened = Some(line),
+            b'"' => {
+                opened = Some(line);
+                if !whole_cell {
+                    within.get_or_insert(line);
+                }
+            }
             b',' if opened.is_none() => cells += 1,
             b'\n' if opened.is_none() => {
                 let expected = *expected.get_or_insert(cells);
                 if cells > expected {
                     let message =
                         format!("expected {expected} cells, as in the header, found {cells}");
-                    return Some((row, message));
+                    return Some(within.map_or((row, message), stray));
                 }
                 (row, cells) = (line + 1, 1);
             }
@@ -242,7 +285,8 @@ fn csv_fault(text: &str) -> Option<(usize, String)> {
         }
         line += usize::from(byte == b'\n');
     }
-    opened.map(|line| (line, "the quote that opens here is never closed".to_owned()))
+    let unclosed = |line| (line, "the quote that opens here is never closed".to_owned());
+    within.map(stray).or_else(|| opened.map(unclosed))
 }
 
 /// Forgets rows without any value: blank lines, and the empty tail that spreadsheets write.
@@ -362,8 +406,13 @@ fn table_of(path: &Path, columns: &[Column], height: usize) -> Result<Table, Pro
 
 fn cells_of(column: &Column) -> PolarsResult<Vec<Option<Cell>>> {
     if !matches!(column.dtype(), DataType::List(_)) {
+        // A missing number, as dataframes write it.
+        let is_missing = |text: &&str| column.dtype().is_float() && *text == "NaN";
         let texts = column.cast(&DataType::String)?;
-        return Ok(texts.str()?.iter().map(|text| text.and_then(one)).collect());
+        let cells = texts.str()?.iter();
+        return Ok(cells
+            .map(|text| text.filter(|text| !is_missing(text)).and_then(one))
+            .collect());
     }
     let lists = column.list()?;
     let cells = (0..lists.len()).map(|row| {
@@ -389,7 +438,9 @@ fn one_line(error: &PolarsError) -> String {
         .next()
         .unwrap_or_default();
     let words: Vec<&str> = message.split_whitespace().collect();
-    words.join(" ")
+    let message = words.join(" ");
+    let advice = message.find(" Consider setting").unwrap_or(message.len());
+    message[..advice].to_owned()
 }
 
 /// An empty text is no cell.
@@ -632,6 +683,30 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_within_a_cell_names_its_row() {
+        // Two of them, so that what lies between looks like one cell.
+        let text = "id,path,identity\na,1,x\nb,5\" disk,x\nc,3,y\nd,6\" disk,y\ne,1,z\n";
+        let error = read_text("m.csv", text).unwrap_err().to_string();
+        assert!(
+            error.ends_with("m.csv, row 3: a quote inside a cell that is not quoted as a whole"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_short_row_is_refused_wherever_it_stands() {
+        let text = "id,path,identity\n\n\"a\nb\",1,x\n,,\nc,2\nd,3,y\n";
+        for together in [1, usize::MAX] {
+            let table = whole(|visit| each_csv_part(Path::new("m.csv"), text, together, visit));
+            let error = table.unwrap_err().to_string();
+            assert!(
+                error.ends_with("row 6: expected 3 cells, as in the header, found 2"),
+                "{together}: {error}"
+            );
+        }
+    }
+
+    #[test]
     fn a_bad_line_of_json_is_counted_once() {
         let error = read_text("m.jsonl", "{\"a\":1}\n{\"a\" 1}\n").unwrap_err();
         assert!(
@@ -743,6 +818,7 @@ mod tests {
         let columns = vec![
             Series::new("id".into(), [1_i64, 2]).into_column(),
             Series::new("path".into(), [Some("a.png"), None]).into_column(),
+            Series::new("camera".into(), [f64::NAN, 2.0]).into_column(),
             Series::new(
                 "label".into(),
                 [
@@ -764,17 +840,18 @@ mod tests {
         let mut bytes = Vec::new();
         ParquetWriter::new(&mut bytes).finish(&mut frame).unwrap();
         let table = read_text("m.parquet", &bytes).unwrap();
-        assert_eq!(table.columns, ["id", "path", "label"]);
+        assert_eq!(table.columns, ["id", "path", "camera", "label"]);
         assert_eq!(table.unread, ["embedding"]);
         assert_eq!(
             table.rows[0],
             [
                 Some(Cell::One("1".into())),
                 Some(Cell::One("a.png".into())),
+                None,
                 Some(Cell::Many(vec!["x".into(), "y".into()]))
             ]
         );
-        assert_eq!(table.rows[1][1], None);
+        assert_eq!(table.rows[1][1..3], [None, Some(Cell::One("2.0".into()))]);
         assert_eq!(table.positions, [1, 2]);
     }
 

@@ -80,6 +80,7 @@ pub(super) fn read(
     }
     Ok(Found {
         slice_columns: layout.slice_columns,
+        names_roles: layout.names_roles,
         modality: layout.modality,
         origin: path.to_path_buf(),
         tensors: layout.tensors,
@@ -93,6 +94,7 @@ pub(super) fn read(
 struct Layout<'a> {
     columns: Columns,
     slice_columns: Vec<String>,
+    names_roles: bool,
     camera_like_column: Option<String>,
     tensors: Option<PathBuf>,
     /// Tensor files that models have of their own.
@@ -132,6 +134,7 @@ impl<'a> Layout<'a> {
         };
         let name = |&column: &usize| table.columns[column].clone();
         Ok(Self {
+            names_roles: columns.role.is_some(),
             slice_columns: columns.slices.iter().map(name).collect(),
             camera_like_column: columns
                 .camera
@@ -197,6 +200,14 @@ impl Header<'_> {
                 .iter()
                 .any(|name| column.eq_ignore_ascii_case(name))
         };
+        // Passed over it would change every number as silently.
+        if let Some(column) = self.unread.iter().find(|column| is_default(column)) {
+            return Err(ProbeError::UnreadColumn {
+                path: self.path.to_path_buf(),
+                key,
+                column: column.clone(),
+            });
+        }
         let mut candidates = (0..self.columns.len()).filter(|&i| is_default(&self.columns[i]));
         match (candidates.next(), candidates.next()) {
             (Some(first), Some(second)) => Err(ProbeError::TwoColumns {
@@ -512,6 +523,31 @@ mod tests {
     /// A `.npz` with one array, `x`.
     fn npz(rows: u64) -> Vec<u8> {
         testing::npz([("x.npy", npy(rows))])
+    }
+
+    #[test]
+    fn a_column_of_meaning_that_cannot_be_read_is_not_passed_over() {
+        let (columns, unread) = (["class".to_owned()], [" Role".to_owned(), "raw".to_owned()]);
+        let header = Header {
+            path: Path::new("m.parquet"),
+            columns: &columns,
+            unread: &unread,
+        };
+        let error = header.find("role", None, &["role"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "m.parquet: expected column ` Role` of texts, numbers or booleans, found a type that is not read"
+        );
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains("`[columns] role = \"NAME\"`")
+        );
+        // Another one is named, or this one has no meaning.
+        let named = header.find("role", Some(&"class".to_owned()), &["role"]);
+        assert_eq!(named.unwrap(), Some(0));
+        assert_eq!(header.find("camera", None, &["camera"]).unwrap(), None);
     }
 
     #[test]

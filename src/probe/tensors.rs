@@ -101,7 +101,7 @@ impl Tensors {
     /// booleans, or its arrays differ in rows.
     pub fn open(path: &Path) -> Result<Self, ProbeError> {
         let mut arrays = BTreeMap::new();
-        each_array(path, |name, file, bytes| {
+        each_array(path, Extent::Whole, |name, file, bytes| {
             arrays.insert(name.to_owned(), read_array(file, bytes)?);
             Ok(())
         })?;
@@ -131,7 +131,7 @@ impl Tensors {
 /// Rows of every array, from the headers alone.
 pub(super) fn row_count(path: &Path) -> Result<usize, ProbeError> {
     let mut rows = BTreeMap::new();
-    each_array(path, |name, file, bytes| {
+    each_array(path, Extent::Header, |name, file, bytes| {
         rows.insert(name.to_owned(), checked_shape(&file, bytes)?[0]);
         Ok(())
     })?;
@@ -166,9 +166,17 @@ fn format_error(path: &Path, array: &str, message: impl ToString) -> ProbeError 
     }
 }
 
+/// How far each array is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Header,
+    Whole,
+}
+
 /// Calls `visit` with each array's name, its opened header and how many bytes the file holds of it.
 fn each_array(
     path: &Path,
+    extent: Extent,
     mut visit: impl FnMut(&str, NpyFile<&mut dyn Read>, u64) -> Result<(), String>,
 ) -> Result<(), ProbeError> {
     let file = File::open(path).map_err(|source| ProbeError::read(path, source))?;
@@ -199,11 +207,16 @@ fn each_array(
         };
         let length = entry.size();
         let mut entry = BufReader::new(entry);
-        let entry: &mut dyn Read = &mut entry;
-        NpyFile::new(entry)
+        let reader: &mut dyn Read = &mut entry;
+        NpyFile::new(reader)
             .map_err(|error| error.to_string())
             .and_then(|file| visit(name, file, length))
             .map_err(|message| format_error(path, name, message))?;
+        if extent == Extent::Whole {
+            // Its checksum is compared at its end.
+            std::io::copy(&mut entry, &mut std::io::sink())
+                .map_err(|error| format_error(path, name, format!("damaged: {error}")))?;
+        }
     }
     Ok(())
 }
@@ -503,6 +516,24 @@ mod tests {
         );
         let tensors = open("x.npz", &npz([("a.npy", a), ("readme.txt", b"x".to_vec())])).unwrap();
         assert_eq!(tensors.names(), ["a"]);
+    }
+
+    #[test]
+    fn a_damaged_archive_is_refused() {
+        let values: Vec<i64> = (0..40_000).collect();
+        let mut bytes = Vec::new();
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(&mut bytes));
+        // As `numpy.savez` has it, so that no decompressor notices.
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        archive.start_file("a.npy", stored).unwrap();
+        let array = npy(&[20_000, 2], Order::C, values);
+        std::io::Write::write_all(&mut archive, &array).unwrap();
+        archive.finish().unwrap();
+        open("x.npz", &bytes).unwrap();
+        bytes[1_000] ^= 1;
+        let error = open("x.npz", &bytes).unwrap_err().to_string();
+        assert!(error.contains("x.npz: array `a`: damaged: "), "{error}");
     }
 
     #[test]

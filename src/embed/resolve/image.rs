@@ -7,7 +7,7 @@ use super::super::session::{OnnxModel, TensorSpec};
 use super::super::{EmbedError, EmbedOptions};
 use super::{Inputs, Record, beside};
 use crate::config::{ColorOrder, Layout, ModelConfig, ResizeFilter, ResizeMode, Size};
-use crate::domain::{Finding, FindingCode, Origin, Severity};
+use crate::domain::{Finding, FindingCode, Origin, Severity, is_named};
 
 /// Decides how images become the model's one input.
 ///
@@ -42,7 +42,7 @@ pub fn resolve(
         _ => None,
     };
     let sidecar_path = beside(path, "preprocessor_config.json");
-    let sidecar = match sidecar_path.is_file() {
+    let sidecar = match is_named(&sidecar_path) {
         true => read_preprocessor_config(&sidecar_path)?,
         false => ModelConfig::default(),
     };

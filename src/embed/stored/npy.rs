@@ -108,15 +108,17 @@ impl<'a> Npy<'a> {
         };
         let by_rows = self.header.order() == Order::C || self.n <= 1 || self.width <= 1;
         let as_stored = element.filter(|_| by_rows && self.plain.endianness() != Endianness::Big);
-        let path = self.path;
-        let rows = match (as_stored, element) {
-            (Some(element), _) => self.mapped(element, scale, room),
+        match (as_stored, element) {
+            (Some(element), _) => {
+                let path = self.path;
+                let mapped = self.mapped(element, scale, room);
+                mapped.map_err(|source| unreadable(path, source))
+            }
             (None, Some(Element::F16)) => self.converted(scale, room, |v: f16| v),
             (None, Some(Element::F32)) => self.converted(scale, room, |v: f32| v),
             (None, Some(Element::I8)) => self.converted(scale, room, |v: i8| v),
             (None, None) => self.converted(scale, room, |v: f64| v as f32),
-        };
-        rows.map_err(|source| unreadable(path, source))
+        }
     }
 
     fn mapped(self, element: Element, scale: Scale, room: Room<'_>) -> io::Result<Rows> {
@@ -132,15 +134,16 @@ impl<'a> Npy<'a> {
         scale: Scale,
         room: Room<'_>,
         convert: impl Fn(T) -> U,
-    ) -> io::Result<Rows> {
+    ) -> Result<Rows, EmbedError> {
         let (n, width) = (self.n, self.width);
+        let failed = |source| unreadable(self.path, source);
         let by_columns = self.header.order() == Order::Fortran && n > 1 && width > 1;
-        let mut sink = Sink::new(n, width, room)?;
+        let mut sink = Sink::new(self.path, n, width, room)?;
         let mut values = NpyFile::with_header(self.header, BufReader::new(self.file))
             .data::<T>()
-            .map_err(io::Error::other)?;
+            .map_err(|error| failed(io::Error::other(error)))?;
         if by_columns {
-            let values: Vec<T> = values.collect::<io::Result<_>>()?;
+            let values: Vec<T> = values.collect::<io::Result<_>>().map_err(failed)?;
             for row in 0..n {
                 sink.take((0..width).map(|column| convert(values[column * n + row])))?;
             }
@@ -149,7 +152,8 @@ impl<'a> Npy<'a> {
                 let part: Vec<T> = values
                     .by_ref()
                     .take(TAKEN_TOGETHER)
-                    .collect::<io::Result<_>>()?;
+                    .collect::<io::Result<_>>()
+                    .map_err(failed)?;
                 if part.is_empty() {
                     break;
                 }
@@ -165,6 +169,10 @@ fn ids_beside(path: &Path) -> Result<Ids, EmbedError> {
     let path = path.with_extension("ids.txt");
     let mut ids = Ids::default();
     each_line(&path, |id| {
+        if id.is_empty() {
+            let found = format!("nothing in line {}", ids.len() + 1);
+            return Err(wrong(&path, "an id a line".into(), found));
+        }
         ids.push(id);
         Ok(())
     })?;
@@ -200,10 +208,21 @@ fn each_line(
 ) -> Result<(), EmbedError> {
     let failed = |source| unreadable(path, source);
     let mut lines = BufReader::new(File::open(path).map_err(failed)?);
-    let mut line = String::new();
-    while lines.read_line(&mut line).map_err(failed)? > 0 {
-        visit(line.trim_end_matches('\n').trim_end_matches('\r'))?;
-        line.clear();
+    let mut bytes = Vec::new();
+    let mut number = 0;
+    while lines.read_until(b'\n', &mut bytes).map_err(failed)? > 0 {
+        number += 1;
+        let line = std::str::from_utf8(&bytes).map_err(|_| {
+            let found = format!("other bytes in line {number}");
+            wrong(path, "text in UTF-8".into(), found)
+        })?;
+        let line = line.trim_end_matches('\n').trim_end_matches('\r');
+        // Some editors begin a text with it.
+        visit(match number {
+            1 => line.strip_prefix('\u{feff}').unwrap_or(line),
+            _ => line,
+        })?;
+        bytes.clear();
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
-use polars::error::{PolarsError, PolarsResult};
+use polars::error::PolarsError;
 use polars::prelude::{
     ArrowDataType, Column, DataFrame, DataType, ListChunked, ParquetReader, SerReader, Series,
 };
@@ -45,7 +45,8 @@ pub fn read(path: &Path, room: Room<'_>) -> Result<(Rows, Ids), EmbedError> {
         }),
         ArrowDataType::Int8 => file.rows(width, room, &|values, sink| {
             if values.null_count() > 0 {
-                polars::prelude::polars_bail!(ComputeError: "a null inside an embedding");
+                let null = PolarsError::ComputeError("a null inside an embedding".into());
+                return Err(null.into());
             }
             let bytes = values.i8()?;
             Ok(sink.take(bytes.iter().flatten())?)
@@ -59,7 +60,25 @@ pub fn read(path: &Path, room: Room<'_>) -> Result<(Rows, Ids), EmbedError> {
 }
 
 /// Hands the numbers of some rows to the sink.
-type Take<'a, T> = &'a dyn Fn(&Series, &mut Sink<'_, T>) -> PolarsResult<()>;
+type Take<'a, T> = &'a dyn Fn(&Series, &mut Sink<'_, T>) -> Result<(), Untaken>;
+
+/// Why numbers did not reach the sink.
+enum Untaken {
+    Polars(PolarsError),
+    Sink(EmbedError),
+}
+
+impl From<PolarsError> for Untaken {
+    fn from(error: PolarsError) -> Self {
+        Self::Polars(error)
+    }
+}
+
+impl From<EmbedError> for Untaken {
+    fn from(error: EmbedError) -> Self {
+        Self::Sink(error)
+    }
+}
 
 /// A file whose metadata was read.
 struct Parquet<'a> {
@@ -173,8 +192,7 @@ impl<'a> Parquet<'a> {
         take: Take<'_, T>,
     ) -> Result<(Rows, Ids), EmbedError> {
         let n = self.metadata.num_rows;
-        let failed = |source| unreadable(self.path, source);
-        let mut sink = Sink::new(n, width, room).map_err(failed)?;
+        let mut sink = Sink::new(self.path, n, width, room)?;
         let mut ids = Ids::default();
         let mut scales = Vec::new();
         let together = (READ_TOGETHER / width.max(1)).max(1);
@@ -192,7 +210,10 @@ impl<'a> Parquet<'a> {
                 let values = list.get_inner();
                 // A list may start inside its values; one that was read on its own does not.
                 debug_assert_eq!(values.len(), part.height() * width);
-                take(&values, &mut sink).map_err(|error| polars_error(self.path, &error))?;
+                take(&values, &mut sink).map_err(|untaken| match untaken {
+                    Untaken::Polars(error) => polars_error(self.path, &error),
+                    Untaken::Sink(error) => error,
+                })?;
                 if let Some(ScaleIn::Column) = self.scale {
                     self.take_scales(&part, start, &mut scales)?;
                 }
@@ -204,8 +225,7 @@ impl<'a> Parquet<'a> {
             Some(ScaleIn::Metadata(scale)) => Scale::All(scale),
             Some(ScaleIn::Column) => Scale::PerRow(scales.into()),
         };
-        let rows = sink.finish(scale).map_err(failed)?;
-        Ok((rows, ids))
+        Ok((sink.finish(scale)?, ids))
     }
 
     fn take_ids(&self, part: &DataFrame, start: usize, ids: &mut Ids) -> Result<(), EmbedError> {

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use half::f16;
 
-use super::Room;
+use super::{Room, unreadable};
 use crate::domain::{Element, Mapped, Rows, Scale};
+use crate::embed::EmbedError;
 
 /// A number that rows are stored as.
 pub trait Number: Copy {
@@ -51,6 +53,8 @@ impl Number for i8 {
 
 /// Takes `n` rows of `width` numbers in order.
 pub struct Sink<'a, T> {
+    /// Of the stored file.
+    path: &'a Path,
     n: usize,
     width: usize,
     taken: usize,
@@ -65,30 +69,31 @@ enum To<T> {
 }
 
 impl<'a, T: Number> Sink<'a, T> {
-    /// In memory where there is room.
+    /// For the rows of the stored file at `path`; in memory where there is room.
     ///
     /// # Errors
-    /// No temporary file can be made.
-    pub fn new(n: usize, width: usize, room: Room<'a>) -> io::Result<Self> {
+    /// [`EmbedError::Unpack`] when no temporary file can be made, [`EmbedError::Read`] when the rows fit no memory.
+    pub fn new(path: &'a Path, n: usize, width: usize, room: Room<'a>) -> Result<Self, EmbedError> {
         let to = if room.holds(n, width, T::ELEMENT.bytes()) {
             let mut values = Vec::new();
             // Exactly: doubling would take up to twice the room. What a damaged file claims may be absurd.
             values
                 .try_reserve_exact(n.saturating_mul(width))
-                .map_err(io::Error::other)?;
+                .map_err(|error| unreadable(path, io::Error::other(error)))?;
             To::Memory(values)
         } else {
             // Without a name: it is gone with the process, however that ends.
             let file = match room.folder {
                 Some(folder) => {
-                    std::fs::create_dir_all(folder)?;
-                    tempfile::tempfile_in(folder)?
+                    std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder))
                 }
-                None => tempfile::tempfile()?,
+                None => tempfile::tempfile(),
             };
+            let file = file.map_err(|source| unpack_error(path, room, source))?;
             To::File(BufWriter::with_capacity(1 << 20, file))
         };
         Ok(Self {
+            path,
             n,
             width,
             taken: 0,
@@ -101,8 +106,8 @@ impl<'a, T: Number> Sink<'a, T> {
     /// Takes numbers, of any number of rows or of parts of one.
     ///
     /// # Errors
-    /// The disk is full.
-    pub fn take(&mut self, values: impl Iterator<Item = T>) -> io::Result<()> {
+    /// [`EmbedError::Unpack`]: the disk is full.
+    pub fn take(&mut self, values: impl Iterator<Item = T>) -> Result<(), EmbedError> {
         match &mut self.to {
             To::Memory(kept) => {
                 let before = kept.len();
@@ -113,7 +118,8 @@ impl<'a, T: Number> Sink<'a, T> {
                 self.bytes.clear();
                 values.for_each(|value| value.write(&mut self.bytes));
                 self.taken += self.bytes.len() / T::ELEMENT.bytes();
-                file.write_all(&self.bytes)?;
+                file.write_all(&self.bytes)
+                    .map_err(|source| unpack_error(self.path, self.room, source))?;
             }
         }
         Ok(())
@@ -122,21 +128,33 @@ impl<'a, T: Number> Sink<'a, T> {
     /// The rows.
     ///
     /// # Errors
-    /// Fewer or more numbers were taken than announced; the disk is full.
-    pub fn finish(self, scale: Scale) -> io::Result<Rows> {
+    /// [`EmbedError::Read`] when fewer or more numbers were taken than announced, [`EmbedError::Unpack`] when the disk is full.
+    pub fn finish(self, scale: Scale) -> Result<Rows, EmbedError> {
         if self.taken != self.n * self.width {
-            return Err(io::Error::other(format!(
+            let found = format!(
                 "{} numbers of {} rows of {}",
                 self.taken, self.n, self.width
-            )));
+            );
+            return Err(unreadable(self.path, io::Error::other(found)));
         }
+        let mapped = |file: BufWriter<File>| {
+            let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let mapped = Arc::new(Mapped::new(file, self.room.resident())?);
+            Rows::mapped(mapped, 0, T::ELEMENT, self.n, self.width, scale.clone())
+        };
         match self.to {
             To::Memory(values) => Ok(T::rows(values, self.n, self.width, scale)),
             To::File(file) => {
-                let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-                let mapped = Arc::new(Mapped::new(file, self.room.resident())?);
-                Rows::mapped(mapped, 0, T::ELEMENT, self.n, self.width, scale)
+                mapped(file).map_err(|source| unpack_error(self.path, self.room, source))
             }
         }
+    }
+}
+
+fn unpack_error(path: &Path, room: Room<'_>, source: io::Error) -> EmbedError {
+    EmbedError::Unpack {
+        path: path.into(),
+        folder: room.folder.map_or_else(std::env::temp_dir, Path::to_owned),
+        source,
     }
 }

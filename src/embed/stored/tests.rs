@@ -212,6 +212,46 @@ fn int8_arrays_have_their_scale_beside() {
 }
 
 #[test]
+fn ids_are_texts_one_a_line() {
+    let folder = folder();
+    let path = npy(&folder, "q", npyz::Order::C, [2, 1], &[1.0_f32, 2.0]);
+    let ids = path.with_extension("ids.txt");
+    for room in ROOMS {
+        std::fs::write(&ids, "\u{feff}a\r\nb").expect("written");
+        assert_eq!(row(&read(&path, room).expect("read"), "a"), [1.0]);
+    }
+    std::fs::write(&ids, b"a\nb\xe9\n").expect("written");
+    let text = message(&path);
+    assert!(
+        text.ends_with("q.ids.txt: expected text in UTF-8, found other bytes in line 2"),
+        "{text}"
+    );
+    std::fs::write(&ids, "a\nb\n\n").expect("written");
+    let text = message(&path);
+    assert!(
+        text.ends_with("q.ids.txt: expected an id a line, found nothing in line 3"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_folder_without_room_is_named_and_not_the_file() {
+    let folder = folder();
+    let path = parquet(&folder, &["a"], &[vec![1.0]]);
+    // A file where the folder of temporary files should be.
+    let room = Room {
+        memory: 0,
+        folder: Some(&path),
+    };
+    let text = read(&path, room).err().expect("refused").to_string();
+    let start = format!("{0}: cannot unpack {0} there: ", path.display());
+    assert!(text.starts_with(&start), "{text}");
+    let turned = npy(&folder, "t", npyz::Order::Fortran, [2, 2], &[1.0_f32; 4]);
+    let text = read(&turned, room).err().expect("refused").to_string();
+    assert!(text.contains("t.npy there: "), "{text}");
+}
+
+#[test]
 fn arrays_of_any_float_and_order_give_one_model() {
     let folder = folder();
     // Halves hold these exactly.
