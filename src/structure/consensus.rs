@@ -10,7 +10,7 @@ use super::softmax::{LogSumExp, expectation, log_sum_exp};
 use super::{Structure, StructureOptions, embedded, sample, unit};
 use crate::config::Similarity;
 use crate::domain::{Embeddings, Probe};
-use crate::topk::{Gallery, QueryScan, Visitor, map_rows, scan, score_some};
+use crate::topk::{Gallery, QueryScan, Visitor, map_rows, scan, score_pair, score_some};
 
 /// What an old and a new query of one item say of the old gallery.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,8 +120,7 @@ pub fn consensus(
         let widened = |row: &[f32]| row.iter().copied().map(f64::from).collect();
         let mut old_scores: Vec<f64> = widened(of_old);
         let mut new_scores: Vec<f64> = widened(of_new);
-        let row_of = |embeddings| Reader::new(embeddings).row(query).clone();
-        let old_row = row_of(old);
+        let old_row = Reader::new(old).row(query).clone();
         match owns.of(query, structure, &old_row) {
             Own::Apart => {}
             Own::Alone(cluster) => {
@@ -130,8 +129,14 @@ pub fn consensus(
                 new_scores[cluster] = f64::NEG_INFINITY;
             }
             Own::Among(cluster, rest) => {
-                old_scores[cluster] = rest.dot(&old_row);
-                new_scores[cluster] = rest.dot(&row_of(new));
+                // In f32 as the other prototypes, so that equal ones tie.
+                let rest: Vec<f32> = rest.iter().map(|&value| value as f32).collect();
+                let score = |embeddings: &Embeddings| {
+                    let row = embeddings.get(query).expect("it was asked for that");
+                    f64::from(score_pair(&row, &rest, Similarity::Cosine))
+                };
+                old_scores[cluster] = score(old);
+                new_scores[cluster] = score(new);
             }
         }
         let nearest = [&old_scores, &new_scores].map(|scores| arg_max(scores));
@@ -404,6 +409,7 @@ fn arg_max(scores: &[f64]) -> usize {
 #[cfg(test)]
 mod tests {
     use ndarray::array;
+    use rand::SeedableRng;
 
     use super::super::estimate;
     use super::super::testing::probe_of;
@@ -469,6 +475,36 @@ mod tests {
         let kl = p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
         assert!((found.kl - kl).abs() < 1e-6);
         assert!(!found.argmax_kept);
+    }
+
+    /// All prototypes are equal, the query's own without it too: the first of them is the nearest, for old and new alike.
+    #[test]
+    fn equal_prototypes_tie_the_own_one_too() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..20 {
+            let row = super::super::testing::gaussian_unit(5, &mut rng);
+            let old = ndarray::Array2::from_shape_fn((9, 5), |(_, d)| row[d] as f32);
+            let turned = super::super::testing::gaussian_unit(5, &mut rng);
+            let new = ndarray::Array2::from_shape_fn((9, 5), |(_, d)| turned[d] as f32);
+            let [old, new] = [old, new].map(|rows| Embeddings::dense(rows, true).unwrap());
+            let probe = probe_of(&[0, 0, 0, 1, 1, 1, 2, 2, 2]);
+            let structure = estimate(&probe, &old, &options());
+            let queries: Vec<usize> = (0..9).collect();
+            let models = [&old, &new];
+            let found = consensus(
+                &probe,
+                &structure,
+                models,
+                &queries,
+                NO_JUNK,
+                None,
+                &options(),
+            );
+            for found in found.into_iter().map(Option::unwrap) {
+                assert!(found.argmax_kept);
+                assert_eq!((found.nearest_old, found.nearest_new), (0, 0));
+            }
+        }
     }
 
     #[test]

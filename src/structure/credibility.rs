@@ -156,7 +156,12 @@ fn closeness(near: &[Vec<Near>]) -> Vec<Option<f64>> {
         return distances;
     }
     let middle = known.len() / 2;
-    let (_, &mut median, _) = known.select_nth_unstable_by(middle, f64::total_cmp);
+    let is_even = known.len().is_multiple_of(2);
+    let (below, &mut upper, _) = known.select_nth_unstable_by(middle, f64::total_cmp);
+    let lower = below.iter().copied().max_by(f64::total_cmp);
+    let median = lower
+        .filter(|_| is_even)
+        .map_or(upper, |lower| (lower + upper) / 2.0);
     // At least a rounding of f32: in a gallery of duplicates the median is 0.
     let median = median.max(f64::from(f32::EPSILON));
     distances
@@ -345,6 +350,12 @@ mod tests {
     fn without_labels_duplicates_are_credible_and_an_item_alone_is_not_assessed() {
         assert_eq!(closeness(&[vec![(1, 1.0)], vec![(0, 1.0)]]), [Some(1.0); 2]);
         assert_eq!(closeness(&[vec![]]), [None]);
+        // Distances .1, .2, .4 and .7: the median is .3, of the first three .2.
+        let near = [0.9, 0.8, 0.6, 0.3].map(|cosine| vec![(0, cosine)]);
+        for (n, median) in [(4, 0.3), (3, 0.2)] {
+            let found = closeness(&near[..n])[1].unwrap();
+            assert!((found - (-0.2_f64 / median).exp2()).abs() < 1e-6, "{found}");
+        }
     }
 
     #[test]

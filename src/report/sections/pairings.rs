@@ -82,7 +82,7 @@ pub struct OperatingPoint {
 pub struct CompatibilitySection {
     /// new->old minus old->old for every measure, the primary first (D).
     pub change: Vec<MeasureRow>,
-    /// D with ties counted in the new model's favour instead of against it.
+    /// D with ties counted in the query's favour under both pairings instead of against it.
     pub change_optimistic: f64,
     /// Mean over identities of each identity's mean change (sensitivity to large identities).
     pub change_identity_weighted: f64,
