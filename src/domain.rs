@@ -24,7 +24,7 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
-pub use item::{Beside, Item, Labels, OptionalIndex, Source, is_named, sound_type};
+pub use item::{Beside, Item, Labels, OptionalIndex, Source, broken_link, is_named, sound_type};
 pub use measure::{Measure, NamedMeasure, Reference};
 pub use name_index::NameIndex;
 pub use probe::Probe;

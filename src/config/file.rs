@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ByteSize, ColumnNames, CredibilityCut, FailOn, Inconclusive, ModelConfig, Profile, Similarity,
 };
-use crate::domain::{CheckSeverity, Measure, UnknownName, nearest};
+use crate::domain::{CheckSeverity, Measure, UnknownName, broken_link, nearest};
 
 /// audit.toml as written, every key optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -230,7 +230,9 @@ impl ConfigError {
                 .as_ref()
                 .map(|key| format!("did you mean `{key}`?"))
                 .or_else(|| Some("`compat-audit init` writes a file with every key".into())),
-            ConfigError::Unreadable { .. } => Some("check the path given with --config".into()),
+            ConfigError::Unreadable { path, .. } => Some(
+                broken_link(path).unwrap_or_else(|| "check the path given with --config".into()),
+            ),
             ConfigError::Unknown { source, .. } => source.nearest().map(|name| format!("did you mean `{name}`?")),
             ConfigError::NoGallerySize => {
                 Some("give --gallery-size, the number of items of the production gallery".into())

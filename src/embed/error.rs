@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::preprocess::ImageError;
 use super::session::TensorSpec;
+use crate::domain::broken_link;
 use crate::probe::ProbeError;
 use crate::runtime::RuntimeError;
 
@@ -317,7 +318,10 @@ impl EmbedError {
             EmbedError::Runtime(error) => return error.hint(),
             EmbedError::Tensors(error) => return error.hint(),
             EmbedError::Image(error) => return error.hint(),
-            EmbedError::Read { .. } => "check the path and its permissions",
+            EmbedError::Read { path, .. } => {
+                let broken = broken_link(path);
+                return broken.or_else(|| Some("check the path and its permissions".to_owned()));
+            }
             EmbedError::Unpack { .. } => {
                 "give it room, or name another folder with `--cache-dir DIR` or $TMPDIR; embeddings that `--memory SIZE` holds are not unpacked"
             }

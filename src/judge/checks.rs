@@ -180,17 +180,7 @@ fn bounded(
     }
 }
 
-fn not_tested(code: CheckCode, name: &str, safe_side: SafeSide) -> Check {
-    Check {
-        code,
-        severity: CheckSeverity::Warn,
-        state: CheckState::NotTested,
-        estimate: None,
-        value: None,
-        limit: None,
-        safe_side,
-        message: format!("{name}: not tested"),
-        settles: None,
-        waived: None,
-    }
+fn not_tested(code: CheckCode, name: &str, safe_side: SafeSide, policy: &Policy) -> Check {
+    let message = format!("{name}: not tested");
+    plain(code, CheckState::NotTested, safe_side, message, policy)
 }

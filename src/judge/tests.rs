@@ -568,6 +568,25 @@ fn a_gate_that_is_asked_for_by_name_and_cannot_be_tested_is_no_pass() {
 }
 
 #[test]
+fn an_untested_gate_stays_one_and_is_said() {
+    // No slice has queries enough and there is no curve.
+    let judgement = judged(&passing());
+    assert_eq!(judgement.verdict, Verdict::SkipBackfill);
+    assert!(
+        judgement
+            .reason
+            .starts_with("Every gate that could be tested passes.")
+    );
+    let untested = judgement
+        .checks
+        .iter()
+        .filter(|check| check.state == CheckState::NotTested);
+    let severities: Vec<_> = untested.map(|check| (check.code, check.severity)).collect();
+    assert!(severities.contains(&(CheckCode::Slices, CheckSeverity::Gate)));
+    assert!(severities.contains(&(CheckCode::ThresholdFar, CheckSeverity::Warn)));
+}
+
+#[test]
 fn a_waived_slice_hides_no_unproven_one() {
     let mut evidence = passing();
     evidence.slices = Some(vec![

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::manifest::Format;
+use crate::domain::broken_link;
 
 /// Why DATA is no probe. Rows are 1-based: in csv and jsonl the line of the file, in parquet the row.
 #[derive(Debug, thiserror::Error)]
@@ -288,13 +289,6 @@ fn at(row: Option<usize>) -> String {
     row.map_or(String::new(), |row| format!(", row {row}"))
 }
 
-fn link_target(link: &Path) -> String {
-    std::fs::read_link(link).map_or_else(
-        |_| "an unknown place".to_owned(),
-        |target| target.display().to_string(),
-    )
-}
-
 /// Whether a header read as one column was written with semicolons or tabs.
 fn has_other_separator(header: &str) -> bool {
     header.contains([';', '\t'])
@@ -318,12 +312,12 @@ impl ProbeError {
 
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
+        if let Self::Read { path, .. } = self
+            && let Some(hint) = broken_link(path)
+        {
+            return Some(hint);
+        }
         let hint = match self {
-            Self::Read { path, source }
-                if source.kind() == io::ErrorKind::NotFound && path.is_symlink() =>
-            {
-                format!("the link leads to {}, where nothing is: fetch or mount it, or remove the link", link_target(path))
-            }
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "check the path; a relative one starts at the working directory".into()
             }

@@ -14,20 +14,15 @@ use super::protocol::{Protocol, QueryProtocol};
 use super::verification::sorted;
 use super::{QuerySet, measures};
 
-/// Pairs of a query and a gallery item that permutations are ranked over, at most, and [`DRAWS`] are drawn; beyond, evenly
-/// spread queries are ranked (but never fewer than [`FEWEST_QUERIES`]). Permuted labels all but ignore the embeddings, so
-/// five hundred queries say what ten thousand say.
-const PAIRS: usize = 1 << 27;
+/// Queries that are ranked, at most: permuted labels all but ignore the embeddings, so five hundred queries say what ten
+/// thousand say.
+const QUERIES: usize = 500;
 
-/// Queries that are never left out.
-const FEWEST_QUERIES: usize = 500;
-
-/// Drawn positions that are held at a time: some 250 MB with their scores and counts. As many are drawn at most with more
-/// than the fewest queries.
+/// Drawn positions that are held at a time: some 250 MB with their scores and counts.
 const DRAWS: usize = 1 << 23;
 
-/// Mean of `measure` over the evaluated queries, or over evenly spread ones of them where there are more than 500 queries and
-/// more than 2^27 pairs or 2^23 drawn labels; one value a permutation of the gallery's labels.
+/// Mean of `measure` over the evaluated queries, or over 500 evenly spread ones of more; one value a permutation of the
+/// gallery's labels.
 ///
 /// Permutation p is drawn from the stream (seed, p). A query's junk stays removed; its relevant items are the
 /// non-junk positions that drew one of its labels, or, where relevance is judged, an item that was judged relevant
@@ -46,12 +41,7 @@ pub fn shuffled_means(
     seed: u64,
 ) -> Result<Vec<f64>, ScoreOverflow> {
     let n_queries = protocol.queries().len();
-    let relevant = protocol.queries().iter().map(|query| query.relevant.len());
-    let draws_a_query = permutations * relevant.sum::<usize>() / n_queries.max(1);
-    let most = (PAIRS / gallery.items.len().max(1))
-        .min(DRAWS / draws_a_query.max(1))
-        .max(FEWEST_QUERIES);
-    let n_taken = n_queries.min(most);
+    let n_taken = n_queries.min(QUERIES);
     let evenly = (0..n_taken).map(|i| &protocol.queries()[i * n_queries / n_taken]);
     let taken: Vec<&QueryProtocol> = evenly.collect();
     let donors = Donors::new(probe, gallery.items, &taken);

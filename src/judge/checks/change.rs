@@ -32,7 +32,7 @@ pub(super) fn upgrade_worth(evidence: &Evidence, policy: &Policy) -> Check {
             evidence,
             policy,
         ),
-        None => not_tested(code, &name, SafeSide::Above),
+        None => not_tested(code, &name, SafeSide::Above, policy),
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn cross_test_change(evidence: &Evidence, policy: &Policy) -> Check {
     let (code, name) = (CheckCode::CrossTestChange, change_name(evidence.primary));
     match &evidence.change {
         Some(_) => change_above(code, &name, -policy.margin, evidence, policy),
-        None => not_tested(code, &name, SafeSide::Above),
+        None => not_tested(code, &name, SafeSide::Above, policy),
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn bct_criterion(evidence: &Evidence, policy: &Policy) -> Check {
     let (code, name) = (CheckCode::BctCriterion, change_name(evidence.primary));
     match &evidence.change {
         Some(_) => change_above(code, &name, 0.0, evidence, policy),
-        None => not_tested(code, &name, SafeSide::Above),
+        None => not_tested(code, &name, SafeSide::Above, policy),
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) fn excess_flips(evidence: &Evidence, policy: &Policy) -> Check {
     let flips = evidence.flips.as_ref();
     match flips.and_then(|flips| Some([flips.excess?, flips.most_excess?])) {
         Some(shares) => share_below(code, name, shares, policy.excess_flips, evidence, policy),
-        None => not_tested(code, name, SafeSide::Below),
+        None => not_tested(code, name, SafeSide::Below, policy),
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn negative_flips(evidence: &Evidence, policy: &Policy) -> Check {
     let name = &format!("negative flips ({right} old->old, {wrong} new->old)");
     let code = CheckCode::NegativeFlips;
     let Some(flips) = &evidence.flips else {
-        return not_tested(code, name, SafeSide::Below);
+        return not_tested(code, name, SafeSide::Below, policy);
     };
     let own = policy.negative_flips_limit();
     // In the place of another gate it is no looser than that one.
@@ -143,7 +143,7 @@ pub(super) fn refresh(evidence: &Evidence, policy: &Policy) -> Check {
     let code = CheckCode::Refresh;
     let primary = evidence.primary;
     let Some(refresh) = &evidence.refresh else {
-        return not_tested(code, "refresh curve", SafeSide::Above);
+        return not_tested(code, "refresh curve", SafeSide::Above, policy);
     };
     let limit = -policy.refresh_margin;
     let (step, estimate) = refresh.deciding(limit);

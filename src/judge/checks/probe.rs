@@ -116,7 +116,7 @@ pub(super) fn untestable_traffic(evidence: &Evidence, policy: &Policy) -> Check 
         .zip(&evidence.untestable_traffic)
         .max_by(|a, b| a.1.total_cmp(b.1));
     let Some((column, &share)) = worst else {
-        return not_tested(code, "untestable traffic", SafeSide::Below);
+        return not_tested(code, "untestable traffic", SafeSide::Below, policy);
     };
     let limit = policy.untestable_traffic;
     let pass = share <= limit;

@@ -26,7 +26,7 @@ pub(super) fn check(evidence: &Evidence, policy: &Policy) -> Check {
                 slices.len()
             ),
         };
-        return not_tested(code, &why, SafeSide::Below);
+        return not_tested(code, &why, SafeSide::Below, policy);
     }
     let in_state = |wanted| -> Vec<&Slice> {
         let of = |slice: &&&Slice| slice.state(policy) == wanted;

@@ -12,7 +12,7 @@ const NAME: &str =
 pub(super) fn false_accepts(evidence: &Evidence, policy: &Policy) -> Check {
     let code = CheckCode::ThresholdFar;
     let Some(transfer) = &evidence.threshold else {
-        return not_tested(code, NAME, SafeSide::Below);
+        return not_tested(code, NAME, SafeSide::Below, policy);
     };
     let name = format!(
         "false accepts of new->old at the threshold where old->old has {}",
@@ -33,7 +33,7 @@ pub(super) fn false_accepts(evidence: &Evidence, policy: &Policy) -> Check {
 pub(super) fn false_rejects(evidence: &Evidence, policy: &Policy) -> Check {
     let code = CheckCode::ThresholdFrr;
     let Some(transfer) = &evidence.threshold else {
-        return not_tested(code, NAME, SafeSide::Below);
+        return not_tested(code, NAME, SafeSide::Below, policy);
     };
     let name = format!(
         "rise of false rejects at the threshold where old->old has {} false accepts",
