@@ -162,8 +162,8 @@ const ADAPT_EXAMPLES: &str = "\
 Example:
   compat-audit adapt old.onnx new.onnx data/ --out new_compat.onnx
 
-A fifth of the identities is held out; the audit of the result searches with their queries alone. Exit codes: those of an
-audit. A training that was interrupted goes on where it was when the same command is given again.";
+A fifth of the identities is held out; the audit of the result searches with their queries alone.
+Exit codes: those of an audit. A training that was interrupted goes on where it was when the same command is given again.";
 
 /// Which heads are tried.
 #[cfg(feature = "adapt")]
@@ -242,7 +242,7 @@ pub struct RuntimeArgs {
     /// Never reach the network
     #[arg(long, help_heading = "Running")]
     pub offline: bool,
-    /// Folder of the embeddings' cache and of an installed runtime
+    /// Folder of the embeddings' cache and of an installed runtime (default: compat-audit in $XDG_CACHE_HOME, ~/.cache or ~/Library/Caches)
     #[arg(long, value_name = "DIR", help_heading = "Running")]
     pub cache_dir: Option<PathBuf>,
 }

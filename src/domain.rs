@@ -1,6 +1,6 @@
 //! The nouns that every stage shares: items, identities, embeddings, pairings, measures, estimates.
 //!
-//! Nothing here reads a file or computes a metric. Bad values are refused where they are built, so the
+//! Nothing here decodes a file or computes a measure. Bad values are refused where they are built, so the
 //! stages after `embed` need not look for NaN again.
 
 mod adaptation;
@@ -11,6 +11,7 @@ mod finding;
 mod item;
 mod measure;
 mod name_index;
+mod paths;
 mod probe;
 mod progress;
 mod qrels;
@@ -24,9 +25,10 @@ pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};
 pub use finding::{Finding, FindingCode, Severity};
-pub use item::{Beside, Item, Labels, OptionalIndex, Source, broken_link, is_named, sound_type};
+pub use item::{Beside, Item, Labels, OptionalIndex, Source, sound_type};
 pub use measure::{Measure, NamedMeasure, Reference};
 pub use name_index::NameIndex;
+pub use paths::{broken_link, folder_of, in_utf8, is_named};
 pub use probe::Probe;
 pub use progress::{NoProgress, Progress};
 pub use qrels::{Judgement, Qrels};

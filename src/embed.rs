@@ -36,7 +36,6 @@ use crate::runtime::Runtime;
 use cache::Digest;
 pub use external::ADAPTATION_KEY;
 use external::ModelFile;
-use resolve::Resolved;
 use run::Task;
 use session::{OnnxModel, TensorSpec};
 use token_store::TokenStore;
@@ -331,7 +330,7 @@ fn embed_one(
         ModelSource::Stored(path) => stored_side::embed(probe, path, options),
         ModelSource::Onnx(path) => {
             let wanted = Wanted::of(probe, options.side)?;
-            let mut embedded = run::embed_with(
+            let mut embedded = run::embed(
                 probe,
                 path,
                 options,
@@ -454,32 +453,7 @@ pub fn describe(
     })
 }
 
-/// A model that is ready to run over a probe.
-struct Opened {
-    file: ModelFile,
-    model: OnnxModel,
-    resolved: Resolved,
-    /// ONNX Runtime's version.
-    version: String,
-}
-
-/// Opens a model and decides how its inputs are made. The file is read first: that refuses external data outside the model's folder before the runtime would read it.
-fn open(
-    probe: &Probe,
-    path: &Path,
-    options: &EmbedOptions<'_>,
-    runtime: Option<&Runtime>,
-) -> Result<Opened, EmbedError> {
-    let (file, model) = open_model(path, runtime)?;
-    let resolved = resolve::resolve(probe, path, &model, options)?;
-    Ok(Opened {
-        file,
-        model,
-        resolved,
-        version: runtime.map_or_else(String::new, |runtime| runtime.version.clone()),
-    })
-}
-
+/// The file is read first: that refuses external data outside the model's folder before the runtime would read it.
 fn open_model(
     path: &Path,
     runtime: Option<&Runtime>,

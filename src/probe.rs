@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::config::ProbeConfig;
 use crate::domain::{
     Beside, Finding, FindingCode, Item, Modality, NameIndex, OptionalIndex, Probe, Reference, Role,
-    Severity, Source, is_named,
+    Severity, Source, folder_of, is_named,
 };
 
 pub use error::ProbeError;
@@ -172,22 +172,13 @@ fn manifest_in(folder: &Path) -> Result<Option<PathBuf>, ProbeError> {
 
 /// The only `qrels.*` beside the manifest, if there is one.
 fn qrels_beside(manifest: &Path) -> Result<Option<PathBuf>, ProbeError> {
-    let folder = listed(manifest.parent().unwrap_or(Path::new("")));
+    let folder = folder_of(manifest);
     let candidates = files_where(folder, |path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         path.file_stem().is_some_and(|stem| stem == "qrels")
             && matches!(extension, Some("tsv" | "txt" | "csv"))
     })?;
     only(folder, "qrels", candidates)
-}
-
-/// The folder of `labels.csv` in the working directory is the empty path, which cannot be listed.
-fn listed(folder: &Path) -> &Path {
-    if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    }
 }
 
 /// The folder's files that `wanted` accepts, sorted by name.

@@ -187,16 +187,19 @@ const SAMPLE_STREAM: u64 = 1 << 40;
 
 /// The seed's sample of 0..n, rising; all without a sample or with a larger one.
 fn sample(n: usize, options: &StructureOptions) -> Vec<usize> {
-    match options.sample {
-        Some(size) if size < n => {
-            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(options.seed);
-            rng.set_stream(SAMPLE_STREAM);
-            let mut chosen = rand::seq::index::sample(&mut rng, n, size).into_vec();
-            chosen.sort_unstable();
-            chosen
-        }
-        _ => (0..n).collect(),
+    draw(n, options.sample.unwrap_or(n), options.seed, SAMPLE_STREAM)
+}
+
+/// `most` of 0..n, rising, drawn by the seed; all where there are no more.
+fn draw(n: usize, most: usize, seed: u64, stream: u64) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
     }
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(stream);
+    let mut chosen = rand::seq::index::sample(&mut rng, n, most).into_vec();
+    chosen.sort_unstable();
+    chosen
 }
 
 /// The items that have an embedding.

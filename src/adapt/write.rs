@@ -8,11 +8,11 @@ use super::AdaptError;
 use super::graph::{self, Appended};
 use super::head::Head;
 use crate::config::{AuditConfig, Pooling};
-use crate::domain::Adaptation;
+use crate::domain::{Adaptation, folder_of};
 use crate::embed::external::{self, ModelFile};
 use crate::embed::session::TensorSpec;
 use crate::embed::{EmbedError, ModelInfo};
-use crate::interrupt::{WholeFile, folder_of};
+use crate::interrupt::WholeFile;
 
 /// Files beside a model that say how its inputs are made; its pooling is inside the written model.
 const SIDECARS: [&str; 2] = ["tokenizer.json", "preprocessor_config.json"];

@@ -9,13 +9,13 @@ use crate::domain::{CheckSeverity, Measure};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Judging")]
 pub struct JudgingArgs {
-    /// Largest tolerated loss of the measure that decides (default 0.01)
+    /// Largest tolerated loss of the measure that decides (default 0.01; 0.02 lenient, 0.1 label-free)
     #[arg(long, value_name = "D", allow_negative_numbers = true)]
     pub margin: Option<f64>,
     /// One-sided error of every bound (default 0.05)
     #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub alpha: Option<f64>,
-    /// Largest tolerated share of excess flips (default 0.05)
+    /// Largest tolerated share of excess flips (default 0.05; 0.02 strict, 0.1 lenient and label-free)
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub excess_flips: Option<f64>,
     /// Largest tolerated share of negative flips (default: warns only)
@@ -27,13 +27,13 @@ pub struct JudgingArgs {
     /// The measure that decides (default: mAP, or nDCG@10 when relevance is graded)
     #[arg(long, value_name = "MEASURE")]
     pub primary: Option<Measure>,
-    /// Largest tolerated loss of a slice (default 0.1)
+    /// Largest tolerated loss of a slice (default 0.1; 0.2 lenient, 0.3 label-free)
     #[arg(long, value_name = "D", allow_negative_numbers = true)]
     pub slice_margin: Option<f64>,
     /// Columns whose values are slices (default: identity, sub-cluster, camera, every manifest column)
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub slice_columns: Option<Vec<String>>,
-    /// Largest tolerated loss while the gallery is refreshed (default 0.01)
+    /// Largest tolerated loss while the gallery is refreshed (default 0.01; 0.02 lenient)
     #[arg(long, value_name = "D", allow_negative_numbers = true)]
     pub refresh_margin: Option<f64>,
     /// Largest share of the gallery that a partial backfill may re-embed (default 0.5)
@@ -163,7 +163,7 @@ pub enum FailOnArg {
     Partial,
     /// A full backfill or do-not-upgrade
     Full,
-    /// No verdict; errors still exit with 2
+    /// No verdict, not even inconclusive; errors still exit with 2
     Never,
 }
 

@@ -70,7 +70,11 @@ const COLUMNS: [Line; 7] = [
         "\"identity\"",
         "`label` and `class` are understood too",
     ),
-    ("camera", "\"camera\"", "camera, source or session"),
+    (
+        "camera",
+        "\"camera\"",
+        "only a column of this name is one; name yours if it is called source or session",
+    ),
     ("role", "\"role\"", "query, gallery or both"),
     (
         "identity_separator",
@@ -378,7 +382,7 @@ fn origin(setting: &Setting) -> (&'static str, &'static str) {
     }
 }
 
-/// Whether a key is of use for this kind of probe.
+/// What stands beside a key that is not set: of another kind of probe's also that.
 fn unset(about: &str, modality: Modality) -> String {
     let own = match modality {
         Modality::Image => "images",

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
+use crate::domain::in_utf8;
 
 /// How the token embeddings of a text model become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +152,7 @@ pub struct ModelConfig {
     /// Whether the EXIF orientation is applied (default false, as `PIL.Image.open` leaves it).
     pub exif: Option<bool>,
     /// Path of tokenizer.json (default: beside the model).
+    #[serde(serialize_with = "in_utf8")]
     pub tokenizer: Option<PathBuf>,
     /// Longest sequence in tokens, special tokens included (default: the tokenizer's own truncation, else 512).
     pub max_length: Option<usize>,
@@ -159,6 +161,7 @@ pub struct ModelConfig {
     /// Text put before query texts instead of `prefix`.
     pub query_prefix: Option<String>,
     /// Tensor file for this model, when the two models' inputs differ.
+    #[serde(serialize_with = "in_utf8")]
     pub tensors: Option<PathBuf>,
     /// Name of the model's output to use.
     pub output: Option<String>,

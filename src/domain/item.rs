@@ -72,20 +72,6 @@ pub fn sound_type(path: &Path) -> Option<&'static str> {
     known.map(|(_, kind)| *kind)
 }
 
-/// Whether there is a file, or a link that leads nowhere: whoever put it there meant a file, and passing it over would be silent.
-pub fn is_named(path: &Path) -> bool {
-    path.is_file() || broken_link(path).is_some()
-}
-
-/// What to do about a path that is a link which leads nowhere.
-pub fn broken_link(path: &Path) -> Option<String> {
-    let target = std::fs::read_link(path).ok().filter(|_| !path.exists())?;
-    Some(format!(
-        "the link leads to {}, where nothing is: fetch or mount it, or remove the link",
-        target.display()
-    ))
-}
-
 impl Item {
     /// An item of one label, its identity, or of none: junk. It has no camera and no input.
     pub fn new(id: impl Into<CompactString>, identity: Option<u32>, role: Role) -> Self {

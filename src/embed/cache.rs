@@ -358,6 +358,8 @@ mod tests {
         let mut cache = Cache::open(None, "key");
         cache.insert([1; 32], record());
         cache.save().expect("nothing to do");
+        assert!(cache.get(&[1; 32]).is_some());
+        assert!(Cache::open(None, "key").is_empty());
     }
 
     /// The layout of a file does not change with how it is written: what older versions kept is still read.

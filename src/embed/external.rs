@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use prost::Message;
 
 use super::EmbedError;
-use crate::domain::Adaptation;
+use crate::domain::{Adaptation, folder_of};
 
 // The few fields of onnx.proto3 that lead to external data; prost passes over the others.
 // Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3
@@ -200,10 +200,7 @@ fn inside(model: &Path, location: &str) -> Result<PathBuf, EmbedError> {
     if !plain {
         return Err(outside());
     }
-    let folder = match model.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(model);
     let file = folder.join(location);
     let real = |file: &Path| {
         file.canonicalize()

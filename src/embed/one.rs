@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::cache::{Cache, Digest, Record};
@@ -14,9 +13,8 @@ use super::resolve::{Inputs, Resolved};
 use super::run::Task;
 use super::session::{OnnxModel, TensorSpec};
 use super::token_store::TokenStore;
-use super::{BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED};
-use crate::config::Similarity;
-use crate::domain::{Embeddings, Finding, FindingCode, Probe, Severity, cosine};
+use super::{BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, checked};
+use crate::domain::{self, Finding, FindingCode, Probe, Severity, cosine};
 use crate::runtime::SESSION_SETTINGS;
 
 /// Cosine below which an item embedded alone and in a batch counts as different.
@@ -330,9 +328,9 @@ impl<'a> Run<'a> {
             true => 0,
             false => cache.dim().unwrap_or(0),
         };
-        let values = cache.into_rows(&present);
+        let rows = domain::Rows::f32(cache.into_rows(&present), present.len(), dim);
         Ok(Embedded {
-            embeddings: checked(probe, path, options, row_of_item, values, dim)?,
+            embeddings: checked(probe, path, options, rows, dim, row_of_item)?,
             input_digests: digests,
             model: ModelInfo {
                 name: ModelSource::Onnx(path.into()).name(),
@@ -357,42 +355,4 @@ impl<'a> Run<'a> {
             bad_items: self.bad_items,
         })
     }
-}
-
-/// Embeddings from rows of `dim` values, L2-normalised for cosine.
-fn checked(
-    probe: &Probe,
-    path: &Path,
-    options: &EmbedOptions<'_>,
-    row_of_item: Vec<Option<u32>>,
-    values: Vec<f32>,
-    dim: usize,
-) -> Result<Embeddings, EmbedError> {
-    let normalise = options.similarity == Similarity::Cosine;
-    let refuse = |what, is_bad: &dyn Fn(&[f32]) -> bool| {
-        let bad =
-            |row: &Option<u32>| row.is_some_and(|row| is_bad(&values[row as usize * dim..][..dim]));
-        let items = row_of_item.iter().zip(&probe.items);
-        let bad: Vec<&str> = items
-            .filter(|(row, _)| bad(row))
-            .map(|(_, item)| item.id.as_str())
-            .collect();
-        if bad.is_empty() {
-            return Ok(());
-        }
-        Err(EmbedError::Unusable {
-            path: path.into(),
-            what,
-            count: bad.len(),
-            ids: bad.iter().take(NAMED).map(|&id| id.to_owned()).collect(),
-        })
-    };
-    refuse("not finite", &|row| row.iter().any(|v| !v.is_finite()))?;
-    if normalise {
-        refuse("all zeros", &|row| row.iter().all(|&v| v == 0.0))?;
-    }
-    let n = row_of_item.iter().flatten().count();
-    let matrix = Array2::from_shape_vec((n, dim), values).expect("one row a present item");
-    Ok(Embeddings::new(matrix, row_of_item, normalise)
-        .expect("rows were checked to be finite and, where it matters, not zero"))
 }

@@ -204,7 +204,7 @@ impl ImagePreprocess {
     /// Size, (height, width), of an input of (height, width) after resize and crop.
     pub fn output_size(&self, input: (u32, u32)) -> (u32, u32) {
         match self.crop {
-            Some(crop) => height_width(crop),
+            Some(crop) => crop.height_width(),
             None => self.resized_size(input),
         }
     }
@@ -214,7 +214,7 @@ impl ImagePreprocess {
         match (self.size, self.resize) {
             (None, _) => (height, width),
             (Some(size @ Size::HeightWidth(_)), _) | (Some(size), ResizeMode::Exact) => {
-                height_width(size)
+                size.height_width()
             }
             (
                 Some(Size::Square(side)),
@@ -418,14 +418,6 @@ pub struct Fitted {
     height: usize,
     /// Columns of the tensor.
     width: usize,
-}
-
-/// A size as (height, width).
-fn height_width(size: Size) -> (u32, u32) {
-    match size {
-        Size::Square(side) => (side, side),
-        Size::HeightWidth([height, width]) => (height, width),
-    }
 }
 
 /// (height, width) when the shorter side becomes `side`: the longer one is `int(side * long / short)`, both

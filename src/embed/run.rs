@@ -13,9 +13,9 @@ use super::cache::Digest;
 use super::feed::{self, Early, Feed, Filled, Job, Lane, Learned};
 use super::items::{self, Plan, Row};
 use super::one::Run;
-use super::resolve::Inputs;
+use super::resolve::{self, Inputs};
 use super::token_store::TokenStore;
-use super::{EmbedError, EmbedOptions, Embedded, Opened, open};
+use super::{EmbedError, EmbedOptions, Embedded, open_model};
 use crate::domain::{Probe, Progress};
 use crate::runtime::Runtime;
 
@@ -32,34 +32,12 @@ pub struct Task<'a> {
     pub wanted: &'a [usize],
 }
 
-/// Embeds the `wanted` items (indices into the probe's, rising) with a model; the others have no row.
+/// Embeds the `wanted` items (indices into the probe's, rising) with a model; the others have no row. `tokens` are those that
+/// another model's tokenizer made of the same texts.
 ///
 /// # Errors
 /// A model that cannot be opened or run, too many unreadable items, embeddings that no metric can use.
 pub fn embed(
-    probe: &Probe,
-    path: &Path,
-    options: &EmbedOptions<'_>,
-    runtime: Option<&Runtime>,
-    progress: &dyn Progress,
-    wanted: &[usize],
-) -> Result<Embedded, EmbedError> {
-    embed_with(
-        probe,
-        path,
-        options,
-        runtime,
-        progress,
-        wanted,
-        &mut TokenStore::default(),
-    )
-}
-
-/// As [`embed`], with the tokens that another model's tokenizer made of the same texts.
-///
-/// # Errors
-/// As [`embed`].
-pub fn embed_with(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
@@ -91,13 +69,11 @@ pub fn embed_all(
 ) -> Result<Vec<Embedded>, (usize, EmbedError)> {
     let mut parts = Vec::with_capacity(tasks.len());
     for (i, task) in tasks.iter().enumerate() {
-        let opened = open(probe, task.path, task.options, runtime).map_err(|error| (i, error))?;
-        let Opened {
-            file,
-            mut model,
-            mut resolved,
-            version,
-        } = opened;
+        let failed = |error| (i, error);
+        let (file, mut model) = open_model(task.path, runtime).map_err(failed)?;
+        let mut resolved =
+            resolve::resolve(probe, task.path, &model, task.options).map_err(failed)?;
+        let version = runtime.map_or_else(String::new, |runtime| runtime.version.clone());
         let specs = model.inputs.clone();
         if resolved.measure_batch {
             let threads = runtime.map_or(0, |runtime| runtime.threads);
@@ -108,7 +84,7 @@ pub fn embed_all(
                 &mut model,
                 &[&file.hash, &version, &threads.to_string()],
             )
-            .map_err(|error| (i, error))?;
+            .map_err(failed)?;
             resolved.set_batch_size(size);
         }
         parts.push((resolved, specs, Some((file, model, version))));

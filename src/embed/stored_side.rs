@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::token_store::TokenStore;
 use super::{
     EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, checked, run, stored,
 };
@@ -54,7 +55,15 @@ pub fn embed_with_stored(
         });
     }
     wanted.sort_unstable();
-    let mut fresh = run::embed(probe, model, options, runtime, progress, &wanted)?;
+    let mut fresh = run::embed(
+        probe,
+        model,
+        options,
+        runtime,
+        progress,
+        &wanted,
+        &mut TokenStore::default(),
+    )?;
     // Nothing was wanted of the model when the inputs are all gone and every embedding is stored.
     if !wanted.is_empty() && fresh.embeddings.dim() != stored.embeddings.dim() {
         return Err(EmbedError::Stored {

@@ -91,6 +91,8 @@ pub struct Step {
     pub failing_slices: Vec<String>,
     /// Whether every gate passes.
     pub passes: bool,
+    /// Whether one is proven to fail.
+    pub fails: bool,
 }
 
 /// Splits the queries within identity, by the seed: of each identity half the queries fix the order, to within one
@@ -284,6 +286,7 @@ pub fn plan(
             excess: held_out.excess(),
             failing_slices: broken.as_ref().unwrap_or(&held_out).slices_not_passing(),
             passes,
+            fails: held_out.fails() || broken.is_some(),
         });
         if !passes {
             break;

@@ -300,7 +300,6 @@ fn slice(value: &str, p_holm: f64, change: Estimate) -> Slice {
             p_holm,
             q: p_holm,
             minimum_detectable_loss: 0.15,
-            method: IntervalMethod::BcaByIdentity,
         }),
     }
 }
@@ -694,6 +693,7 @@ fn what_even_a_full_backfill_leaves_broken_is_said() {
         excess: estimate(0.0, 0.01, 0.02),
         failing_slices: vec!["camera=north".into()],
         passes,
+        fails: !passes,
     };
     for passes in [true, false] {
         evidence.plan = Some(Plan {
@@ -708,6 +708,15 @@ fn what_even_a_full_backfill_leaves_broken_is_said() {
         let in_steps = |step: &String| step.starts_with(said);
         assert_eq!(judgement.next_steps.iter().any(in_steps), !passes);
     }
+    let plan = evidence.plan.as_mut().expect("some");
+    plan.steps[0].fails = false;
+    let unproven = judged(&evidence);
+    assert!(
+        unproven
+            .reason
+            .contains("is not proven on these queries either")
+    );
+    assert!(unproven.next_steps[1].ends_with("More queries may settle it."));
     // A gallery of the new model is not meant to agree with the old one.
     evidence.primary = Reference::OldModel.name(Measure::MeanAveragePrecision);
     assert!(!judged(&evidence).reason.contains("either"));

@@ -214,8 +214,15 @@ fn unhealed(evidence: &Evidence) -> Option<String> {
         [] => String::new(),
         failing => format!(" ({})", failing.join(", ")),
     };
-    (!whole.passes && evidence.primary.reference == Reference::Labels).then(|| {
-        format!("With the whole gallery re-embedded not every gate passes either{slices}.")
+    let is_said = !whole.passes && evidence.primary.reference == Reference::Labels;
+    is_said.then(|| {
+        if whole.fails {
+            format!("With the whole gallery re-embedded not every gate passes either{slices}.")
+        } else {
+            format!(
+                "That every gate passes with the whole gallery re-embedded is not proven on these queries either{slices}."
+            )
+        }
     })
 }
 
@@ -254,7 +261,7 @@ fn steps_after(verdict: Verdict, rule: u8, checks: &[Check], evidence: &Evidence
             "Keep this report with the deployment: it holds for this probe and these two models.".into(),
         ],
         Verdict::PartialBackfill => vec![
-            "Re-embed the first rows of backfill.csv, up to the share named above, before new queries search.".into(),
+            "Re-embed the items that backfill.csv calls needed, its first rows, before new queries search.".into(),
             "Re-embed the rest in the same order when it suits; every later share passed as well.".into(),
         ],
         Verdict::FullBackfill if rule == 3 => vec![
@@ -264,8 +271,11 @@ fn steps_after(verdict: Verdict, rule: u8, checks: &[Check], evidence: &Evidence
         ],
         Verdict::FullBackfill => [
             Some("Re-embed the whole gallery before new queries search it.".to_owned()),
-            unhealed(evidence).map(|unhealed| {
-                format!("{unhealed} Look at what these queries lose by the upgrade itself first.")
+            unhealed(evidence).map(|unhealed| match &evidence.plan {
+                Some(plan) if plan.steps.iter().any(|step| step.beta == 1.0 && step.fails) => {
+                    format!("{unhealed} Look first at what is lost by the upgrade itself.")
+                }
+                _ => format!("{unhealed} More queries may settle it."),
             }),
             Some(
                 if evidence.adapted {

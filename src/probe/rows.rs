@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{ColumnNames, ProbeConfig};
-use crate::domain::{Modality, Role, Source, sound_type};
+use crate::domain::{Modality, Role, Source, folder_of, sound_type};
 
 use super::manifest::{self, Cell, Table};
 use super::{
-    Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, is_image, listed, only,
-    tensors,
+    Draft, Found, JUNK, ProbeError, Take, Twice, UNLABELLED, files_where, is_image, only, tensors,
 };
 
 /// Names closer than this (Jaro-Winkler, 1 is equal) are offered as "did you mean".
@@ -33,13 +32,7 @@ pub(super) fn read(
     manifest::each_part(path, &mut |table| {
         let layout = match &mut layout {
             Some(layout) => layout,
-            none => none.insert(Layout::find(
-                path,
-                folder,
-                &table,
-                config,
-                relevance_is_judged,
-            )?),
+            none => none.insert(Layout::find(path, &table, config, relevance_is_judged)?),
         };
         let reader = RowReader {
             path,
@@ -105,7 +98,6 @@ struct Layout<'a> {
 impl<'a> Layout<'a> {
     fn find(
         path: &Path,
-        folder: &Path,
         table: &Table,
         config: &'a ProbeConfig,
         relevance_is_judged: bool,
@@ -117,7 +109,7 @@ impl<'a> Layout<'a> {
         };
         let needs_identities = !(relevance_is_judged || config.label_free);
         let columns = Columns::find(&header, &config.columns, needs_identities)?;
-        let tensors = tensor_file(folder, config, &columns)?;
+        let tensors = tensor_file(path, config, &columns)?;
         let of_models = match (&tensors, columns.path) {
             (None, Some(_)) => [].as_slice(),
             _ => &config.model_tensors,
@@ -152,7 +144,7 @@ impl<'a> Layout<'a> {
 /// The tensor file of every model that has none of its own: the configured one; else, of a manifest without paths, the
 /// only `.npz` beside.
 fn tensor_file(
-    folder: &Path,
+    manifest: &Path,
     config: &ProbeConfig,
     columns: &Columns,
 ) -> Result<Option<PathBuf>, ProbeError> {
@@ -166,7 +158,7 @@ fn tensor_file(
     if !config.model_tensors.is_empty() && !config.shared_tensors {
         return Ok(None);
     }
-    let folder = listed(folder);
+    let folder = folder_of(manifest);
     let is_npz = |path: &Path| path.extension().is_some_and(|extension| extension == "npz");
     let beside = files_where(folder, is_npz)?;
     only(folder, "tensor files", beside)

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{AuditReport, ReportError, SCHEMA_VERSION, TOOL};
+use super::{
+    AuditReport, RefreshSection, ReportError, SCHEMA_VERSION, ScoreHistogramSection, TOOL,
+};
 
 /// Renders the report as pretty JSON with a final newline, fields in the order of the types.
 ///
@@ -61,14 +63,32 @@ pub fn from_json(text: &str, path: &Path) -> Result<AuditReport, ReportError> {
     // From the text, not the value: its errors name line and column.
     let report: AuditReport =
         serde_json::from_str(text).map_err(|error| not_a_report(error.to_string()))?;
-    if report
-        .refresh
-        .as_ref()
-        .is_some_and(|refresh| refresh.curve.is_empty())
-    {
-        return Err(not_a_report("no point in `refresh.curve`".into()));
+    match torn(&report) {
+        Some(found) => Err(not_a_report(found.into())),
+        None => Ok(report),
     }
-    Ok(report)
+}
+
+/// What no figure could be drawn of.
+fn torn(report: &AuditReport) -> Option<&'static str> {
+    let curves = report.refresh.iter();
+    let is_torn = |refresh: &RefreshSection| refresh.curve.len() != refresh.random.len();
+    if curves.clone().any(|refresh| refresh.curve.is_empty()) {
+        return Some("no point in `refresh.curve`");
+    }
+    if curves.clone().any(is_torn) {
+        return Some("`refresh.random` of another length than `refresh.curve`");
+    }
+    let verifications = report.pairings.iter().flat_map(|row| &row.verification);
+    let mut scores = verifications.flat_map(|verification| &verification.scores);
+    let is_torn = |scores: &ScoreHistogramSection| {
+        scores.matches.len() != scores.non_matches.len()
+            || scores.width.is_nan()
+            || scores.width <= 0.0
+    };
+    scores
+        .any(is_torn)
+        .then_some("`matches` and `non_matches` that are no bins of one width")
 }
 
 #[cfg(test)]

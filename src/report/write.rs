@@ -15,6 +15,7 @@ use super::{
     AuditReport, ReportError, TableFiles, figures, html, json, junit, markdown, prometheus,
     thumbnails::Thumbnails,
 };
+use crate::domain::folder_of;
 
 /// The working directory as the report's folder sees it: see [`RunSection::directory`](super::RunSection).
 pub fn directory_seen_from(out: &Path) -> Option<String> {
@@ -66,10 +67,7 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<usize, ReportError
     } else {
         out
     };
-    let own = match report_json.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let own = folder_of(report_json);
     let (report, text) = read_with_bytes(report_json)?;
     // Where the audit ran, as the report's folder saw it; then where this runs.
     let directory = report.run.directory.as_ref().map(|seen| own.join(seen));
@@ -110,10 +108,7 @@ pub fn render_again(report_json: &Path, out: &Path) -> Result<usize, ReportError
 /// As [`read`] and [`write()`]; [`ReportError::ItemsBeside`] when `out` is the report's own folder.
 pub fn without_items(report_json: &Path, out: &Path) -> Result<(), ReportError> {
     let mut report = read(report_json)?;
-    let own = match report_json.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let own = folder_of(report_json);
     let is_own = own.canonicalize().ok().zip(target_of(out).ok());
     if out == Path::new("") || is_own.is_some_and(|(own, out)| own == out) {
         return Err(ReportError::ItemsBeside {

@@ -7,14 +7,13 @@
 //! gallery would leave clusters without the items that a query finds first.
 
 use ndarray::Array2;
-use rand::SeedableRng;
 use rayon::prelude::*;
 
 use super::groups::Groups;
 use super::linkage::Dendrogram;
 use super::nearest::nearest;
 use super::prototypes::Prototypes;
-use super::{StructureOptions, adjusted_rand_index, dense, embedded, unit_embeddings};
+use super::{StructureOptions, adjusted_rand_index, dense, draw, embedded, unit_embeddings};
 use crate::domain::{Embeddings, Probe};
 use crate::topk::Gallery;
 
@@ -208,18 +207,6 @@ fn labels_agreement(
     let pairs = pairs.filter(|&(_, cluster)| cluster != outside);
     let (labels, clusters): (Vec<usize>, Vec<usize>) = pairs.unzip();
     Some(adjusted_rand_index(&labels, &clusters))
-}
-
-/// `most` of 0..n, rising, drawn by the seed; all where there are no more.
-fn draw(n: usize, most: usize, seed: u64, stream: u64) -> Vec<usize> {
-    if n <= most {
-        return (0..n).collect();
-    }
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    let mut chosen = rand::seq::index::sample(&mut rng, n, most).into_vec();
-    chosen.sort_unstable();
-    chosen
 }
 
 /// A partition of some items.

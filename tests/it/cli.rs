@@ -468,6 +468,36 @@ fn arguments_need_not_be_utf8() {
     let output = compat_audit(&args);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(Path::new(&out).join("report.html").is_file());
+
+    // Nor need the probe's folder, whose pictures stand in the report and which audit.toml's paths begin with.
+    let mut data = folder.path().join("data").into_os_string().into_vec();
+    data.push(0xff);
+    let data = std::path::PathBuf::from(std::ffi::OsString::from_vec(data));
+    for class in ["a", "b"] {
+        std::fs::create_dir_all(data.join(class)).expect("made");
+        for index in 0..2 {
+            let name = format!("{class}/{index}.png");
+            let picture =
+                image::RgbImage::from_fn(9, 9, |x, y| image::Rgb([x as u8, y as u8, index]));
+            picture.save(data.join(name)).expect("written");
+        }
+    }
+    std::fs::write(data.join("audit.toml"), "[new]\ntokenizer = \"t.json\"\n").expect("written");
+    let audit = |data: &Path| {
+        let mut args: Vec<std::ffi::OsString> = ["emoji/old.onnx", "emoji/old.onnx"]
+            .map(|model| path(model).into())
+            .to_vec();
+        args.push(data.into());
+        args.extend(["--out", "--no-cache"].map(Into::into));
+        args.insert(4, folder.path().join("y").into());
+        compat_audit(&args)
+    };
+    let refused = audit(&data);
+    refused_with(&stderr(&refused), &["tokenizer"]);
+    std::fs::remove_file(data.join("audit.toml")).expect("removed");
+    let output = audit(&data);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(folder.path().join("y/report.html").is_file());
 }
 
 fn refused_with(text: &str, parts: &[&str]) {

@@ -8,7 +8,7 @@ use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, ImageFormat, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, Limits};
 
 use super::{ImageError, MAX_PIXELS};
 
@@ -281,40 +281,17 @@ fn pick<const N: usize>(levels: &[u8], [red, green, blue]: [usize; 3]) -> Vec<u8
         .collect()
 }
 
-/// The image turned upright, by the EXIF orientation: 5 to 8 swap the axes, then each axis may be mirrored.
+/// The image turned upright, by the EXIF orientation.
 fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
-    let code = orientation.to_exif();
-    if code == 1 {
-        return image;
-    }
-    let swap = code >= 5;
-    let mirror_x = matches!(code, 2 | 3 | 7 | 8);
-    let mirror_y = matches!(code, 3 | 4 | 6 | 7);
-    let (source_width, source_height) = (image.width as usize, image.height as usize);
-    let (width, height) = if swap {
-        (image.height, image.width)
-    } else {
-        (image.width, image.height)
-    };
-    let mut pixels = Vec::with_capacity(image.pixels.len());
-    for y in 0..height as usize {
-        for x in 0..width as usize {
-            let (mut column, mut row) = if swap { (y, x) } else { (x, y) };
-            if mirror_x {
-                column = source_width - 1 - column;
-            }
-            if mirror_y {
-                row = source_height - 1 - row;
-            }
-            let at = 3 * (row * source_width + column);
-            pixels.extend_from_slice(&image.pixels[at..at + 3]);
-        }
-    }
+    let sixteen_bit = image.sixteen_bit;
+    let levels = image::RgbImage::from_raw(image.width, image.height, image.pixels);
+    let mut turned = DynamicImage::ImageRgb8(levels.expect("three levels a pixel"));
+    turned.apply_orientation(orientation);
     RgbImage {
-        width,
-        height,
-        pixels,
-        sixteen_bit: image.sixteen_bit,
+        width: turned.width(),
+        height: turned.height(),
+        pixels: turned.into_rgb8().into_raw(),
+        sixteen_bit,
     }
 }
 

@@ -309,11 +309,12 @@ fn a_file_that_changes_in_between_is_bad() {
     let config = ModelConfig::default();
     let options = options(&config, None);
     let path = fixture("data/odd_models/plain.onnx");
-    let opened = open(&probe, &path, &options, Some(runtime())).expect("opened");
+    let (_, model) = open_model(&path, Some(runtime())).expect("opened");
+    let resolved = resolve::resolve(&probe, &path, &model, &options).expect("resolved");
     let plans = [items::Plan {
         options: &options,
-        resolved: &opened.resolved,
-        specs: &opened.model.inputs,
+        resolved: &resolved,
+        specs: &model.inputs,
         tokens: &TokenStore::default(),
     }];
     let contents = [0, 1].map(|i| {

@@ -124,7 +124,12 @@ impl<'a> Gates<'a> {
         let slices_gate = self.policy.severity(CheckCode::Slices) == CheckSeverity::Gate;
         let unproven =
             self.policy.slices_proven && slices_gate && !self.slices_not_passing().is_empty();
-        !unproven && !self.states().contains(&CheckState::Fail)
+        !unproven && !self.fails()
+    }
+
+    /// Whether one is proven to fail.
+    pub fn fails(&self) -> bool {
+        self.states().contains(&CheckState::Fail)
     }
 
     /// Names of the slices that do not pass.

@@ -1,6 +1,7 @@
 //! Whether the probe can judge, and how much it sees.
 
 use crate::config::Policy;
+use crate::domain::Reference;
 use crate::judge::evidence::Evidence;
 use crate::judge::slices::MIN_QUERIES;
 use crate::judge::{Check, CheckCode, CheckSeverity, CheckState, SafeSide};
@@ -48,10 +49,10 @@ pub(super) fn assay(evidence: &Evidence, policy: &Policy) -> Check {
         )
     } else if !fine_enough {
         format!(
-            "old->old {primary} {:.4} is so near shuffled labels ({:.4}) that a margin of {} could hide the loss of everything; largest margin here: {:.4}",
+            "a margin of {} is too wide for a probe with old->old {primary} {:.4} against {:.4} with shuffled labels: it could hide a good part of that; largest margin here: {:.4}",
+            policy.margin,
             assay.old_old.value,
             assay.shuffled,
-            policy.margin,
             assay.largest_margin.max(0.0)
         )
     } else {
@@ -72,7 +73,22 @@ pub(super) fn assay(evidence: &Evidence, policy: &Policy) -> Check {
         safe_side: SafeSide::Above,
         message,
         settles: (!pass).then(|| {
-            "check that the labels belong to these items, or use a probe on which the old model works".into()
+            let better = match primary.reference {
+                Reference::Labels if told_apart => "a probe on which the old model is better",
+                Reference::Labels => {
+                    return "check that the labels belong to these items, or use a probe on which the old model works"
+                        .into();
+                }
+                Reference::OldModel => "a probe that clusters better",
+            };
+            if told_apart && assay.largest_margin > 0.0 {
+                format!(
+                    "take a margin of at most {:.4}, if that is strict enough, or {better}",
+                    assay.largest_margin
+                )
+            } else {
+                format!("use {better}")
+            }
         }),
         waived: None,
     }

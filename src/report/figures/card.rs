@@ -15,7 +15,7 @@ const RIGHT: f64 = 1148.0;
 /// Slices named, of those that lose most.
 const WORST_SLICES: usize = 2;
 
-/// What was not tested, the verdict, why, the number that decided against its limit, the pairings, the counts, the worst slices: 1200 x 630.
+/// What is to be read first, the verdict, why, the number that decided against its limit, the pairings, the counts, the worst slices: 1200 x 630.
 pub fn card(view: &View) -> Drawing {
     let headline = &view.headline;
     let description = format!("{}. {}", headline.words, headline.reason);
@@ -34,15 +34,11 @@ pub fn card(view: &View) -> Drawing {
     card.text((RIGHT, 42.0), models, look, Anchor::End);
 
     let mut top = 62.0;
-    if !view.not_tested.is_empty() {
+    let notice = notice(view);
+    if let Some(text) = &notice {
         card.rect((LEFT, top), (RIGHT - LEFT, 34.0), UNSURE_PALE);
         let look = bold(16.0, INK);
-        let all = view.not_tested.join(" ");
-        let text = match view.not_tested.len() {
-            1 => format!("NOT TESTED: {all}"),
-            n => format!("NOT TESTED ({n}): {all}"),
-        };
-        let text = fitted(&text, &look, RIGHT - LEFT - 28.0);
+        let text = fitted(text, &look, RIGHT - LEFT - 28.0);
         card.text((LEFT + 14.0, top + 23.0), text, look, Anchor::Start);
         top += 42.0;
     }
@@ -60,13 +56,10 @@ pub fn card(view: &View) -> Drawing {
         baseline += 27.0;
     }
 
-    if let Some(decision) = view
-        .decision
-        .as_ref()
-        .filter(|_| view.not_tested.is_empty())
-    {
+    if let Some(decision) = view.decision.as_ref().filter(|_| notice.is_none()) {
         let look = regular(15.0, MUTED);
-        card.text((LEFT, 258.0), &decision.beside, look, Anchor::Start);
+        let text = fitted(&decision.beside, &look, RIGHT - LEFT);
+        card.text((LEFT, 258.0), text, look, Anchor::Start);
     }
     let top = 272.0;
     card.line(&[(LEFT, top), (RIGHT, top)], 1.0, RULE);
@@ -115,6 +108,24 @@ pub fn card(view: &View) -> Drawing {
     }
     card.text((RIGHT, 611.0), &headline.rule, look, Anchor::End);
     card
+}
+
+/// What is to be known before the verdict is believed, in one line: what is to be read first, and what was not tested.
+fn notice(view: &View) -> Option<String> {
+    let untested = view.not_tested.join(" ");
+    let untested = match view.not_tested.len() {
+        0 => None,
+        1 => Some(format!("NOT TESTED: {untested}")),
+        n => Some(format!("NOT TESTED ({n}): {untested}")),
+    };
+    if view.cautions.is_empty() {
+        return untested;
+    }
+    let all: Vec<String> = view.cautions.iter().cloned().chain(untested).collect();
+    Some(match all.len() {
+        1 => format!("READ FIRST: {}", all[0]),
+        n => format!("READ FIRST ({n}): {}", all.join("; ")),
+    })
 }
 
 /// mAP of the pairings, one line each: tighter than the chart of the page.

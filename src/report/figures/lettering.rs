@@ -72,7 +72,8 @@ pub fn centred(x: f64, half: f64, left: f64, right: f64) -> f64 {
     if 2.0 * half > right - left {
         (left + right) / 2.0
     } else {
-        x.clamp(left + half, right - half)
+        // No `clamp`: rounding may put the ends the other way round.
+        x.max(left + half).min(right - half)
     }
 }
 

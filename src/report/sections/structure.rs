@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::CredibilityCut;
-use crate::domain::Estimate;
+use crate::domain::{Estimate, in_utf8};
 
 /// Sub-clusters, consensus and credibility.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -209,9 +209,12 @@ pub struct ItemView {
     /// Identity name.
     pub identity: String,
     /// Image path as read (for the thumbnail), when the item is an image.
+    #[serde(serialize_with = "in_utf8")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub image: Option<std::path::PathBuf>,
     /// Path of a recording, when the item has one.
-    #[serde(default)]
+    #[serde(default, serialize_with = "in_utf8")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub sound: Option<std::path::PathBuf>,
     /// The text, when the item has one.
     pub text: Option<String>,

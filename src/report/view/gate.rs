@@ -6,7 +6,7 @@ use super::{Cell, Curve, Fact, Table, Tone};
 use crate::domain::{Estimate, Reference};
 use crate::judge::waivers::WaiverState;
 use crate::judge::{CheckState, Verdict};
-use crate::report::AuditReport;
+use crate::report::{AuditReport, Privacy};
 
 /// A share of the gallery: the steps are whole per cents.
 fn whole_percent(share: f64) -> String {
@@ -237,20 +237,29 @@ pub fn backfill_notes(report: &AuditReport) -> Vec<String> {
         None => "No beta*: not even the whole gallery re-embedded passes every gate that a share can change.".to_owned(),
     }];
     let [fixed, tested] = plan.split;
-    let fixed = if fixed == 0 {
-        "No sub-cluster has queries enough to be put first, so the order rests on the old space alone".to_owned()
-    } else {
+    let fixed_any = fixed > 0;
+    let fixed = if fixed_any {
         format!("{} fixed the order", counted(fixed, "query", "queries"))
+    } else {
+        "No sub-cluster has queries enough to be put first, so the order rests on the old space alone".to_owned()
     };
     notes.push(format!(
         "{fixed}; {} tested it. A plan of up to {} of the gallery counts as partial.",
         counted(tested, "query", "queries"),
         whole_percent(plan.max_partial)
     ));
-    notes.push(
-        "Order: sub-clusters that lose most first, then the least credible items, then those farthest from their sub-cluster's centre; backfill.csv lists the rows."
-            .into(),
-    );
+    let first = if fixed_any {
+        "sub-clusters that lose most first, then the least credible items"
+    } else {
+        "the least credible items first"
+    };
+    let listed = match report.privacy {
+        Privacy::Full => "; backfill.csv lists the rows",
+        Privacy::Statistics => "",
+    };
+    notes.push(format!(
+        "Order: {first}, then those farthest from their sub-cluster's centre{listed}."
+    ));
     if !plan.first_subclusters.is_empty() {
         const NAMED: usize = 12;
         let named = &plan.first_subclusters[..plan.first_subclusters.len().min(NAMED)];
@@ -272,7 +281,11 @@ pub fn backfill_steps(report: &AuditReport) -> Option<Table> {
     let plan = report.backfill.as_ref()?;
     let mut table = Table::new([
         "share re-embedded",
-        "change, held-out queries",
+        if plan.split[0] > 0 {
+            "change, held-out queries"
+        } else {
+            "change, all queries"
+        },
         "excess flips",
         "slices that do not pass",
         "all gates",

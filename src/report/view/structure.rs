@@ -247,7 +247,7 @@ pub fn credibility(report: &AuditReport, thumbnails: &mut Thumbnails) -> Credibi
             scores: [
                 score("entropy", row.entropy),
                 score("posterior", row.posterior),
-                score("consensus", row.consensus),
+                score("neighbour share", row.consensus),
             ]
             .join(", "),
         })
