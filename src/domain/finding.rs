@@ -20,6 +20,8 @@ pub enum Severity {
 pub enum FindingCode {
     /// Image preprocessing was not configured: RGB, /255, no mean and std.
     PreprocessingAssumed,
+    /// modules.json beside the model names modules that are not run.
+    ModulesIgnored,
     /// Embedding an item alone and in a batch gives different vectors.
     BatchDependent,
     /// 16-bit images were scaled to 8 bits.

@@ -115,6 +115,13 @@ impl Cache {
         self.changed = true;
     }
 
+    /// Forgets every embedding.
+    pub fn forget(&mut self) {
+        self.slots.clear();
+        self.values.clear();
+        self.changed = true;
+    }
+
     /// Gives the rows of these contents, in their order, and frees the rest. The rows are moved within their block, so
     /// there is never a second copy of them.
     ///

@@ -210,7 +210,11 @@ fn inside(model: &Path, location: &str) -> Result<PathBuf, EmbedError> {
                 source,
             })
     };
-    if real(&file)?.starts_with(real(folder)?) {
+    // Or beside what the model's own link leads to, as in a cache of linked files.
+    let data = real(&file)?;
+    let linked = model.canonicalize().ok();
+    let linked = linked.as_deref().map(folder_of);
+    if data.starts_with(real(folder)?) || linked.is_some_and(|linked| data.starts_with(linked)) {
         Ok(file)
     } else {
         Err(outside())
@@ -368,6 +372,24 @@ mod tests {
                 Err(EmbedError::ExternalOutside { .. })
             ));
         }
+    }
+
+    /// As a cache of linked files has them: model and data beside each other, each a link into another folder.
+    #[cfg(unix)]
+    #[test]
+    fn external_data_may_lie_beside_what_the_models_link_leads_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [blobs, snapshot] = ["blobs", "snapshot"].map(|name| folder.path().join(name));
+        for made in [&blobs, &snapshot] {
+            std::fs::create_dir(made).expect("made");
+        }
+        let written = model(&blobs, "weights.bin");
+        std::fs::write(blobs.join("weights.bin"), [0; 4]).expect("written");
+        let linked = snapshot.join("model.onnx");
+        std::os::unix::fs::symlink(&written, &linked).expect("linked");
+        let data = snapshot.join("weights.bin");
+        std::os::unix::fs::symlink(blobs.join("weights.bin"), data).expect("linked");
+        read(&linked).expect("read");
     }
 
     #[test]

@@ -17,6 +17,10 @@ use super::{BadItem, EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource,
 use crate::domain::{self, Finding, FindingCode, Probe, Severity, cosine};
 use crate::runtime::SESSION_SETTINGS;
 
+/// How inputs are prepared where settings do not say it: a change of it that changes embeddings raises the number, so that what
+/// was kept before is not taken for what would be made now.
+const PREPARATION: &str = "preparation 2";
+
 /// Cosine below which an item embedded alone and in a batch counts as different.
 const BATCH_COSINE: f64 = 0.9999;
 
@@ -75,6 +79,7 @@ impl<'a> Run<'a> {
         version: String,
     ) -> Self {
         let key = [
+            PREPARATION,
             &file.hash,
             &resolved.cache_key,
             &version,
@@ -153,6 +158,12 @@ impl<'a> Run<'a> {
             .collect();
         missing.sort_unstable();
         missing
+    }
+
+    /// The same once the cache has forgotten.
+    pub fn missing_again(&mut self) -> Vec<(usize, Digest)> {
+        (self.n_from_cache, self.n_embedded) = (0, 0);
+        self.missing()
     }
 
     /// Texts by their number of tokens, so that little is padded; everything else as it is.

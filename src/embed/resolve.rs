@@ -12,7 +12,9 @@ use super::session::OnnxModel;
 use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
 use super::{EmbedError, EmbedOptions, Open};
 use crate::config::{BatchSize, ModelConfig, Pooling, Size};
-use crate::domain::{Finding, Modality, Origin, Probe, Setting, Source, is_named};
+use crate::domain::{
+    Finding, FindingCode, Modality, Origin, Probe, Setting, Severity, Source, is_named,
+};
 use crate::probe::tensors::Tensors;
 
 /// Items a batch when nothing is configured.
@@ -143,6 +145,20 @@ pub fn resolve(
         ],
         Pooling::None,
     );
+    let mut outputs = model.outputs.iter();
+    let is_pooled_here = outputs.any(|spec| spec.name == output && spec.shape.len() == 3);
+    let ignored = ignored_modules(path);
+    if is_pooled_here && !ignored.is_empty() {
+        findings.push(Finding::new(
+            FindingCode::ModulesIgnored,
+            Severity::Warning,
+            format!(
+                "{} model: modules.json names {} beside the pooling, which is not run here: sentence-transformers gives other embeddings",
+                options.side,
+                ignored.join(", ")
+            ),
+        ));
+    }
     if let Some(dims) = config.dims {
         record.note("dims", dims, Origin::File);
     }
@@ -493,6 +509,20 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
     }
 }
 
+/// Modules of sentence-transformers' `modules.json` that come after the pooling and are not run here: where a model's tokens
+/// are pooled here, what the file adds to them is missing. A file that cannot be read says nothing.
+fn ignored_modules(model: &Path) -> Vec<String> {
+    const RUN: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
+    let text = std::fs::read(beside(model, "modules.json")).unwrap_or_default();
+    let modules: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let names = modules.as_array().into_iter().flatten();
+    names
+        .filter_map(|module| module["type"].as_str()?.rsplit('.').next())
+        .filter(|name| !RUN.contains(name))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// `1_Pooling/config.json` of sentence-transformers. A way of pooling that is not known here is refused: another one
 /// would give other embeddings without an error.
 fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooling>, EmbedError> {
@@ -511,7 +541,7 @@ fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooli
         found,
     };
     let config: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-    let modes: Vec<&str> = config
+    let mut modes: Vec<&str> = config
         .as_object()
         .ok_or_else(|| wrong(config.to_string()))?
         .iter()
@@ -520,13 +550,19 @@ fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooli
             (value == &Value::Bool(true)).then_some(mode)
         })
         .collect();
+    // Newer versions name it: `mean`, or a list of such.
+    let named = &config["pooling_mode"];
+    let named = named
+        .as_array()
+        .map_or(std::slice::from_ref(named), |all| all);
+    modes.extend(named.iter().filter_map(Value::as_str));
     let prefixed = model_config.prefix.is_some() || model_config.query_prefix.is_some();
     if prefixed && config["include_prompt"] == Value::Bool(false) {
         return Err(wrong("include_prompt = false beside a prefix".into()));
     }
     match modes.as_slice() {
-        ["mean_tokens"] => Ok(Some(Pooling::Mean)),
-        ["cls_token"] => Ok(Some(Pooling::Cls)),
+        ["mean_tokens" | "mean"] => Ok(Some(Pooling::Mean)),
+        ["cls_token" | "cls"] => Ok(Some(Pooling::Cls)),
         _ => Err(wrong(match modes.is_empty() {
             true => "no pooling mode".into(),
             false => modes.join(" and "),

@@ -144,6 +144,7 @@ fn embed_missing(
     if jobs.is_empty() {
         return Ok(());
     }
+    let mut jobs = jobs;
     let specs = runs
         .iter()
         .map(|run| (run.options, run.resolved, run.specs));
@@ -155,6 +156,23 @@ fn embed_missing(
             tokens,
         })
         .collect();
+    let before: Vec<Option<bool>> = runs.iter().map(|run| run.cache.batch_dependent).collect();
+    let early = try_batches(runs, &plans, &jobs)?;
+    let mut is_forgotten = false;
+    for (run, before) in runs.iter_mut().zip(before) {
+        if run.cache.batch_dependent != before
+            && run.cache.batch_dependent == Some(true)
+            && !run.cache.is_empty()
+        {
+            // What was kept was made in batches that hid it.
+            run.cache.forget();
+            is_forgotten = true;
+        }
+    }
+    if is_forgotten {
+        let missing: Vec<_> = runs.iter_mut().map(Run::missing_again).collect();
+        jobs = merged(&missing);
+    }
     let label = match runs {
         [run] => format!("embedding, {} model", run.options.side),
         _ => "embedding, both models".into(),
@@ -164,7 +182,7 @@ fn embed_missing(
         .map(|job| job.wanted.iter().filter(|&&wanted| wanted).count())
         .sum();
     progress.start(&label, total as u64);
-    let outcome = embed_jobs(runs, &plans, &jobs, progress);
+    let outcome = embed_jobs(runs, &plans, &jobs, early, progress);
     progress.finish();
     outcome
 }
@@ -238,9 +256,9 @@ fn embed_jobs(
     runs: &mut [Run<'_>],
     plans: &[Plan<'_>],
     jobs: &[Job],
+    early: BTreeMap<usize, Early>,
     progress: &dyn Progress,
 ) -> Result<(), (usize, EmbedError)> {
-    let early = try_batches(runs, plans, jobs)?;
     let lanes = lanes(runs, jobs);
     let (sender, receiver) = std::sync::mpsc::sync_channel::<Filled>(1);
     let (give_back, spare) = std::sync::mpsc::channel();
@@ -323,15 +341,17 @@ fn lanes(runs: &[Run<'_>], jobs: &[Job]) -> Vec<Lane> {
     lanes
 }
 
-/// Finds out of each model of which it is not known whether the batch changes its vectors; returns the items that were
-/// prepared for it.
+/// Finds out of each model that runs, but for those known to, whether the batch changes its vectors; returns the items that were
+/// prepared for it. What an earlier probe did not show, such as one of equal texts, this one may.
 fn try_batches(
     runs: &mut [Run<'_>],
     plans: &[Plan<'_>],
     jobs: &[Job],
 ) -> Result<BTreeMap<usize, Early>, (usize, EmbedError)> {
     let untried =
-        |run: &Run<'_>| run.cache.batch_dependent.is_none() && run.resolved.batch_size > 1;
+        |run: &Run<'_>| run.cache.batch_dependent != Some(true) && run.resolved.batch_size > 1;
+    let probe = runs[0].probe;
+    let length = |at: &usize| probe.items[jobs[*at].item].text().map_or(0, str::len);
     let samples: Vec<Vec<usize>> = runs
         .iter()
         .enumerate()
@@ -342,9 +362,19 @@ fn try_batches(
                 .filter(|(_, job)| untried(run) && job.wanted[i])
                 .map(|(at, _)| at)
                 .collect();
-            // Evenly spread, so that texts of different lengths meet.
+            // Evenly spread, with the longest text and the shortest: what is padded most.
             let step = wanted.len().div_ceil(BATCH_SAMPLE).max(1);
-            wanted.into_iter().step_by(step).collect()
+            let of_texts = matches!(run.resolved.inputs, Inputs::Text { .. });
+            let ends = [
+                wanted.iter().copied().min_by_key(length),
+                wanted.iter().copied().max_by_key(length),
+            ];
+            let ends = ends.into_iter().flatten().filter(|_| of_texts);
+            let spread = wanted.iter().copied().step_by(step);
+            let mut sample: Vec<usize> = spread.chain(ends).collect();
+            sample.sort_unstable();
+            sample.dedup();
+            sample
         })
         .collect();
     let mut all: Vec<usize> = samples.iter().flatten().copied().collect();

@@ -8,7 +8,7 @@ use super::token_store::TokenStore;
 use super::{
     EmbedError, EmbedOptions, Embedded, ModelInfo, ModelSource, NAMED, checked, run, stored,
 };
-use crate::config::Pooling;
+use crate::config::{Pooling, Similarity};
 use crate::domain::{
     Embeddings, Finding, FindingCode, Item, Origin, Probe, Progress, Setting, Severity, Side,
     cosine,
@@ -21,8 +21,25 @@ const STORED_SAMPLE: usize = 64;
 /// Cosine below which a stored and a fresh embedding of one item disagree.
 const STORED_COSINE: f64 = 0.999;
 
-/// The old side of `--old-embeddings`: gallery rows as stored, query rows from the model; a sample of the gallery is
-/// embedded again and must agree.
+/// How far the length of one may be from the other's where lengths count, as a share of it.
+const STORED_LENGTH: f64 = 0.01;
+
+/// Whether a stored embedding is what the model gives.
+fn agrees(stored: &[f32], fresh: &[f32], similarity: Similarity) -> bool {
+    let length = |row: &[f32]| {
+        row.iter()
+            .map(|&v| f64::from(v).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    };
+    let (own, expected) = (length(stored), length(fresh));
+    let is_as_long = (own - expected).abs() <= STORED_LENGTH * expected;
+    cosine(stored, fresh).is_none_or(|cosine| cosine >= STORED_COSINE)
+        && (similarity == Similarity::Cosine || is_as_long)
+}
+
+/// The old side of `--old-embeddings`: gallery rows as stored, query rows from the model, or as stored where their input is
+/// gone; a sample of the gallery is embedded again and must agree.
 ///
 /// # Errors
 /// See [`EmbedError`].
@@ -34,7 +51,7 @@ pub fn embed_with_stored(
     runtime: Option<&Runtime>,
     progress: &dyn Progress,
 ) -> Result<Embedded, EmbedError> {
-    let stored = embed_stored_items(probe, stored_path, options, |item| item.role.is_gallery())?;
+    let stored = embed_stored_items(probe, stored_path, options, old_rows)?;
     let with_input: Vec<usize> = (0..probe.items.len())
         .filter(|&i| stored.embeddings.has(i) && probe.items[i].source.is_some())
         .collect();
@@ -75,8 +92,8 @@ pub fn embed_with_stored(
     let differing: Vec<String> = sample
         .iter()
         .filter(
-            |&&i| match (fresh.embeddings.get(i), stored.embeddings.get(i)) {
-                (Some(a), Some(b)) => cosine(&a, &b).is_some_and(|cosine| cosine < STORED_COSINE),
+            |&&i| match (stored.embeddings.get(i), fresh.embeddings.get(i)) {
+                (Some(stored), Some(fresh)) => !agrees(&stored, &fresh, options.similarity),
                 _ => false,
             },
         )
@@ -87,9 +104,13 @@ pub fn embed_with_stored(
             code: FindingCode::StoredEmbeddingsDiffer,
             severity: Severity::Warning,
             message: format!(
-                "{} of {} sampled gallery items: the stored embedding is not what the old model gives today (cosine below {STORED_COSINE})",
+                "{} of {} sampled gallery items: the stored embedding is not what the old model gives today (cosine below {STORED_COSINE}{})",
                 differing.len(),
-                sample.len()
+                sample.len(),
+                match options.similarity {
+                    Similarity::Cosine => "",
+                    Similarity::Ip | Similarity::L2 => ", or its length more than 1 % off",
+                }
             ),
             items: differing.into_iter().take(NAMED).collect(),
         });
@@ -116,7 +137,11 @@ pub fn embed(
     options: &EmbedOptions<'_>,
 ) -> Result<Embedded, EmbedError> {
     let mut embedded = embed_stored_items(probe, path, options, |item| {
-        options.side == Side::Old || item.role.is_query()
+        if options.side == Side::Old || item.role.is_query() {
+            Use::Required
+        } else {
+            Use::Taken
+        }
     })?;
     let is_absent = |&i: &usize| probe.items[i].role.is_gallery() && !embedded.embeddings.has(i);
     let absent = probe.gallery().into_iter().filter(is_absent).count();
@@ -142,7 +167,7 @@ pub fn describe(
     path: &Path,
     options: &EmbedOptions<'_>,
 ) -> Result<String, EmbedError> {
-    let stored = embed_stored_items(probe, path, options, |item| item.role.is_gallery())?;
+    let stored = embed_stored_items(probe, path, options, old_rows)?;
     Ok(format!(
         "{}: {}",
         stored.model.name,
@@ -162,12 +187,35 @@ pub(super) fn in_words(probe: &Probe, embeddings: &Embeddings) -> String {
     )
 }
 
-/// Stored embeddings of all items that have one; `required` items must.
+/// What becomes of an item's stored embedding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// There must be one.
+    Required,
+    /// It is taken if it is there.
+    Taken,
+    /// The model gives it.
+    Ignored,
+}
+
+/// Which rows are those of the old gallery: queries are embedded by the model as they will be, and what a file holds of them
+/// (with another prefix, of another day) would hide what they lose.
+fn old_rows(item: &Item) -> Use {
+    if item.role.is_gallery() {
+        Use::Required
+    } else if item.source.is_none() {
+        Use::Taken
+    } else {
+        Use::Ignored
+    }
+}
+
+/// Stored embeddings of the items, as their use says.
 fn embed_stored_items(
     probe: &Probe,
     path: &Path,
     options: &EmbedOptions<'_>,
-    required: impl Fn(&Item) -> bool,
+    use_of: impl Fn(&Item) -> Use + Sync,
 ) -> Result<Embedded, EmbedError> {
     let room = stored::Room {
         memory: options.memory,
@@ -198,10 +246,13 @@ fn embed_stored_items(
     let row_of_item: Vec<Option<u32>> = probe
         .items
         .par_iter()
-        .map(|item| stored.row(&item.id))
+        .map(|item| match use_of(item) {
+            Use::Required | Use::Taken => stored.row(&item.id),
+            Use::Ignored => None,
+        })
         .collect();
     let is_absent = |(item, row): &(&Item, &Option<u32>)| {
-        row.is_none() && item.identity.is_some() && required(item)
+        row.is_none() && item.identity.is_some() && use_of(item) == Use::Required
     };
     let mut absent: Vec<String> = probe
         .items

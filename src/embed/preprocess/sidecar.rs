@@ -52,10 +52,21 @@ struct Sidecar<'a> {
 
 impl Sidecar<'_> {
     fn read(&self) -> Result<ModelConfig, ImageError> {
-        for key in ["do_pad", "do_align_long_axis", "do_thumbnail"] {
+        for key in [
+            "do_pad",
+            "do_align_long_axis",
+            "do_thumbnail",
+            // EfficientNet's second normalisation, and the levels shifted to [-1, 1] of it and of video models.
+            "include_top",
+            "rescale_offset",
+            "offset",
+        ] {
             if self.flag(key)? == Some(true) {
                 return Err(self.wrong(key, "false: this step is not known here"));
             }
+        }
+        if self.number("size_divisor")?.is_some() {
+            return Err(self.wrong("size_divisor", "no such key: this step is not known here"));
         }
         let mut config = ModelConfig {
             filter: self.filter()?,
@@ -109,6 +120,11 @@ impl Sidecar<'_> {
         };
         match shortest {
             Some(side) if convnext => self.resize_convnext(side, config)?,
+            Some(side) if self.processor() == "Levit" => {
+                // Its processor resizes to 256/224 of what the file says.
+                config.size = Some(Size::Square((256.0 / 224.0 * f64::from(side)) as u32));
+                config.resize = Some(ResizeMode::ShorterSideHuggingface);
+            }
             Some(side) => {
                 config.size = Some(Size::Square(side));
                 config.resize = Some(ResizeMode::ShorterSideHuggingface);
@@ -306,6 +322,27 @@ mod tests {
             ..ModelConfig::default()
         };
         assert_eq!(vit, expected);
+    }
+
+    /// transformers' LevitImageProcessor resizes to `int(256 / 224 * shortest_edge)`.
+    #[test]
+    fn levit_resizes_to_more_than_it_says() {
+        let levit =
+            r#"{"image_processor_type": "LevitImageProcessor", "size": {"shortest_edge": 224}}"#;
+        assert_eq!(read(levit).unwrap().size, Some(Size::Square(256)));
+        let plain = levit.replace("Levit", "CLIP");
+        assert_eq!(read(&plain).unwrap().size, Some(Size::Square(224)));
+    }
+
+    #[test]
+    fn steps_that_are_not_known_are_refused() {
+        for key in ["do_pad", "include_top", "rescale_offset", "offset"] {
+            let error = read(&format!(r#"{{"{key}": true}}"#)).unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
+            read(&format!(r#"{{"{key}": false}}"#)).unwrap();
+        }
+        let error = read(r#"{"size_divisor": 32}"#).unwrap_err();
+        assert!(error.to_string().contains("size_divisor"), "{error}");
     }
 
     #[test]

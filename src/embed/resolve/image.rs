@@ -148,9 +148,11 @@ pub fn resolve(
         std,
         exif,
     });
-    let configured = [config, &sidecar]
-        .iter()
-        .any(|known| known.mean.is_some() || known.std.is_some() || known.scale.is_some());
+    // A file beside the model may leave mean and std to its processor's defaults, which are not known here.
+    let configured = config.mean.is_some()
+        || config.std.is_some()
+        || config.scale.is_some()
+        || sidecar.mean.is_some() && sidecar.std.is_some();
     if !configured && !takes_bytes {
         findings.push(Finding::new(
             FindingCode::PreprocessingAssumed,

@@ -58,6 +58,31 @@ fn one_item_does_not_tell_whether_the_batch_matters() {
     assert!(noticed(&probe), "also when all comes from the cache");
 }
 
+/// A probe of nearly equal pictures does not show it; what was made in its batches is made again when another one does.
+#[test]
+fn what_an_earlier_probe_hid_is_not_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let colors = [[100, 100, 100], [101, 101, 100], [250, 0, 0], [0, 250, 0]];
+    let probe = color_probe(folder.path(), &colors);
+    let mut equal = probe.clone();
+    equal.items.truncate(2);
+    let config = ModelConfig::default();
+    let model = "odd_models/batch_dependent.onnx";
+    let by =
+        |probe: &Probe, cache| run_model(probe, model, &options(&config, cache)).expect("embedded");
+    let is_noticed = |embedded: &Embedded| {
+        let mut codes = embedded.findings.iter().map(|finding| finding.code);
+        codes.any(|code| code == FindingCode::BatchDependent)
+    };
+    let cache = Some(folder.path());
+    assert!(!is_noticed(&by(&equal, cache)));
+    let found = by(&probe, cache);
+    assert!(is_noticed(&found));
+    assert_eq!((found.n_from_cache, found.n_embedded), (0, 4));
+    assert_eq!(found.embeddings, by(&probe, None).embeddings);
+    assert_eq!(by(&probe, cache).n_from_cache, 4);
+}
+
 #[test]
 fn dims_cut_before_anything_else() {
     let config = |dims| ModelConfig {
@@ -293,6 +318,26 @@ fn sidecars_stand_between_configuration_and_model() {
         "the configured mean, the sidecar's std",
     );
     assert_eq!(setting(&embedded.settings, "old.mean").origin, Origin::File);
+
+    // A file that leaves mean and std to its processor's defaults does not say how images are prepared.
+    for (text, is_assumed) in [
+        ("{}", true),
+        (r#"{"image_mean": [0.5, 0.5, 0.5]}"#, true),
+        (r#"{"do_normalize": false}"#, false),
+    ] {
+        std::fs::write(folder.path().join("preprocessor_config.json"), text).expect("written");
+        let sized = ModelConfig {
+            size: Some(Size::Square(4)),
+            ..ModelConfig::default()
+        };
+        let codes: Vec<_> = run(&sized)
+            .findings
+            .iter()
+            .map(|finding| finding.code)
+            .collect();
+        let assumed = codes.contains(&FindingCode::PreprocessingAssumed);
+        assert_eq!(assumed, is_assumed, "{text}");
+    }
 }
 
 #[test]

@@ -166,8 +166,17 @@ fn ids_and_rows_must_match() {
     assert!(message(&path).contains("[4]"));
 }
 
-/// The old side with stored gallery embeddings beside the model that gives back what it takes.
+/// The old side with stored embeddings beside the model that gives back what it takes.
 fn beside(stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
+    let ids = match missing {
+        [0, 1, 2] => &["item0", "item1", "item2"][..],
+        _ => &["item1", "item2"],
+    };
+    beside_ids(ids, stored, missing)
+}
+
+/// `stored` are the last of the three, as many as there are ids.
+fn beside_ids(ids: &[&str], stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
     let folder = tempfile::tempdir().expect("a folder");
     let x = Array::new::<f32>(
         "x",
@@ -181,11 +190,8 @@ fn beside(stored: [f32; 6], missing: &[usize]) -> Result<Embedded, EmbedError> {
     for &item in missing {
         probe.items[item].source = None;
     }
-    let (ids, values) = match missing {
-        [0, 1, 2] => (vec!["item0", "item1", "item2"], &stored[..]),
-        _ => (vec!["item1", "item2"], &stored[2..]),
-    };
-    let path = store(folder.path(), "gallery", &ids, values);
+    let values = &stored[stored.len() - 2 * ids.len()..];
+    let path = store(folder.path(), "gallery", ids, values);
     let config = ModelConfig {
         dims: Some(2),
         ..ModelConfig::default()
@@ -217,6 +223,32 @@ fn stored_gallery_rows_stand_beside_fresh_queries() {
     assert_eq!((row(&embedded, 0), embedded.model.dim), (vec![1.0, 2.0], 2));
     let error = beside([0.0, 0.0, 3.0, 4.0, 5.0, 6.0], &[0]).err();
     assert!(matches!(error, Some(EmbedError::InputGone { .. })));
+}
+
+/// The file is the old gallery's: what it holds of a query whose input is there is not what the query will be.
+#[test]
+fn stored_rows_of_queries_are_not_taken() {
+    let ids = ["item0", "item1", "item2"];
+    let stored = [-1.0, 7.0, 3.0, 4.0, 5.0, 6.0];
+    let embedded = beside_ids(&ids, stored, &[]).expect("embedded");
+    assert_eq!(row(&embedded, 0), [1.0, 2.0]);
+    assert!(embedded.findings.is_empty());
+    let gone = beside_ids(&ids, stored, &[0]).expect("embedded");
+    assert_eq!(row(&gone, 0), [-1.0, 7.0]);
+}
+
+#[test]
+fn stored_rows_of_another_length_are_a_finding_where_lengths_count() {
+    let embedded = beside([0.0, 0.0, 3.0, 4.0, 10.0, 12.0], &[]).expect("embedded");
+    let [finding] = embedded.findings.as_slice() else {
+        panic!("one finding: {:?}", embedded.findings);
+    };
+    assert_eq!(finding.items, ["item2"]);
+    assert!(
+        finding
+            .message
+            .ends_with("or its length more than 1 % off)")
+    );
 }
 
 #[test]

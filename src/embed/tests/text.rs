@@ -237,4 +237,20 @@ fn a_pooling_that_is_not_known_is_refused_unless_overruled() {
     let found = run(cls, &plain).expect("embedded");
     let expected = run(two, &overruled).expect("embedded");
     assert_eq!(found.embeddings, expected.embeddings);
+    // As newer versions write it.
+    for named in [r#"{"pooling_mode": "cls"}"#, r#"{"pooling_mode": ["cls"]}"#] {
+        let found = run(named, &plain).expect("embedded");
+        assert_eq!(found.embeddings, expected.embeddings);
+    }
+    std::fs::write(
+        folder.path().join("modules.json"),
+        r#"[{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"},
+            {"type": "sentence_transformers.models.Dense"}]"#,
+    )
+    .expect("written");
+    let dense = run(cls, &plain).expect("embedded");
+    let codes: Vec<_> = dense.findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [FindingCode::ModulesIgnored]);
+    let weighted = r#"{"pooling_mode": "weightedmean"}"#;
+    assert!(message(weighted, &plain).contains("found weightedmean"));
 }
