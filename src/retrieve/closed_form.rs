@@ -1,7 +1,8 @@
 //! Maps of one space onto another that least squares give at once: what-if tests them, `adapt` starts from them.
 
-use linfa_linalg::cholesky::SolveC;
+use linfa_linalg::cholesky::Cholesky;
 use linfa_linalg::svd::SVD;
+use linfa_linalg::triangular::{SolveTriangular, UPLO};
 use ndarray::{Array2, ArrayView1, Axis, s};
 use rayon::prelude::*;
 
@@ -110,10 +111,53 @@ fn product(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
 /// The W that minimises |from W - to|^2 + ridge |W|^2, by the normal equations. `share` is the ridge as a share of the mean
 /// eigenvalue of from^T from.
 pub fn ridge(from: &Array2<f64>, to: &Array2<f64>, share: f64) -> Option<Array2<f64>> {
-    let mut moment = from.t().dot(from);
+    let mut moment = product(&from.t().to_owned(), from);
     let ridge = share * moment.diag().sum() / moment.nrows() as f64;
     moment.diag_mut().mapv_inplace(|v| v + ridge);
-    moment.solvec(&from.t().dot(to)).ok()
+    solve(moment, product(&from.t().to_owned(), to))
+}
+
+/// Columns of a block of [`solve`].
+const BLOCK: usize = 64;
+
+/// a^-1 b of a symmetric positive definite a, by a Cholesky decomposition block by block, so that nearly all of it is products.
+///
+/// `None` when a is not positive definite.
+fn solve(mut a: Array2<f64>, mut b: Array2<f64>) -> Option<Array2<f64>> {
+    let n = a.nrows();
+    let blocks: Vec<(usize, usize)> = (0..n)
+        .step_by(BLOCK)
+        .map(|start| (start, (start + BLOCK).min(n)))
+        .collect();
+    // The inverses of the blocks on L's diagonal; below it L takes a's place.
+    let mut inverses: Vec<Array2<f64>> = Vec::with_capacity(blocks.len());
+    for &(start, end) in &blocks {
+        let factor = a.slice(s![start..end, start..end]).cholesky().ok()?;
+        let one = Array2::eye(end - start);
+        let inverse = factor.solve_triangular(&one, UPLO::Lower).ok()?;
+        let panel = product(
+            &a.slice(s![end.., start..end]).to_owned(),
+            &inverse.t().to_owned(),
+        );
+        let mut rest = a.slice_mut(s![end.., end..]);
+        rest -= &product(&panel, &panel.t().to_owned());
+        a.slice_mut(s![end.., start..end]).assign(&panel);
+        // L y = b, as far as this block goes.
+        let y = inverse.dot(&b.slice(s![start..end, ..]));
+        let mut below = b.slice_mut(s![end.., ..]);
+        below -= &product(&panel, &y);
+        b.slice_mut(s![start..end, ..]).assign(&y);
+        inverses.push(inverse);
+    }
+    // L^T x = y.
+    for (&(start, end), inverse) in blocks.iter().zip(&inverses).rev() {
+        let x = inverse.t().dot(&b.slice(s![start..end, ..]));
+        let left = a.slice(s![start..end, ..start]).t().to_owned();
+        let mut above = b.slice_mut(s![..start, ..]);
+        above -= &product(&left, &x);
+        b.slice_mut(s![start..end, ..]).assign(&x);
+    }
+    b.iter().all(|v| v.is_finite()).then_some(b)
 }
 
 #[cfg(test)]
@@ -178,6 +222,21 @@ mod tests {
             (&found - &map).iter().all(|v| v.abs() < 0.03),
             "{found} against {map}"
         );
+    }
+
+    #[test]
+    fn blocks_solve_what_the_whole_solves() {
+        use linfa_linalg::cholesky::SolveC;
+        for n in [1, 63, 64, 65, 200] {
+            let rows = random(n + 30, n, 11);
+            let mut a = rows.t().dot(&rows);
+            let b = random(n, 5, 12);
+            let found = solve(a.clone(), b.clone()).expect("positive definite");
+            let expected = a.solvec(&b).expect("positive definite");
+            assert!((&found - &expected).iter().all(|v| v.abs() < 1e-9), "{n}");
+        }
+        let not_definite = array![[1.0, 2.0], [2.0, 1.0]];
+        assert!(solve(not_definite, Array2::zeros((2, 1))).is_none());
     }
 
     #[test]
