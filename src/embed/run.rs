@@ -128,7 +128,7 @@ fn embed_missing(
         .iter()
         .all(|run| matches!(run.resolved.inputs, Inputs::Image { .. }));
     // With nothing kept, all files are to be decoded, and hashing them on the way saves reading them twice.
-    let jobs = if images && runs.iter().all(|run| run.cache.is_empty()) {
+    let mut jobs = if images && runs.iter().all(|run| run.cache.is_empty()) {
         all_wanted(runs)
     } else {
         look_at(runs, images);
@@ -144,7 +144,6 @@ fn embed_missing(
     if jobs.is_empty() {
         return Ok(());
     }
-    let mut jobs = jobs;
     let specs = runs
         .iter()
         .map(|run| (run.options, run.resolved, run.specs));

@@ -286,7 +286,7 @@ pub fn plan(
             excess: held_out.excess(),
             failing_slices: broken.as_ref().unwrap_or(&held_out).slices_not_passing(),
             passes,
-            fails: held_out.fails() || broken.is_some(),
+            fails: held_out.fails() || broken.is_some_and(|whole| whole.fails()),
         });
         if !passes {
             break;

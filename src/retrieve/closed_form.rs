@@ -32,7 +32,7 @@ pub fn rows(embeddings: &Embeddings, items: &[usize]) -> Array2<f64> {
 /// value decomposition of from^T to (Schonemann, Psychometrika 1966). Of equal dimensions it is the rotation of least
 /// squared error; of others it keeps the directions that agree most.
 ///
-/// Beyond 256 dimensions the same by products alone ([`polar_factor`]): the decomposition takes a minute at 1,024. Directions in
+/// Beyond 256 dimensions the same by products alone: the decomposition takes a minute at 1,024. Directions in
 /// which the rows do not reach are left out there.
 ///
 /// `None` when the decomposition fails.

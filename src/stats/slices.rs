@@ -58,7 +58,7 @@ pub struct SliceTest {
 /// freedom is spent on it.
 ///
 /// Values that do not vary say nothing of their spread, and those that hardly do leave a t few degrees of freedom. What bounds
-/// them proves losses all the same ([`p_of_bets`]): the smaller p counts, and where nothing varies that of the bets alone.
+/// them proves losses all the same, by bets against the mean (`p_of_bets`): the smaller p counts, and where nothing varies that of the bets alone.
 ///
 /// A t over few queries trusts the normal distribution: small slices on the very limit whose values are mostly the
 /// same and rarely far better are failed too often. `docs/statistics.md` has the rates.
