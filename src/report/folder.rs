@@ -73,10 +73,7 @@ pub fn check_out(out: &Path) -> Result<(), ReportError> {
             found: first.clone(),
         });
     }
-    let figures = match out.join(FIGURES) {
-        folder if folder.is_dir() => names_in(&folder)?,
-        _ => Vec::new(),
-    };
+    let figures = figures_in(out)?;
     let is_ours = |name: &&String| {
         OURS.contains(&name.as_str()) || DESKTOP.contains(&name.as_str()) || *name == FIGURES
     };
@@ -127,6 +124,14 @@ fn names_in(folder: &Path) -> Result<Vec<String>, ReportError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Names in the folder of a report's figures; none where there is no such folder.
+fn figures_in(out: &Path) -> Result<Vec<String>, ReportError> {
+    match out.join(FIGURES) {
+        folder if folder.is_dir() => names_in(&folder),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Whether the file is a report.json of this or an older version, whole or not.
@@ -294,11 +299,7 @@ pub(super) fn replace_files(files: Vec<Rendered>, out: &Path) -> Result<Vec<Stri
 /// Removes what an earlier report left of files that this one does not have.
 fn remove_others(written: &[String], out: &Path) -> Result<(), ReportError> {
     let _turn = interrupt::turn();
-    let figures = match out.join(FIGURES) {
-        folder if folder.is_dir() => names_in(&folder)?,
-        _ => Vec::new(),
-    }
-    .into_iter();
+    let figures = figures_in(out)?.into_iter();
     let earlier = OURS
         .iter()
         .map(|&name| name.to_owned())

@@ -289,9 +289,9 @@ fn by_query(sample: &Sample, prior: &VariancePrior, limit: f64, level: f64) -> S
 fn p_of_bets(sums: &ClusterSums, largest: f64, limit: f64) -> f64 {
     let n_max = sums.n.iter().copied().fold(0.0, f64::max);
     let room = (largest - limit) * n_max;
-    // Nothing may gain and nothing may be lost: any loss is proof, and no stake says how strong.
+    // Where nothing can gain and nothing may be lost, a mean at the limit leaves no room for any loss.
     if room <= 0.0 {
-        return 1.0;
+        return f64::from(sums.n.is_empty() || sums.mean() >= limit);
     }
     let stake = |share: f64| -> f64 {
         let growth = |(sum, n): (&f64, &f64)| {
@@ -520,6 +520,17 @@ mod tests {
         };
         let p = 2.0 / (5.0_f64.powi(10) + 3.0_f64.powi(10));
         assert!((test(&[alone])[0].p / p - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn where_nothing_may_be_lost_any_even_loss_of_what_cannot_gain_is_proof() {
+        let at = |value: f64| SliceValues {
+            largest: 0.0,
+            ..constant(value, 1, 10)
+        };
+        let bootstrap = Bootstrap::default();
+        let found = test_slices(&[at(-0.5), at(0.0)], 0.0, 0.05, 0.8, &bootstrap);
+        assert_eq!([found[0].p, found[1].p], [0.0, 1.0]);
     }
 
     /// Under a mean at the limit the bets are won no more often than they say, whatever the distribution: here the worst for a t,
