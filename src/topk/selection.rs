@@ -4,7 +4,7 @@
 
 use super::codes::{self, Codes, Lane, Limit};
 use super::tiles::{PAIRS, Pairs};
-use super::walk::{Overflow, Part, Walk};
+use super::walk::{Overflow, Part, Rows, Walk};
 use super::{Visitor, finish};
 
 /// Pairs a candidate at which two passes are no faster than one: a single pair costs as much as some 7 in a tile, and the
@@ -88,14 +88,18 @@ impl<V: Visitor, const Q: usize, const W: usize> Walk<'_, V, Q, W> {
         let n_words = self.part.queries.dim().div_ceil(codes::TOGETHER);
         let panel = &gallery.words()[p * n_words * W..(p + 1) * n_words * W];
         let lanes = &gallery.lanes()[p * W..(p + 1) * W];
-        let scales: [f32; W] = std::array::from_fn(|lane| lanes[lane].scale);
-        let errors: [f32; W] = std::array::from_fn(|lane| lanes[lane].error);
+        let mut of_lanes = Rows([[0.0; W]; 2]);
+        let [scales, errors] = &mut of_lanes.0;
+        for (lane, of_lane) in lanes.iter().enumerate() {
+            scales[lane] = of_lane.scale;
+            errors[lane] = of_lane.error;
+        }
         let packed = queries.words().chunks_exact(n_words * Q);
         for (t, (packed, limits)) in packed.zip(limits.chunks(Q)).enumerate() {
             let starts = std::array::from_fn(|q| limits.get(q).map_or(0, |limit| limit.start));
-            let mut sums = [[0; W]; Q];
-            code_tile(packed, panel, &starts, &mut sums);
-            for (q, (sums, limit)) in sums.iter().zip(limits).enumerate() {
+            let mut sums = Rows([[0; W]; Q]);
+            code_tile(packed, panel, &starts, &mut sums.0);
+            for (q, (sums, limit)) in sums.0.iter().zip(limits).enumerate() {
                 let reaches = |lane| limit.may_reach(sums[lane], scales[lane], errors[lane]);
                 let mut any = false;
                 for lane in 0..W {

@@ -29,6 +29,12 @@ pub struct Part<'a, V: Visitor> {
     pub shared: &'a mut V::Shared,
 }
 
+/// What a tile makes of its pairs: one row a query. It begins on a cache line, because a vector that reaches over two lines is read
+/// and written twice.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Rows<T, const Q: usize, const W: usize>(pub [[T; W]; Q]);
+
 /// How far a [`Part`] is done, with Q queries and W items a tile.
 pub struct Walk<'a, V: Visitor, const Q: usize, const W: usize> {
     pub(super) part: Part<'a, V>,
@@ -36,7 +42,7 @@ pub struct Walk<'a, V: Visitor, const Q: usize, const W: usize> {
     depth: usize,
     /// Together, because most rows are skipped and their visitors never looked at.
     pub(super) floors: Vec<f32>,
-    sums: Vec<[[f32; W]; Q]>,
+    sums: Vec<Rows<f32, Q, W>>,
 }
 
 impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
@@ -44,7 +50,7 @@ impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
         Self {
             depth,
             floors: part.visitors.iter().map(V::floor).collect(),
-            sums: vec![[[0.0; W]; Q]; part.visitors.len().div_ceil(Q)],
+            sums: vec![Rows([[0.0; W]; Q]); part.visitors.len().div_ceil(Q)],
             part,
         }
     }
@@ -83,33 +89,36 @@ impl<'a, V: Visitor, const Q: usize, const W: usize> Walk<'a, V, Q, W> {
         let dim = self.part.queries.dim();
         let (first, width) = self.extent(p);
         let panel = &self.part.block.panels.values()[p * dim * W..(p + 1) * dim * W];
-        self.sums.fill([[0.0; W]; Q]);
+        self.sums.fill(Rows([[0.0; W]; Q]));
         for begin in (0..dim).step_by(self.depth) {
             let end = dim.min(begin.saturating_add(self.depth));
             let part = &panel[begin * W..end * W];
             let packed = self.part.queries.values().chunks_exact(dim * Q);
             for (packed, sums) in packed.zip(&mut self.sums) {
-                tile(&packed[begin * Q..end * Q], part, sums);
+                tile(&packed[begin * Q..end * Q], part, &mut sums.0);
             }
         }
-        let rows = self.sums.as_flattened_mut().iter_mut();
-        for (q, (row, floor)) in rows.zip(&mut self.floors).enumerate() {
-            // Copies, so that the compiler sees that nothing else can change between two lanes.
-            let (mut scores, lowest) = (*row, *floor);
-            let (mut finite, mut reached) = (true, false);
-            for score in &mut scores {
-                *score = finish(*score, self.part.similarity);
-                finite &= score.is_finite();
-                reached |= *score >= lowest;
-            }
-            *row = scores;
-            if !finite {
-                let bad = row.iter().position(|score| !score.is_finite());
-                return Err((q, first + bad.unwrap_or(0)));
-            }
-            if reached {
-                self.part.visitors[q].visit(self.part.shared, first, &mut row[..width]);
-                *floor = self.part.visitors[q].floor();
+        let floors = self.floors.chunks_mut(Q);
+        for (t, (sums, floors)) in self.sums.iter_mut().zip(floors).enumerate() {
+            for (i, (row, floor)) in sums.0.iter_mut().zip(floors).enumerate() {
+                // Copies, so that the compiler sees that nothing else can change between two lanes.
+                let (mut scores, lowest) = (*row, *floor);
+                let (mut finite, mut reached) = (true, false);
+                for score in &mut scores {
+                    *score = finish(*score, self.part.similarity);
+                    finite &= score.is_finite();
+                    reached |= *score >= lowest;
+                }
+                *row = scores;
+                let q = t * Q + i;
+                if !finite {
+                    let bad = row.iter().position(|score| !score.is_finite());
+                    return Err((q, first + bad.unwrap_or(0)));
+                }
+                if reached {
+                    self.part.visitors[q].visit(self.part.shared, first, &mut row[..width]);
+                    *floor = self.part.visitors[q].floor();
+                }
             }
         }
         Ok(())
