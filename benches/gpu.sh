@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the models do on a GPU: the same verdicts as on the CPU? how many images a second? Writes target/gpu.md.
+# What a GPU does for models and scores: the same verdicts as on the CPU? how fast? Writes target/gpu.md.
 #
 #   benches/gpu.sh                       cpu, cuda and tensorrt
 #   benches/gpu.sh cpu cuda:1            these
@@ -18,6 +18,8 @@ export NVIDIA_TF32_OVERRIDE=0
 [ -x target/peers-venv/bin/python ] || benches/peers/setup.sh
 python=target/peers-venv/bin/python
 [ -d target/images ] || $python benches/peers/make_stored.py --kind images --n 5000 --out target/images
+[ -d target/stored ] || $python benches/peers/make_stored.py --queries 2000 --gallery 200000 --dim 384 --out target/stored
+[ -f target/stored/audit.toml ] || printf '[audit]\nsample = 2000\n' > target/stored/audit.toml
 [ -f target/mobilenet.onnx ] || $python benches/peers/session.py --make-mobilenet target/mobilenet.onnx
-exec $python benches/peers/gpu.py --program $program --devices "$@" --images target/images --mobilenet target/mobilenet.onnx \
-  --out target/gpu.md ${CALLS:+--calls "$CALLS"} ${PYTORCH:+--torch "$PYTORCH"}
+exec $python benches/peers/gpu.py --program $program --devices "$@" --images target/images --stored target/stored \
+  --mobilenet target/mobilenet.onnx --out target/gpu.md ${CALLS:+--calls "$CALLS"} ${PYTORCH:+--torch "$PYTORCH"}

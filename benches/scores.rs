@@ -1,7 +1,8 @@
 //! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
 //! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `linear`, `threads`, `relevant`, `pooled` or `naive`: one of them.
-//! `-- search QUERIES GALLERY DIM THREADS`: one JSON line, for `benches/peers/search.py`.
+//! `-- search QUERIES GALLERY DIM THREADS [DEVICE]`: one JSON line, for `benches/peers/search.py`; with a device (`cpu`, `cuda`) the
+//! first pass runs there by ONNX Runtime, and finds what the CPU finds.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,7 +12,11 @@ use compat_audit::domain::Embeddings;
 use compat_audit::retrieve::protocol::QueryProtocol;
 use compat_audit::retrieve::rank::{RankSet, Ranking, rank};
 use compat_audit::retrieve::verification::tail::Windows;
-use compat_audit::topk::{Gallery, Kernel, QueryScan, Visitor, kernel_name, scan_with, score_pair};
+use compat_audit::runtime::{Runtime, RuntimeOptions, ScoreGraph, default_cache_dir};
+use compat_audit::topk::{
+    Gallery, Kernel, QueryScan, Visitor, first_pass_on, first_pass_provider, kernel_name,
+    scan_with, score_pair,
+};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 
@@ -389,20 +394,44 @@ fn memory() {
 }
 
 /// One search as the peers do it, in its own process: seconds a run.
-fn search(sizes: &[usize]) {
-    let &[n_queries, n_gallery, dim, n_threads] = sizes else {
-        panic!("search QUERIES GALLERY DIM THREADS");
+fn search(arguments: &[String]) {
+    let (sizes, device) = arguments.split_at(4.min(arguments.len()));
+    let sizes: Vec<usize> = sizes.iter().map(|a| a.parse().expect("a number")).collect();
+    let [n_queries, n_gallery, dim, n_threads] = sizes[..] else {
+        panic!("search QUERIES GALLERY DIM THREADS [DEVICE]");
     };
     let world = World::new(n_queries, n_gallery, dim, 1).with_good_model();
     let threads = pool(n_threads);
+    if let Some(device) = device.first() {
+        let on_cpu = threads.install(|| world.rank());
+        first_pass_on(Some(Box::new(score_graph(device, n_threads))));
+        assert_eq!(threads.install(|| world.rank()), on_cpu, "on {device}");
+        assert_ne!(first_pass_provider(), Ok(None), "{device} was not used");
+    }
     let runs: Vec<f64> = (0..RUNS)
         .map(|_| seconds(|| drop(black_box(threads.install(|| world.rank())))))
         .collect();
     println!(
-        "{{\"method\":\"compat-audit\",\"kernel\":\"{}\",\"median\":{:.4},\"seconds\":{runs:?}}}",
+        "{{\"method\":\"compat-audit\",\"kernel\":\"{}\",\"first_pass\":\"{}\",\"median\":{:.4},\"seconds\":{runs:?}}}",
         kernel_name(),
+        first_pass_provider().expect("it works").unwrap_or_default(),
         median(runs.clone())
     );
+}
+
+/// The graph of the first pass on a device, with the library that `compat-audit runtime show` names.
+fn score_graph(device: &str, threads: usize) -> ScoreGraph {
+    let options = RuntimeOptions {
+        onnxruntime: None,
+        offline: true,
+        device: device.parse().expect("a device"),
+        threads,
+        cache_dir: default_cache_dir(),
+        verbose: true,
+    };
+    let runtime = Runtime::init(&options, &|line| eprintln!("{line}"));
+    let graph = runtime.and_then(|runtime| runtime.score_graph());
+    graph.unwrap_or_else(|error| panic!("{device}: {error}"))
 }
 
 fn main() {
@@ -420,8 +449,7 @@ fn main() {
         ("naive", naive),
     ];
     if arguments.first().is_some_and(|first| first == "search") {
-        let sizes = arguments[1..].iter().map(|a| a.parse().expect("a number"));
-        return search(&sizes.collect::<Vec<usize>>());
+        return search(&arguments[1..]);
     }
     println!("{} kernel, medians of {RUNS}", kernel_name());
     for (name, table) in tables {

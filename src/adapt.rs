@@ -29,6 +29,7 @@ use crate::embed::external::ModelFile;
 use crate::embed::{self, ModelSource};
 use crate::retrieve::closed_form::thin_out;
 use crate::structure::StructureOptions;
+use crate::topk;
 
 use checkpoint::Checkpoint;
 use fit::{Candidate, Filter, Resume, Validation};
@@ -112,6 +113,8 @@ pub fn run(
     } = &embedding;
     write::check_model(config, &file, &new.model, out)?;
     around.progress.stage("adapt");
+    // Training wants the device for itself.
+    topk::first_pass_on(None);
     let mut split = Split::new(probe, config.seed);
     split.separate(audit::input_digests(old, new));
     let fitting = fit_and_choose(config, choice, out, &embedding, &split, around)?;

@@ -9,8 +9,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+pub(crate) use embedding::input_digests;
 pub use embedding::{Embedding, Preview, embed, preview};
-pub(crate) use embedding::{embed_options, input_digests, source};
+#[cfg(feature = "adapt")]
+pub(crate) use embedding::{embed_options, source};
 pub use error::AuditError;
 
 use crate::config::AuditConfig;
@@ -24,6 +26,7 @@ use crate::retrieve::protocol::Protocol;
 use crate::retrieve::{self, SearchOptions};
 use crate::runtime::RuntimeOptions;
 use crate::structure::{self, StructureOptions};
+use crate::topk;
 
 /// What surrounds an audit: where models run, where embeddings are kept, who hears of it.
 pub struct Surroundings<'a> {
@@ -179,6 +182,12 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
     );
     let judgement = judge::judge(&evidence, &config.policy, config.today);
 
+    let first_pass = topk::first_pass_provider().unwrap_or_else(|why| {
+        (around.notify)(&format!("warning: {why}"));
+        None
+    });
+    // Its memory is needed no longer.
+    topk::first_pass_on(None);
     clock.stage("report");
     let run = RunSection {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -190,6 +199,7 @@ pub fn run(config: &AuditConfig, around: &Surroundings<'_>) -> Result<Outcome, A
         directory: None,
         threads: around.runtime.threads,
         runtime_library: runtime.map(|runtime| runtime.library.display().to_string()),
+        first_pass,
         from_cache: [old.n_from_cache, new.n_from_cache],
         embedded: [old.n_embedded, new.n_embedded],
     };

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod domain;
 pub mod interrupt;
+mod onnx;
 pub mod stats;
 pub mod topk;
 

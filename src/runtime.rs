@@ -5,6 +5,7 @@ mod error;
 mod gpu;
 mod install;
 mod locate;
+mod score_graph;
 mod version;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use device::Device;
 pub use error::{RuntimeError, unset_variables};
 pub use install::{VERSION, install, installed};
 pub use locate::{default_cache_dir, locate};
+pub use score_graph::ScoreGraph;
 
 use locate::Machine;
 use version::{is_cut_short, version_of};
@@ -176,25 +178,53 @@ impl Runtime {
     /// # Errors
     /// A model that is not there, is damaged or has unknown operators; an explicit device that does not start.
     pub fn open(&self, model: &Path) -> Result<OpenedSession, RuntimeError> {
-        let Some(gpu) = self.device.gpu() else {
-            return self.open_on_cpu(model, None);
+        self.open_on(self.device, &Source::File(model))
+    }
+
+    /// Opens the graph on which long passes over scores begin. Its shapes change from run to run and TensorRT builds an engine
+    /// for each, so it runs on CUDA where models run on that.
+    ///
+    /// # Errors
+    /// An explicit device that does not start.
+    pub fn score_graph(&self) -> Result<ScoreGraph, RuntimeError> {
+        let device = match self.device {
+            Device::TensorRt(number) => Device::Cuda(number),
+            device => device,
         };
-        if self.device == Device::Auto {
-            let built_with_cuda = CUDA::is_available().unwrap_or(false);
-            if let Some(fallback) = no_gpu(built_with_cuda, self.has_nvidia_driver) {
-                return self.open_on_cpu(model, fallback);
-            }
+        let opened = self.open_on(device, &Source::Bytes(&score_graph::model()))?;
+        Ok(ScoreGraph::new(opened.session, opened.provider))
+    }
+
+    /// Whether anything would be tried on a GPU.
+    pub fn tries_gpu(&self) -> bool {
+        self.device.gpu().is_some() && self.no_gpu().is_none()
+    }
+
+    /// As the function of that name, for this library and machine; only [`Device::Auto`] asks.
+    fn no_gpu(&self) -> Option<Option<String>> {
+        let built_with_cuda = || CUDA::is_available().unwrap_or(false);
+        let asks = self.device == Device::Auto;
+        asks.then(|| no_gpu(built_with_cuda(), self.has_nvidia_driver))
+            .flatten()
+    }
+
+    fn open_on(&self, device: Device, source: &Source<'_>) -> Result<OpenedSession, RuntimeError> {
+        let Some(gpu) = device.gpu() else {
+            return self.open_on_cpu(source, None);
+        };
+        if let Some(fallback) = self.no_gpu() {
+            return self.open_on_cpu(source, fallback);
         }
-        match self.session(model, &gpu.providers) {
+        match self.session(source, &gpu.providers) {
             Ok(session) => Ok(OpenedSession {
                 session,
                 provider: gpu.name,
                 fallback: None,
             }),
             Err(cause) => {
-                let cause = first_line(&cause.to_string(), model);
+                let cause = first_line(&cause.to_string(), source.path());
                 // A model that the CPU cannot open either is at fault itself.
-                let on_cpu = self.open_on_cpu(model, Some(cause.clone()))?;
+                let on_cpu = self.open_on_cpu(source, Some(cause.clone()))?;
                 match self.device {
                     Device::Auto => Ok(on_cpu),
                     device => Err(RuntimeError::Device { device, cause }),
@@ -205,15 +235,15 @@ impl Runtime {
 
     fn open_on_cpu(
         &self,
-        model: &Path,
+        source: &Source<'_>,
         fallback: Option<String>,
     ) -> Result<OpenedSession, RuntimeError> {
         let session = self
-            .session(model, &[])
+            .session(source, &[])
             .map_err(|error| RuntimeError::Model {
-                path: model.into(),
+                path: source.path().into(),
                 version: self.version.clone(),
-                cause: first_line(&error.to_string(), model),
+                cause: first_line(&error.to_string(), source.path()),
             })?;
         Ok(OpenedSession {
             session,
@@ -224,18 +254,37 @@ impl Runtime {
 
     fn session(
         &self,
-        model: &Path,
+        source: &Source<'_>,
         providers: &[ExecutionProviderDispatch],
     ) -> Result<Session, ort::Error> {
-        Session::builder(&self.environment)?
+        let mut builder = Session::builder(&self.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(self.threads)?
             .with_intra_op_spinning(false)?
             // Without it the products of u8 and i8 saturate on CPUs that have AVX2 but no VNNI: an int8 model then
             // retrieves worse there, and a verdict would depend on the machine.
             .with_precise_qmm()?
-            .with_execution_providers(providers)?
-            .commit_from_file(model)
+            .with_execution_providers(providers)?;
+        match source {
+            Source::File(path) => builder.commit_from_file(path),
+            Source::Bytes(bytes) => builder.commit_from_memory(bytes),
+        }
+    }
+}
+
+/// Where a model lies.
+enum Source<'a> {
+    File(&'a Path),
+    Bytes(&'a [u8]),
+}
+
+impl Source<'_> {
+    /// What errors name.
+    fn path(&self) -> &Path {
+        match self {
+            Source::File(path) => path,
+            Source::Bytes(_) => Path::new("the graph of scores"),
+        }
     }
 }
 

@@ -10,9 +10,10 @@
 //! one pass over the gallery, and beside the embeddings a pass holds the packed queries and one block.
 //!
 //! Where the CPU multiplies 8-bit integers much faster and visitors want few scores, a first pass in integers finds out which
-//! these may be, and only they are computed.
+//! these may be, and only they are computed. Where there is a GPU, [`FirstPass`] may do so instead.
 
 mod codes;
+mod first_pass;
 mod kernel;
 mod panels;
 mod progress;
@@ -30,11 +31,13 @@ use crate::config::Similarity;
 use crate::domain::Embeddings;
 
 use codes::{MOST_DIMENSIONS, Side};
+use first_pass::{Asked, Elsewhere, norm_above};
 use kernel::FEW;
 use panels::Panels;
 use progress::Pass;
 use walk::{Block, Part};
 
+pub use first_pass::{FirstPass, Reached, first_pass_on, first_pass_provider, is_long};
 pub use kernel::{Kernel, TOGETHER};
 pub use progress::tell;
 
@@ -74,7 +77,8 @@ pub trait Visitor: Send {
     type Shared: Send;
 
     /// A row whose scores are all below it need not be shown, and in one that is, -inf may stand for any score below it.
-    /// -inf: every score is shown. Changes only by [`Visitor::visit`].
+    /// -inf: every score is shown. Changes only by [`Visitor::visit`], and never falls: what was found out
+    /// with an older floor holds.
     fn floor(&self) -> f32;
 
     /// Whether the floor stays at -inf whatever is shown, so that looking for scores to skip is in vain.
@@ -117,7 +121,8 @@ const GROUPS_A_THREAD: usize = 4;
 ///
 /// All embeddings must be of one dimension. Returns what the visitors share, one value a thread that was at work, each
 /// begun by `new_shared`. Costs queries x gallery x dim; memory beside the embeddings is the packed queries and
-/// 16 MiB of packed gallery, for two passes the queries' rows and a fourth of what is packed besides.
+/// 16 MiB of packed gallery, for two passes the queries' rows and a fourth of what is packed besides. Where the first one runs on
+/// another device: the queries' rows twice, 16 MiB of gallery, and some 50 MiB of pairs that it names.
 ///
 /// # Errors
 /// A score that overflows (possible only for inner products or distances of huge embeddings).
@@ -148,9 +153,13 @@ pub fn scan_with<V: Visitor>(
         Kernel::available().contains(&kernel),
         "{kernel:?} is not here"
     );
+    let n_queries: usize = sets.iter().map(|set| set.items.len()).sum();
+    let pairs = n_queries as u64 * gallery.items.len() as u64;
+    let elsewhere = first_pass::for_pass(pairs.saturating_mul(gallery.embeddings.dim() as u64));
     scan_in_blocks(
         kernel,
         Blocking::of(kernel),
+        elsewhere.as_deref(),
         gallery,
         similarity,
         sets,
@@ -161,6 +170,7 @@ pub fn scan_with<V: Visitor>(
 fn scan_in_blocks<V: Visitor>(
     kernel: Kernel,
     blocking: Blocking,
+    elsewhere: Option<&Elsewhere>,
     gallery: Gallery<'_>,
     similarity: Similarity,
     sets: &mut [QueryScan<'_, V>],
@@ -173,31 +183,22 @@ fn scan_in_blocks<V: Visitor>(
         .div_ceil(GROUPS_A_THREAD * rayon::current_num_threads())
         .max(1);
     let group = blocking.group.min(fair).next_multiple_of(tile_queries);
-    let may_select = blocking.two_passes
-        && kernel.selects()
-        && similarity != Similarity::L2
-        && dim <= MOST_DIMENSIONS;
+    let is_bounded = similarity != Similarity::L2 && dim <= MOST_DIMENSIONS;
+    let elsewhere = elsewhere.filter(|_| is_bounded);
+    let begin = if elsewhere.is_some() {
+        Begin::Elsewhere
+    } else if is_bounded && blocking.two_passes && kernel.selects() {
+        Begin::WithCodes
+    } else {
+        Begin::Exactly
+    };
     let mut groups: Vec<Group<'_, V>> = sets
         .iter_mut()
         .flat_map(|set| {
-            let embeddings = set.embeddings;
             let visitors = set.visitors.par_chunks_mut(group);
-            set.items
-                .par_chunks(group)
-                .zip(visitors)
-                .map(|(items, visitors)| {
-                    let with_codes = may_select && !visitors.iter().any(V::wants_all);
-                    Group {
-                        packed: Panels::new(kernel, Side::Queries, embeddings, items, with_codes),
-                        rows: if with_codes {
-                            rows_of(embeddings, items)
-                        } else {
-                            Vec::new()
-                        },
-                        items,
-                        visitors,
-                    }
-                })
+            let groups = set.items.par_chunks(group).zip(visitors);
+            groups
+                .map(|(items, visitors)| Group::new(kernel, begin, set.embeddings, items, visitors))
                 .collect::<Vec<_>>()
         })
         .collect();
@@ -209,8 +210,18 @@ fn scan_in_blocks<V: Visitor>(
     let mut panels = Panels::default();
     let pass = Pass::begin(n_queries as u64 * gallery.items.len() as u64, dim);
     for (index, items) in gallery.items.chunks(block_items).enumerate() {
-        panels.pack(kernel, Side::Gallery, gallery.embeddings, items, with_codes);
         let first = index * block_items;
+        let (mut rows, mut found) = (Vec::new(), vec![None; groups.len()]);
+        if let Some(elsewhere) = elsewhere.filter(|device| !device.has_failed()) {
+            let asked: Vec<_> = groups.iter().map(Group::asked).collect();
+            if asked.iter().any(Option::is_some) {
+                rows = rows_of(gallery.embeddings, items);
+                found = elsewhere.select(&asked, &rows, dim);
+            }
+        }
+        if found.iter().any(Option::is_none) {
+            panels.pack(kernel, Side::Gallery, gallery.embeddings, items, with_codes);
+        }
         let block = Block {
             panels: &panels,
             first,
@@ -218,20 +229,28 @@ fn scan_in_blocks<V: Visitor>(
         };
         let overflow = groups
             .par_iter_mut()
-            .filter_map(|group| {
+            .zip(found)
+            .filter_map(|(group, found)| {
                 let waiting = idle
                     .lock()
                     .expect("no thread panics while it holds it")
                     .pop();
                 let mut shared = waiting.unwrap_or_else(&new_shared);
-                let outcome = kernel.score(Part {
-                    similarity,
-                    queries: &group.packed,
-                    query_rows: &group.rows,
-                    block: &block,
-                    visitors: &mut *group.visitors,
-                    shared: &mut shared,
-                });
+                let outcome = match found {
+                    Some(found) => {
+                        let both = [group.rows.as_slice(), &rows];
+                        found.score(kernel, both, dim, first, group.visitors, &mut shared);
+                        Ok(())
+                    }
+                    None => kernel.score(Part {
+                        similarity,
+                        queries: &group.packed,
+                        query_rows: &group.rows,
+                        block: &block,
+                        visitors: &mut *group.visitors,
+                        shared: &mut shared,
+                    }),
+                };
                 idle.lock()
                     .expect("no thread panics while it holds it")
                     .push(shared);
@@ -271,17 +290,76 @@ struct Group<'a, V> {
     packed: Panels,
     /// Their embeddings one after the other, where there is a first pass: the second takes single pairs.
     rows: Vec<f32>,
+    /// At least the length of each, where that pass runs on another device.
+    norms: Vec<f32>,
     items: &'a [usize],
     visitors: &'a mut [V],
+}
+
+/// How a pass over a group begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// There is one pass.
+    Exactly,
+    /// In 8-bit integers.
+    WithCodes,
+    /// On another device.
+    Elsewhere,
+}
+
+impl<'a, V: Visitor> Group<'a, V> {
+    /// Queries of which one wants every score have one pass.
+    fn new(
+        kernel: Kernel,
+        begin: Begin,
+        embeddings: &Embeddings,
+        items: &'a [usize],
+        visitors: &'a mut [V],
+    ) -> Self {
+        let begin = if visitors.iter().any(V::wants_all) {
+            Begin::Exactly
+        } else {
+            begin
+        };
+        let with_codes = begin == Begin::WithCodes;
+        let rows = match begin {
+            Begin::Exactly => Vec::new(),
+            Begin::WithCodes | Begin::Elsewhere => rows_of(embeddings, items),
+        };
+        let norms = match begin {
+            Begin::Exactly | Begin::WithCodes => Vec::new(),
+            Begin::Elsewhere => {
+                let rows = rows.chunks_exact(embeddings.dim());
+                rows.map(norm_above).collect()
+            }
+        };
+        Self {
+            packed: Panels::new(kernel, Side::Queries, embeddings, items, with_codes),
+            rows,
+            norms,
+            items,
+            visitors,
+        }
+    }
+
+    /// What a device is asked for; nothing for queries that want every score.
+    fn asked(&self) -> Option<Asked<'_>> {
+        let floors = || self.visitors.iter().map(V::floor).collect();
+        let may_ask = !self.norms.is_empty();
+        may_ask
+            .then(|| Asked::new(&self.rows, &self.norms, floors()))
+            .flatten()
+    }
 }
 
 /// The items' embeddings, one after the other.
 fn rows_of(embeddings: &Embeddings, items: &[usize]) -> Vec<f32> {
     let dim = embeddings.dim();
     let mut rows = vec![0.0; items.len() * dim];
-    for (row, &item) in rows.chunks_exact_mut(dim).zip(items) {
+    let read = |(row, &item): (&mut [f32], &usize)| {
         assert!(embeddings.read_into(item, row), "{LISTED}");
-    }
+    };
+    rows.par_chunks_exact_mut(dim).zip(items).for_each(read);
     rows
 }
 

@@ -1,8 +1,10 @@
 """Models on a GPU against the same models on the CPU: the same verdict, how far apart, how fast. `benches/gpu.sh` calls it.
 
-    python gpu.py --program compat-audit --devices cpu cuda tensorrt --images FOLDER --mobilenet MODEL --out FILE.md [--torch PYTHON]
+    python gpu.py --program compat-audit --devices cpu cuda tensorrt --images FOLDER --stored FOLDER --mobilenet MODEL --out FILE.md
+        [--torch PYTHON]
 
-Exit code 1 when a device ends with another verdict than the CPU, or moves a measure by more than TOLERANCE.
+Exit code 1 when a device ends with another verdict than the CPU, moves a measure by more than TOLERANCE, or changes anything of an
+audit of stored embeddings, where it only finds out which scores matter.
 """
 
 import argparse
@@ -24,11 +26,13 @@ MODELS = ("new_l2_compatible", "new_bct_near", "new_incompatible")
 TOLERANCE = 1e-3
 RUNS = 3
 BATCHES = (32, 256)
+# Queries, gallery items, dimensions, as elsewhere in docs/performance.md.
+SEARCH = (2000, 200_000, 384)
 
 
-def audit(program: str, device: str, new: Path, data: Path, out: Path) -> dict:
+def audit(program: str, device: str, new: Path, data: Path, out: Path, old: Path = EMOJI / "old.onnx") -> dict:
     """The report of an audit without the cache."""
-    command = [program, EMOJI / "old.onnx", new, data, "--no-cache", "--device", device, "--out", out]
+    command = [program, old, new, data, "--no-cache", "--device", device, "--out", out]
     # These are verdicts; 2 is a broken set-up.
     ended = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     if ended.returncode not in (0, 1, 3):
@@ -107,6 +111,39 @@ def speeds(args: argparse.Namespace) -> list[str]:
     return lines
 
 
+def scores(args: argparse.Namespace) -> tuple[list[str], bool]:
+    """Long passes over scores that begin on a device: as fast as that, and nothing else changes."""
+    lines = [
+        "| device | first pass | "
+        + " x ".join(f"{n:,}" for n in SEARCH)
+        + ", s | GFLOP/s | audit of stored embeddings, s | its report |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    cargo = ["cargo", "bench", "--quiet", "--locked", "--bench", "scores", "--", "search"]
+    flop = 2 * SEARCH[0] * SEARCH[1] * SEARCH[2]
+    reference, agree = None, True
+    for device in dict.fromkeys(["cpu", *args.devices]):
+        out = args.out.parent / f"gpu-stored-{device.replace(':', '')}"
+        stored = [args.stored / name for name in ("new.npy", "manifest.csv")]
+        report = audit(args.program, device, *stored, out, old=args.stored / "old.npy")
+        run = report.pop("run")
+        if device != "cpu" and not run.get("first_pass"):
+            sys.exit(f"{device}: no pass over scores began there")
+        # The first one is the CPU's own.
+        words = [*cargo, *SEARCH, run["threads"], *([] if reference is None else [device])]
+        said = subprocess.run(list(map(str, words)), cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        found = json.loads(said.strip().splitlines()[-1])
+        same = reference is None or report == reference
+        reference = reference or report
+        agree &= same
+        seconds = sum(lap for _, lap in run["stage_seconds"])
+        lines.append(
+            f"| {device} | {found['first_pass'] or 'the tool itself'} | {found['median']:.2f} | {flop / found['median'] / 1e9:.0f} "
+            f"| {seconds:.1f} | {'the same' if same else 'ANOTHER'} |"
+        )
+    return lines, agree
+
+
 def machine() -> str:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
@@ -121,17 +158,21 @@ def main() -> None:
     parser.add_argument("--program", required=True)
     parser.add_argument("--devices", nargs="+", required=True)
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--stored", type=Path, required=True)
     parser.add_argument("--mobilenet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--torch", help="a Python with PyTorch")
     parser.add_argument("--calls", type=int, default=50, help="session calls a figure")
     args = parser.parse_args()
     compared, agree = compare(args)
-    text = "\n".join([f"{machine()}.", "", *compared, "", *speeds(args), ""])
+    scored, same = scores(args)
+    text = "\n".join([f"{machine()}.", "", *compared, "", *speeds(args), "", *scored, ""])
     args.out.write_text(text)
     print(text)
     if not agree:
         sys.exit(f"a device does not agree with the CPU (tolerance {TOLERANCE} in a measure)")
+    if not same:
+        sys.exit("the audit of stored embeddings differs: scores must not depend on where their first pass runs")
 
 
 if __name__ == "__main__":

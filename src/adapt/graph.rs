@@ -6,10 +6,12 @@
 use prost::Message;
 
 use super::head::Head;
-use super::head_graph::{FLOAT, HeadGraph};
+use super::head_graph::HeadGraph;
 use super::wire::{Field, Malformed, fields, put};
 use crate::config::Pooling;
 use crate::embed::ADAPTATION_KEY;
+use crate::onnx::element::FLOAT;
+use crate::onnx::{Dimension, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto};
 
 /// The first operator set with `Einsum`, which sums token states under the mask.
 const EINSUM: i64 = 12;
@@ -145,22 +147,8 @@ pub fn append(model: &[u8], appended: &Appended<'_>) -> Result<Vec<u8>, GraphErr
 
 /// The output's new description: float32, shape (what the batch was, the head's dimensions).
 fn output(appended: &Appended<'_>, batch: Option<Dimension>) -> Result<Vec<u8>, GraphError> {
-    let dim = Dimension {
-        dim_value: Some(appended.head.weights.ncols() as i64),
-        dim_param: None,
-    };
-    let shape = TensorShapeProto {
-        dim: vec![batch.unwrap_or_default(), dim],
-    };
-    let info = ValueInfoProto {
-        name: appended.output.to_owned(),
-        r#type: Some(TypeProto {
-            tensor_type: Some(TensorType {
-                elem_type: FLOAT,
-                shape: Some(shape),
-            }),
-        }),
-    };
+    let dim = Dimension::from(appended.head.weights.ncols() as i64);
+    let info = ValueInfoProto::tensor(appended.output, FLOAT, vec![batch.unwrap_or_default(), dim]);
     Ok(info.encode_to_vec())
 }
 
@@ -328,58 +316,6 @@ mod tensor_field {
 }
 mod value_field {
     pub const NAME: u32 = 1;
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct OperatorSetIdProto {
-    #[prost(string, tag = "1")]
-    domain: String,
-    #[prost(int64, tag = "2")]
-    version: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StringStringEntryProto {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueInfoProto {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, tag = "2")]
-    r#type: Option<TypeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TypeProto {
-    #[prost(message, optional, tag = "1")]
-    tensor_type: Option<TensorType>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorType {
-    #[prost(int32, tag = "1")]
-    elem_type: i32,
-    #[prost(message, optional, tag = "2")]
-    shape: Option<TensorShapeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorShapeProto {
-    #[prost(message, repeated, tag = "1")]
-    dim: Vec<Dimension>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Dimension {
-    #[prost(int64, optional, tag = "1")]
-    dim_value: Option<i64>,
-    #[prost(string, optional, tag = "2")]
-    dim_param: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,15 +1,12 @@
 //! The head as nodes and weights of ONNX.
 
 use ndarray::Array2;
-use prost::Message;
 
 use super::graph::Appended;
 use super::head::Head;
 use crate::config::Pooling;
-
-/// ONNX's codes of float32 and int64.
-pub const FLOAT: i32 = 1;
-const INT64: i32 = 7;
+use crate::onnx::element::{FLOAT, INT64};
+use crate::onnx::{AttributeProto, NodeProto, TensorProto};
 
 /// The last node, whose value is the output.
 const LAST: &str = "normalised";
@@ -57,11 +54,8 @@ impl<'a> HeadGraph<'a> {
             _ => name.clone(),
         };
         self.nodes.push(NodeProto {
-            input: inputs.iter().map(|&name| name.to_owned()).collect(),
-            output: vec![output.clone()],
             name,
-            op_type: op.to_owned(),
-            attribute,
+            ..NodeProto::new(op, inputs, &output, attribute)
         });
         output
     }
@@ -157,65 +151,4 @@ impl<'a> HeadGraph<'a> {
         }
         self.unit(&y, old_dim, "out", LAST)
     }
-}
-
-// The messages of onnx.proto3, with the fields that are written.
-
-#[derive(Clone, PartialEq, Message)]
-pub struct NodeProto {
-    #[prost(string, repeated, tag = "1")]
-    input: Vec<String>,
-    #[prost(string, repeated, tag = "2")]
-    output: Vec<String>,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, tag = "4")]
-    op_type: String,
-    #[prost(message, repeated, tag = "5")]
-    attribute: Vec<AttributeProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct AttributeProto {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(int64, tag = "3")]
-    i: i64,
-    #[prost(bytes = "vec", tag = "4")]
-    s: Vec<u8>,
-    /// AttributeProto.AttributeType: 2 is an integer, 3 a text.
-    #[prost(int32, tag = "20")]
-    kind: i32,
-}
-
-impl AttributeProto {
-    fn integer(name: &str, i: i64) -> Self {
-        Self {
-            name: name.to_owned(),
-            i,
-            kind: 2,
-            ..Self::default()
-        }
-    }
-
-    fn text(name: &str, s: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            s: s.as_bytes().to_vec(),
-            kind: 3,
-            ..Self::default()
-        }
-    }
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
-    dims: Vec<i64>,
-    #[prost(int32, tag = "2")]
-    data_type: i32,
-    #[prost(string, tag = "8")]
-    name: String,
-    #[prost(bytes = "vec", tag = "9")]
-    raw_data: Vec<u8>,
 }

@@ -11,7 +11,8 @@ use crate::embed::{
 use crate::judge;
 use crate::probe;
 use crate::report::BadItemRow;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, ScoreGraph};
+use crate::topk::{self, FirstPass};
 
 /// The first two stages' results.
 pub struct Embedding {
@@ -46,9 +47,22 @@ pub(super) fn embed_timed(
     check_slice_columns(&probe, config)?;
     applicable::check(&probe, config)?;
     clock.stage("embed");
-    let runtime = runtime_if_needed(config, around)?;
+    // A GPU that is named shall be used, or say that it cannot, where no model is run too.
+    let is_named = around.runtime.device.is_named_gpu();
+    let runtime = match runtime_if_needed(config, around)? {
+        None if is_named => Some(Runtime::init(&around.runtime, around.notify)?),
+        runtime => runtime,
+    };
+    topk::first_pass_on(None);
+    if is_named {
+        begin_scores_on_gpu(runtime.as_ref())?;
+    }
     refuse_assumed_preprocessing(&probe, config, runtime.as_ref(), around)?;
     let [mut old, mut new] = embed_sides(&probe, config, runtime.as_ref(), around)?;
+    let pairs = (probe.queries().len() * probe.gallery().len()) as u64;
+    if !is_named && topk::is_long(pairs.saturating_mul(old.embeddings.dim() as u64)) {
+        begin_scores_on_gpu(runtime.as_ref())?;
+    }
     // Both models are kept in one folder: its fault is said once.
     if let Some(why) = old.not_kept.as_ref().or(new.not_kept.as_ref()) {
         (around.notify)(&format!("warning: {why}; --cache-dir names another folder"));
@@ -200,6 +214,15 @@ fn runtime_if_needed(
     Ok(needed
         .then(|| Runtime::init(&around.runtime, around.notify))
         .transpose()?)
+}
+
+/// Long passes over scores begin where models run, if that is a GPU.
+fn begin_scores_on_gpu(runtime: Option<&Runtime>) -> Result<(), AuditError> {
+    let runtime = runtime.filter(|runtime| runtime.tries_gpu());
+    let graph = runtime.map(Runtime::score_graph).transpose()?;
+    let on_gpu = graph.filter(ScoreGraph::is_on_gpu);
+    topk::first_pass_on(on_gpu.map(|graph| Box::new(graph) as Box<dyn FirstPass>));
+    Ok(())
 }
 
 fn embed_sides(

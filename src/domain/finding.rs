@@ -22,6 +22,8 @@ pub enum FindingCode {
     PreprocessingAssumed,
     /// modules.json beside the model names modules that are not run.
     ModulesIgnored,
+    /// config_sentence_transformers.json beside the model names prompts, and no prefix is configured.
+    PromptsUnused,
     /// Embedding an item alone and in a batch gives different vectors.
     BatchDependent,
     /// 16-bit images were scaled to 8 bits.

@@ -341,7 +341,7 @@ impl EmbedError {
                 "the file belongs to the model: copy it into the model's folder under this very name"
             }
             EmbedError::Sidecar { .. } => {
-                "set pooling for this model in audit.toml: it wins over the file"
+                "set pooling or max_length for this model in audit.toml: that wins over the file"
             }
             EmbedError::TensorRows { .. } => {
                 "rows stand in the manifest's order, one an item, for each model"

@@ -10,6 +10,7 @@ use prost::Message;
 
 use super::EmbedError;
 use crate::domain::{Adaptation, folder_of};
+use crate::onnx::StringStringEntryProto;
 
 // The few fields of onnx.proto3 that lead to external data; prost passes over the others.
 // Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3
@@ -78,14 +79,6 @@ struct TensorProto {
     data_type: i32,
     #[prost(message, repeated, tag = "13")]
     external_data: Vec<StringStringEntryProto>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StringStringEntryProto {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
 }
 
 /// TensorProto.DataType of what weights are stored in, and its usual name. Not among them are the wide integers: those

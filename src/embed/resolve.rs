@@ -1,6 +1,7 @@
 //! How one model's inputs are made: configuration over sidecar over model file over default, each with its origin.
 
 mod image;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +10,10 @@ use serde_json::{Value, json};
 
 use super::preprocess::ImagePreprocess;
 use super::session::OnnxModel;
-use super::tokens::{DEFAULT_MAX_LENGTH, Tokens};
+use super::tokens::Tokens;
 use super::{EmbedError, EmbedOptions, Open};
 use crate::config::{BatchSize, ModelConfig, Pooling, Size};
-use crate::domain::{
-    Finding, FindingCode, Modality, Origin, Probe, Setting, Severity, Source, is_named,
-};
+use crate::domain::{Finding, FindingCode, Modality, Origin, Probe, Setting, Severity, Source};
 use crate::probe::tensors::Tensors;
 
 /// Items a batch when nothing is configured.
@@ -129,13 +128,15 @@ pub fn resolve(
         Modality::Image => {
             image::resolve(path, model, config, options, &mut record, &mut findings)?
         }
-        Modality::Text | Modality::Tensor if use_text => text(path, model, config, &mut record)?,
+        Modality::Text | Modality::Tensor if use_text => {
+            text::resolve(path, model, config, &mut record)?
+        }
         _ => tensors(probe, path, model, options, &mut record)?,
     };
     // The file is not looked at where the configuration overrules it: it may say what cannot be done here.
     let sidecar_pooling = match config.pooling {
         Some(_) => None,
-        None => read_pooling(path, config)?,
+        None => text::read_pooling(path, config)?,
     };
     let pooling = record.pick(
         "pooling",
@@ -147,7 +148,7 @@ pub fn resolve(
     );
     let mut outputs = model.outputs.iter();
     let is_pooled_here = outputs.any(|spec| spec.name == output && spec.shape.len() == 3);
-    let ignored = ignored_modules(path);
+    let ignored = text::ignored_modules(path);
     if is_pooled_here && !ignored.is_empty() {
         findings.push(Finding::new(
             FindingCode::ModulesIgnored,
@@ -159,6 +160,17 @@ pub fn resolve(
             ),
         ));
     }
+    let prompts = match inputs {
+        Inputs::Text { .. } => text::unused_prompts(path, config),
+        Inputs::Image { .. } | Inputs::Tensors(_) => None,
+    };
+    findings.extend(prompts.map(|prompts| {
+        Finding::new(
+            FindingCode::PromptsUnused,
+            Severity::Warning,
+            format!("{} model: {prompts}", options.side),
+        )
+    }));
     if let Some(dims) = config.dims {
         record.note("dims", dims, Origin::File);
     }
@@ -384,60 +396,6 @@ fn output_name(
     Ok(name)
 }
 
-fn text(
-    path: &Path,
-    model: &OnnxModel,
-    config: &ModelConfig,
-    record: &mut Record,
-) -> Result<Inputs, EmbedError> {
-    let (file, origin) = match &config.tokenizer {
-        Some(file) => (file.clone(), Origin::File),
-        None => (beside(path, "tokenizer.json"), Origin::Sidecar),
-    };
-    if config.tokenizer.is_none() && !is_named(&file) {
-        return Err(EmbedError::NoTokenizer { path: path.into() });
-    }
-    let mut tokens = Tokens::read(&file)?;
-    record.note_file("tokenizer", &file, origin);
-    // An exported model may take one length only.
-    let length = model
-        .inputs
-        .iter()
-        .find(|input| input.name == "input_ids")
-        .and_then(|input| input.shape.get(1))
-        .and_then(|&length| usize::try_from(length).ok())
-        .filter(|&length| length > 0);
-    let wanted = record.pick(
-        "max_length",
-        [
-            (config.max_length, Origin::File),
-            (tokens.own_max_length, Origin::Sidecar),
-            (length, Origin::Model),
-        ],
-        DEFAULT_MAX_LENGTH,
-    );
-    tokens.truncate(wanted.min(length.unwrap_or(usize::MAX)))?;
-    for (key, prefix) in [
-        ("prefix", &config.prefix),
-        ("query_prefix", &config.query_prefix),
-    ] {
-        if let Some(prefix) = prefix {
-            record.note(key, prefix, Origin::File);
-        }
-    }
-    let fillable = [
-        "input_ids",
-        "attention_mask",
-        "token_type_ids",
-        "position_ids",
-    ];
-    check_filled(path, model, &fillable.map(str::to_owned))?;
-    Ok(Inputs::Text {
-        tokens: Box::new(tokens),
-        length,
-    })
-}
-
 /// The model's own tensor file, else the probe's.
 fn tensor_file<'a>(probe: &'a Probe, config: &'a ModelConfig) -> Option<&'a Path> {
     let file = config.tensors.as_ref().or(probe.tensors.as_ref());
@@ -506,67 +464,6 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
             offered: offered.to_vec(),
         }),
         None => Ok(()),
-    }
-}
-
-/// Modules of sentence-transformers' `modules.json` that come after the pooling and are not run here: where a model's tokens
-/// are pooled here, what the file adds to them is missing. A file that cannot be read says nothing.
-fn ignored_modules(model: &Path) -> Vec<String> {
-    const RUN: [&str; 3] = ["Transformer", "Pooling", "Normalize"];
-    let text = std::fs::read(beside(model, "modules.json")).unwrap_or_default();
-    let modules: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let names = modules.as_array().into_iter().flatten();
-    names
-        .filter_map(|module| module["type"].as_str()?.rsplit('.').next())
-        .filter(|name| !RUN.contains(name))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// `1_Pooling/config.json` of sentence-transformers. A way of pooling that is not known here is refused: another one
-/// would give other embeddings without an error.
-fn read_pooling(model: &Path, model_config: &ModelConfig) -> Result<Option<Pooling>, EmbedError> {
-    const EXPECTED: &str = "mean or cls pooling over all tokens";
-    let path = beside(model, "1_Pooling/config.json");
-    if !is_named(&path) {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(&path).map_err(|source| EmbedError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let wrong = |found: String| EmbedError::Sidecar {
-        path: path.clone(),
-        expected: EXPECTED,
-        found,
-    };
-    let config: Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-    let mut modes: Vec<&str> = config
-        .as_object()
-        .ok_or_else(|| wrong(config.to_string()))?
-        .iter()
-        .filter_map(|(key, value)| {
-            let mode = key.strip_prefix("pooling_mode_")?;
-            (value == &Value::Bool(true)).then_some(mode)
-        })
-        .collect();
-    // Newer versions name it: `mean`, or a list of such.
-    let named = &config["pooling_mode"];
-    let named = named
-        .as_array()
-        .map_or(std::slice::from_ref(named), |all| all);
-    modes.extend(named.iter().filter_map(Value::as_str));
-    let prefixed = model_config.prefix.is_some() || model_config.query_prefix.is_some();
-    if prefixed && config["include_prompt"] == Value::Bool(false) {
-        return Err(wrong("include_prompt = false beside a prefix".into()));
-    }
-    match modes.as_slice() {
-        ["mean_tokens" | "mean"] => Ok(Some(Pooling::Mean)),
-        ["cls_token" | "cls"] => Ok(Some(Pooling::Cls)),
-        _ => Err(wrong(match modes.is_empty() {
-            true => "no pooling mode".into(),
-            false => modes.join(" and "),
-        })),
     }
 }
 

@@ -459,6 +459,7 @@ pub fn skip() -> AuditReport {
             command: ["compat-audit", "old.onnx", "new_l2_compatible.onnx", "data/my emoji"].map(String::from).to_vec(),
             threads: 2,
             runtime_library: Some("libonnxruntime.so.1.31.1".into()),
+            first_pass: None,
             from_cache: [1_073, 0],
             embedded: [0, 1_073],
         },

@@ -249,6 +249,9 @@ pub struct RunSection {
     pub threads: usize,
     /// Path of the ONNX Runtime library.
     pub runtime_library: Option<String>,
+    /// The execution provider on which long passes over scores began; `None`: none did, or it failed on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_pass: Option<String>,
     /// Embeddings read from the cache and computed, old then new.
     pub from_cache: [usize; 2],
     /// See `from_cache`.

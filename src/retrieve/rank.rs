@@ -512,6 +512,14 @@ mod tests {
         }
         let (found, _) = ranker.finish();
         assert_eq!(found, Ranking::by_sorting(query, row));
+        // Score by score, as what another device found is shown.
+        let mut ranker = Ranker::new(query, &scores, row.len(), None, None, None);
+        for (i, &score) in row.iter().enumerate() {
+            if score >= ranker.floor() {
+                ranker.visit(&mut Vec::new(), i, &mut [score]);
+            }
+        }
+        assert_eq!(ranker.finish().0, found);
         found
     }
 

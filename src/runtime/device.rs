@@ -59,6 +59,11 @@ pub(super) struct Gpu {
 }
 
 impl Device {
+    /// Whether it is a GPU that must start, not one that may.
+    pub fn is_named_gpu(self) -> bool {
+        matches!(self, Device::Cuda(_) | Device::TensorRt(_))
+    }
+
     /// The GPU that models should run on, if any; the first one for [`Device::Auto`].
     pub(super) fn gpu(self) -> Option<Gpu> {
         let (device, is_tensorrt) = match self {

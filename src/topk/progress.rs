@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::Progress;
 
-/// Multiply-adds from which on a pass is worth telling of: about a second on two cores.
-const LONG: u64 = 1 << 36;
+/// Multiply-adds from which on a pass is worth telling of, and worth beginning on a GPU: about a second on two cores.
+pub(super) const LONG: u64 = 1 << 36;
 
 static LISTENER: Mutex<Option<Arc<dyn Progress>>> = Mutex::new(None);
 

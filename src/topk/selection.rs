@@ -9,13 +9,13 @@ use super::{Visitor, finish};
 
 /// Pairs a candidate at which two passes are no faster than one: a single pair costs as much as some 7 in a tile, and the
 /// first pass a fourth of all.
-const PAIRS_A_CANDIDATE: usize = 10;
+pub const PAIRS_A_CANDIDATE: usize = 10;
 
 /// Panels that are scored exactly after one in which too many pairs came through the first pass.
 const PATIENCE: usize = 7;
 
 /// Below it no sum on a chain overflows.
-const LARGEST_PRODUCT: f32 = 1e37;
+pub const LARGEST_PRODUCT: f32 = 1e37;
 
 /// Both sides' codes, where they can say which pairs need no exact score, and the largest norm of the gallery's.
 fn both_codes<'a>(part: &Part<'a, impl Visitor>) -> Option<(&'a Codes, &'a Codes, f32)> {

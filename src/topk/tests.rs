@@ -1,6 +1,9 @@
+use std::sync::LazyLock;
+
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 
+use super::first_pass::tests::Rough;
 use super::*;
 
 fn random(n: usize, dim: usize, seed: u64) -> Embeddings {
@@ -48,7 +51,7 @@ impl Case {
     fn scores(
         &self,
         kernel: Kernel,
-        blocking: Blocking,
+        way: Way,
         similarity: Similarity,
         floor: f32,
     ) -> Result<Vec<Vec<Option<u32>>>, ScoreOverflow> {
@@ -68,7 +71,15 @@ impl Case {
             items: &queries,
             visitors: queries.iter().map(|_| keep()).collect(),
         });
-        let shared = scan_in_blocks(kernel, blocking, gallery, similarity, &mut sets, || 0)?;
+        let shared = scan_in_blocks(
+            kernel,
+            way.blocking,
+            way.elsewhere(),
+            gallery,
+            similarity,
+            &mut sets,
+            || 0,
+        )?;
         let kept: Vec<Vec<Option<u32>>> = sets
             .into_iter()
             .flat_map(|set| set.visitors)
@@ -97,17 +108,35 @@ impl Case {
     }
 }
 
-/// With one pass and with two.
-fn blockings() -> Vec<Blocking> {
+/// How a pass is cut up, and whether it begins on another device.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    blocking: Blocking,
+    begins_elsewhere: bool,
+}
+
+impl Way {
+    fn elsewhere(self) -> Option<&'static Elsewhere> {
+        static ROUGH: LazyLock<Elsewhere> = LazyLock::new(|| Elsewhere::new(Box::new(Rough)));
+        self.begins_elsewhere.then(|| &*ROUGH)
+    }
+}
+
+/// With one pass, with two, and with the first one on a device that rounds badly.
+fn ways() -> Vec<Way> {
     let cuts = [(252, 16 << 20), (1, 1), (9, 9_000)];
-    let both = |(group, block_bytes)| {
-        [false, true].map(|two_passes| Blocking {
-            group,
-            block_bytes,
-            two_passes,
+    let all = |(group, block_bytes)| {
+        let passes = [(false, false), (true, false), (false, true)];
+        passes.map(|(two_passes, begins_elsewhere)| Way {
+            blocking: Blocking {
+                group,
+                block_bytes,
+                two_passes,
+            },
+            begins_elsewhere,
         })
     };
-    cuts.into_iter().flat_map(both).collect()
+    cuts.into_iter().flat_map(all).collect()
 }
 
 fn pool(threads: usize) -> rayon::ThreadPool {
@@ -131,17 +160,13 @@ fn every_kernel_block_and_thread_count_gives_the_bits_of_the_definition() {
         for similarity in [Similarity::Cosine, Similarity::Ip, Similarity::L2] {
             let expected = case.by_definition(similarity);
             for kernel in Kernel::available() {
-                for blocking in blockings() {
+                for way in ways() {
                     for threads in [1, 2] {
-                        let scores = pool(threads).install(|| {
-                            case.scores(kernel, blocking, similarity, f32::NEG_INFINITY)
-                        });
+                        let scores = pool(threads)
+                            .install(|| case.scores(kernel, way, similarity, f32::NEG_INFINITY));
                         for (found, expected) in scores.expect("finite").iter().zip(&expected) {
                             let expected = expected.iter().map(|score| Some(score.to_bits()));
-                            assert!(
-                                found.iter().copied().eq(expected),
-                                "{kernel:?} {blocking:?}"
-                            );
+                            assert!(found.iter().copied().eq(expected), "{kernel:?} {way:?}");
                         }
                     }
                 }
@@ -168,8 +193,12 @@ fn values_at_the_ends_of_f32_keep_their_bits_too() {
     for similarity in [Similarity::Ip, Similarity::L2] {
         let expected = case.by_definition(similarity);
         for kernel in Kernel::available() {
+            let as_usual = Way {
+                blocking: Blocking::of(kernel),
+                begins_elsewhere: false,
+            };
             let found = case
-                .scores(kernel, Blocking::of(kernel), similarity, f32::NEG_INFINITY)
+                .scores(kernel, as_usual, similarity, f32::NEG_INFINITY)
                 .expect("finite");
             for (found, expected) in found.iter().zip(&expected) {
                 let expected = expected.iter().map(|score| Some(score.to_bits()));
@@ -184,26 +213,33 @@ fn no_score_that_reaches_the_floor_is_skipped_and_most_others_are() {
     let case = Case::new(20, 300, 24);
     let expected = case.by_definition(Similarity::Cosine);
     for kernel in Kernel::available() {
-        for blocking in blockings() {
+        for way in ways() {
             let found = case
-                .scores(kernel, blocking, Similarity::Cosine, 0.6)
+                .scores(kernel, way, Similarity::Cosine, 0.6)
                 .expect("finite");
-            let (mut skipped, mut left_out) = (0, 0);
+            let (mut skipped, mut left_out, mut in_vain) = (0, 0, 0);
             for (found, &expected) in found.concat().iter().zip(expected.iter().flatten()) {
                 match found.map(f32::from_bits) {
                     None => skipped += 1,
                     Some(f32::NEG_INFINITY) => left_out += 1,
                     Some(score) => {
                         assert_eq!(score.to_bits(), expected.to_bits());
+                        in_vain += usize::from(expected < 0.6);
                         continue;
                     }
                 }
-                assert!(expected < 0.6, "{kernel:?} {blocking:?}");
+                assert!(expected < 0.6, "{kernel:?} {way:?}");
             }
-            assert!(skipped > 5_000, "{kernel:?} {blocking:?}: {skipped}");
-            // In rows that are shown for the sake of another score.
-            let selects = blocking.two_passes && kernel.selects();
-            assert_eq!(left_out > 100, selects, "{kernel:?} {blocking:?}");
+            assert!(skipped > 5_000, "{kernel:?} {way:?}: {skipped}");
+            // In rows that are shown for the sake of another score; the device names pairs.
+            let selects = way.blocking.two_passes && kernel.selects();
+            assert_eq!(left_out > 100, selects, "{kernel:?} {way:?}");
+            let names_pairs = way.begins_elsewhere;
+            assert_eq!(
+                in_vain < 50,
+                selects || names_pairs,
+                "{kernel:?} {way:?}: {in_vain}"
+            );
             assert!(selects || left_out == 0);
         }
     }
@@ -259,7 +295,7 @@ fn two_passes_find_what_one_finds_where_scores_are_hard_to_tell_apart() {
         let items: Vec<usize> = (0..n).collect();
         let asking: Vec<usize> = (0..60).collect();
         for kernel in Kernel::available() {
-            let best = |blocking| {
+            let best = |way: Way| {
                 let best = |_| Best { found: Vec::new() };
                 let mut sets = [QueryScan {
                     embeddings: &queries,
@@ -270,17 +306,25 @@ fn two_passes_find_what_one_finds_where_scores_are_hard_to_tell_apart() {
                     embeddings: &gallery,
                     items: &items,
                 };
-                scan_in_blocks(kernel, blocking, gallery, Similarity::Ip, &mut sets, || ())
-                    .expect("finite");
+                scan_in_blocks(
+                    kernel,
+                    way.blocking,
+                    way.elsewhere(),
+                    gallery,
+                    Similarity::Ip,
+                    &mut sets,
+                    || (),
+                )
+                .expect("finite");
                 let bits = |(score, position): (f32, usize)| (score.to_bits(), position);
                 let [set] = sets;
                 let found = set.visitors.into_iter();
                 let found = found.map(|best| best.found.into_iter().map(bits).collect());
                 found.collect::<Vec<Vec<_>>>()
             };
-            let expected = best(blockings()[0]);
-            for blocking in blockings() {
-                assert_eq!(best(blocking), expected, "{kernel:?} {blocking:?} {dim}");
+            let expected = best(ways()[0]);
+            for way in ways() {
+                assert_eq!(best(way), expected, "{kernel:?} {way:?} {dim}");
             }
         }
     }
@@ -298,7 +342,7 @@ fn an_overflow_names_the_pair_whatever_the_kernel() {
         let falling: Vec<usize> = (0..n).rev().collect();
         for kernel in Kernel::available() {
             for (items, gallery) in [(&falling, 1), (&rising, 0)] {
-                for blocking in blockings() {
+                for way in ways() {
                     let keep = |_| Keep {
                         floor: 1.0,
                         scores: vec![None; n],
@@ -312,10 +356,13 @@ fn an_overflow_names_the_pair_whatever_the_kernel() {
                         embeddings: &embeddings,
                         items,
                     };
+                    let (blocking, elsewhere) = (way.blocking, way.elsewhere());
+                    let sum = || 0;
+                    let ip = Similarity::Ip;
                     let found =
-                        scan_in_blocks(kernel, blocking, of_items, Similarity::Ip, &mut sets, || 0);
+                        scan_in_blocks(kernel, blocking, elsewhere, of_items, ip, &mut sets, sum);
                     let expected = ScoreOverflow { query: 0, gallery };
-                    assert_eq!(found.expect_err("inf"), expected, "{kernel:?} {blocking:?}");
+                    assert_eq!(found.expect_err("inf"), expected, "{kernel:?} {way:?}");
                 }
             }
         }
@@ -339,12 +386,12 @@ fn minus_zero_becomes_plus_zero_in_the_second_pass_too() {
         gallery: Embeddings::dense(gallery, false).expect("finite"),
     };
     for kernel in Kernel::available() {
-        for blocking in blockings() {
-            let found = case.scores(kernel, blocking, Similarity::Ip, 0.0);
+        for way in ways() {
+            let found = case.scores(kernel, way, Similarity::Ip, 0.0);
             for scores in found.expect("finite") {
                 // Positions run backwards through the items.
                 let zeros = scores.iter().skip(10).step_by(16);
-                assert!(zeros.copied().eq([Some(0); 4]), "{kernel:?} {blocking:?}");
+                assert!(zeros.copied().eq([Some(0); 4]), "{kernel:?} {way:?}");
             }
         }
     }

@@ -29,8 +29,8 @@ pub struct Part<'a, V: Visitor> {
     pub shared: &'a mut V::Shared,
 }
 
-/// What a tile makes of its pairs: one row a query. It begins on a cache line, because a vector that reaches over two lines is read
-/// and written twice.
+/// Rows as wide as a tile, such as what it makes of its pairs. They begin on a cache line, because a vector that reaches over two lines
+/// is read and written twice.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub struct Rows<T, const Q: usize, const W: usize>(pub [[T; W]; Q]);

@@ -193,6 +193,14 @@ fn an_impossible_device_ends_the_run() {
     assert!(text.to_lowercase().contains("tensorrt"), "{text}");
 }
 
+#[test]
+fn a_device_that_is_named_is_not_passed_over_where_no_model_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new, manifest] = stored_probe(folder.path(), 3, 4);
+    let text = refused(&[&old, &new, &manifest, "--device", "cuda:7"]);
+    refused_with(&text, &["cuda:7"]);
+}
+
 /// A copy of a few emoji with a manifest.
 fn small_probe(folder: &Path) -> std::path::PathBuf {
     let images = folder.join("images");

@@ -182,19 +182,21 @@ fn what_a_text_model_cannot_do_without() {
     assert!(message.contains("golden/tiny_text.json"), "{message}");
 }
 
+/// A model beside nothing but its tokenizer.
+fn with_tokenizer_alone(folder: &Path) -> ModelSource {
+    let model = folder.join("model.onnx");
+    std::fs::copy(fixture("data/tiny_text/old.onnx"), &model).expect("copied");
+    let tokenizer = fixture("data/tiny_text/tokenizer.json");
+    std::fs::copy(tokenizer, folder.join("tokenizer.json")).expect("copied");
+    ModelSource::Onnx(model)
+}
+
 #[test]
 fn a_pooling_that_is_not_known_is_refused_unless_overruled() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (from, to) in [
-        ("old.onnx", "model.onnx"),
-        ("tokenizer.json", "tokenizer.json"),
-    ] {
-        let from = fixture("data/tiny_text").join(from);
-        std::fs::copy(from, folder.path().join(to)).expect("copied");
-    }
     std::fs::create_dir(folder.path().join("1_Pooling")).expect("created");
     let sidecar = folder.path().join("1_Pooling/config.json");
-    let source = ModelSource::Onnx(folder.path().join("model.onnx"));
+    let source = with_tokenizer_alone(folder.path());
     let probe = text_probe(&["one text", "and another one"]);
     let run = |json: &str, config: &ModelConfig| {
         std::fs::write(&sidecar, json).expect("written");
@@ -253,4 +255,90 @@ fn a_pooling_that_is_not_known_is_refused_unless_overruled() {
     assert_eq!(codes, [FindingCode::ModulesIgnored]);
     let weighted = r#"{"pooling_mode": "weightedmean"}"#;
     assert!(message(weighted, &plain).contains("found weightedmean"));
+}
+
+#[test]
+fn sentence_transformers_longest_sequence_takes_the_place_of_the_tokenizers_own() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = with_tokenizer_alone(folder.path());
+    let probe = text_probe(&["one text of more than a few words, so that it can be cut short"]);
+    let run = |config: &ModelConfig| {
+        let options = options(config, None);
+        embed(&probe, &source, &options, Some(runtime()), &NoProgress)
+    };
+    let plain = ModelConfig {
+        pooling: Some(Pooling::Mean),
+        ..ModelConfig::default()
+    };
+    let own = run(&plain).expect("embedded");
+    let of_five = ModelConfig {
+        max_length: Some(5),
+        ..plain.clone()
+    };
+    let short = run(&of_five).expect("embedded");
+    assert_ne!(own.embeddings, short.embeddings);
+    let sidecar = folder.path().join("sentence_bert_config.json");
+    let with = |json: &str, config: &ModelConfig| {
+        std::fs::write(&sidecar, json).expect("written");
+        run(config)
+    };
+    let found = with(r#"{"max_seq_length": 5, "do_lower_case": false}"#, &plain);
+    let found = found.expect("embedded");
+    assert_eq!(found.embeddings, short.embeddings);
+    let length = found.settings.iter().find(|s| s.key == "old.max_length");
+    assert_eq!(length.map(|setting| setting.origin), Some(Origin::Sidecar));
+    for silent in [r#"{"max_seq_length": null}"#, "{}"] {
+        let found = with(silent, &plain).expect("embedded");
+        assert_eq!(found.embeddings, own.embeddings, "{silent}");
+    }
+    for wrong in [
+        r#"{"max_seq_length": 0}"#,
+        r#"{"max_seq_length": "5"}"#,
+        "[5]",
+        "{",
+    ] {
+        let message = with(wrong, &plain).err().expect("refused").to_string();
+        assert!(message.contains("sentence_bert_config.json"), "{message}");
+        // What overrules it is not asked.
+        assert!(with(wrong, &of_five).is_ok());
+    }
+}
+
+#[test]
+fn prompts_that_nothing_applies_are_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = with_tokenizer_alone(folder.path());
+    let probe = text_probe(&["one text", "and another one"]);
+    let sidecar = folder.path().join("config_sentence_transformers.json");
+    let noticed = |json: &str, prefix: Option<&str>| {
+        std::fs::write(&sidecar, json).expect("written");
+        let config = ModelConfig {
+            pooling: Some(Pooling::Mean),
+            prefix: prefix.map(str::to_owned),
+            ..ModelConfig::default()
+        };
+        let options = options(&config, None);
+        let embedded = embed(&probe, &source, &options, Some(runtime()), &NoProgress);
+        let findings = embedded.expect("embedded").findings.into_iter();
+        let found = findings.filter(|finding| finding.code == FindingCode::PromptsUnused);
+        found.map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    let two = r#"{"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": null}"#;
+    let [message] = &noticed(two, None)[..] else {
+        panic!("one finding")
+    };
+    assert!(message.contains("prompts (query);"), "{message}");
+    // One that is configured, if only to be none.
+    assert!(noticed(two, Some("query: ")).is_empty() && noticed(two, Some("")).is_empty());
+    let many = r#"{"prompts": {"a": "a", "b": "b", "c": "c", "d": "d", "e": "e", "f": "f"}, "default_prompt_name": "e"}"#;
+    let message = noticed(many, None).concat();
+    let expected = "prompts (a, b, c, d and 2 more, `e` before every text);";
+    assert!(message.contains(expected), "{message}");
+    let nothing = [
+        r#"{"prompts": {}}"#,
+        r#"{"prompts": {"query": "", "document": ""}}"#,
+        r#"{"__version__": {}}"#,
+        "{",
+    ];
+    assert!(nothing.iter().all(|json| noticed(json, None).is_empty()));
 }

@@ -202,7 +202,7 @@ pub fn run(report: &AuditReport) -> Vec<Fact> {
         .iter()
         .map(|(stage, seconds)| format!("{stage} {seconds:.2} s"))
         .collect();
-    vec![
+    let mut facts = vec![
         Fact::new("compat-audit", &run.tool_version),
         Fact::new("started", utc(run.started_unix)),
         Fact::new("stages", stages.join(", ")),
@@ -212,5 +212,9 @@ pub fn run(report: &AuditReport) -> Vec<Fact> {
             run.runtime_library.as_deref().unwrap_or("not needed"),
         ),
         Fact::new("schema_version", report.schema_version.to_string()),
-    ]
+    ];
+    if let Some(provider) = &run.first_pass {
+        facts.push(Fact::new("long passes over scores begin on", provider));
+    }
+    facts
 }
