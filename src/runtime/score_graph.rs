@@ -86,7 +86,7 @@ impl FirstPass for ScoreGraph {
 
 /// An ONNX model, f32. Reads `queries` (Q, dim), `block` (N, dim), `floors` (Q, 1) and `most` (1); makes `counts` (Q, 1), how many
 /// scores reach the query's floor, and `pairs` (2, n), query and item of those, query by query, for the queries of which there
-/// are at most `most`. Nine bytes a pair of query and item lie on the device meanwhile.
+/// are at most `most`. Of a pair of query and item at most ten bytes lie on the device meanwhile.
 pub(super) fn model() -> Vec<u8> {
     let node = |op: &str, inputs: &[&str], output: &str| NodeProto::new(op, inputs, output, vec![]);
     let transposed = vec![AttributeProto::integer("transB", 1)];
