@@ -1,6 +1,7 @@
 //! The pass over all scores, side by side in one run; ratios, medians of 5.
 //!
 //! `cargo bench --bench scores`: every table. `-- memory`, `peak`, `linear`, `threads`, `relevant`, `pooled` or `naive`: one of them.
+//! `-- full QUERIES GALLERY DIM THREADS`: a row of `relevant` for any size.
 //! `-- search QUERIES GALLERY DIM THREADS [DEVICE]`: one JSON line, for `benches/peers/search.py`; with a device (`cpu`, `cuda`) the
 //! first pass runs there by ONNX Runtime, and finds what the CPU finds.
 
@@ -104,6 +105,34 @@ impl World {
         let set = RankSet::new(&self.queries, &self.protocol, gallery, Similarity::Cosine);
         let ranked = rank(gallery, Similarity::Cosine, vec![asked(set)]).expect("finite");
         ranked.into_iter().flat_map(|set| set.rankings).collect()
+    }
+
+    /// The best hundred of every query with this kernel: a pass that looks for nothing else.
+    fn top_hundred(&self, kernel: Kernel) {
+        let queries: Vec<usize> = (0..self.protocol.len()).collect();
+        let gallery = Gallery {
+            embeddings: &self.gallery,
+            items: &self.items,
+        };
+        let mut sets = [QueryScan {
+            embeddings: &self.queries,
+            items: &queries,
+            visitors: queries.iter().map(|_| Best::default()).collect(),
+        }];
+        scan_with(kernel, gallery, Similarity::Cosine, &mut sets, || ()).expect("finite");
+        black_box(sets);
+    }
+
+    /// How many times as long all rankings take as the top 100 in one pass over all scores.
+    fn ranking_against_top_hundred(&self, pool: &rayon::ThreadPool) -> f64 {
+        let all = Kernel::available();
+        let one_pass = all.iter().rfind(|kernel| !kernel.selects());
+        let one_pass = *one_pass.expect("a CPU with fused multiply-adds");
+        let ratios = (0..RUNS).map(|_| {
+            let top = seconds(|| pool.install(|| self.top_hundred(one_pass)));
+            seconds(|| drop(black_box(pool.install(|| self.rank())))) / top
+        });
+        median(ratios.collect())
     }
 
     fn flops(&self) -> f64 {
@@ -215,21 +244,6 @@ fn peak() {
     for dim in [64, 128, 256, 384, 768] {
         let n_gallery = 30_000_000 / dim;
         let world = World::new(PEAK_QUERIES, n_gallery, dim, 1);
-        let queries: Vec<usize> = (0..PEAK_QUERIES).collect();
-        let best = |kernel| {
-            let mut sets = [QueryScan {
-                embeddings: &world.queries,
-                items: &queries,
-                visitors: queries.iter().map(|_| Best::default()).collect(),
-            }];
-            let gallery = Gallery {
-                embeddings: &world.gallery,
-                items: &world.items,
-            };
-            one.install(|| scan_with(kernel, gallery, Similarity::Cosine, &mut sets, || ()))
-                .expect("finite");
-            black_box(sets);
-        };
         // Without the portable one where there are others: it is a library call a step here.
         let all = Kernel::available();
         let kernels = if all.len() > 1 { &all[1..] } else { &all };
@@ -238,7 +252,9 @@ fn peak() {
         for _ in 0..RUNS {
             peaks.push(one.install(peak_gflops));
             for (&kernel, rates) in kernels.iter().zip(&mut rates) {
-                rates.push(world.flops() / seconds(|| best(kernel)) / 1e9);
+                rates.push(
+                    world.flops() / seconds(|| one.install(|| world.top_hundred(kernel))) / 1e9,
+                );
             }
         }
         let peak = median(peaks);
@@ -292,28 +308,44 @@ fn threads() {
 
 fn relevant() {
     println!(
-        "\nFull average precision against the top 100 with one relevant item: one thread, 1,008 x 100,000 x 384"
+        "\nFull average precision against the top 100 in one pass: one thread, 1,008 x 100,000 x 384"
     );
     println!(
         "{:>14} {:>12} {:>12}",
         "relevant items", "good model", "random model"
     );
     let one = pool(1);
-    let base = World::new(1_008, 100_000, 384, 1).with_good_model();
     for n in [1, 4, 16, 32, 64, 256, 1_024] {
         let random = World::new(1_008, 100_000, 384, n);
-        let ratio = |world: &World| {
-            let ratios = (0..RUNS).map(|_| {
-                let top = seconds(|| drop(black_box(one.install(|| base.rank()))));
-                seconds(|| drop(black_box(one.install(|| world.rank())))) / top
-            });
-            median(ratios.collect())
-        };
         // The top holds 100 items, so more relevant ones cannot all be in it.
         let good = (n <= 100).then(|| World::new(1_008, 100_000, 384, n).with_good_model());
-        let good = good.map_or("".to_owned(), |world| format!("{:.2}", ratio(&world)));
-        println!("{n:>14} {good:>12} {:>12.2}", ratio(&random));
+        let good = good.map(|world| world.ranking_against_top_hundred(&one));
+        println!(
+            "{n:>14} {:>12} {:>12.2}",
+            good.map_or(String::new(), |ratio| format!("{ratio:.2}")),
+            random.ranking_against_top_hundred(&one)
+        );
     }
+}
+
+/// One row of that table for any size, 16 relevant items a query.
+fn full(arguments: &[String]) {
+    let sizes: Vec<usize> = arguments
+        .iter()
+        .map(|a| a.parse().expect("a number"))
+        .collect();
+    let [n_queries, n_gallery, dim, n_threads] = sizes[..] else {
+        panic!("full QUERIES GALLERY DIM THREADS");
+    };
+    let threads = pool(n_threads);
+    let world = World::new(n_queries, n_gallery, dim, 16);
+    let random = world.ranking_against_top_hundred(&threads);
+    let world = threads.install(|| world.with_good_model());
+    let good = world.ranking_against_top_hundred(&threads);
+    println!(
+        "Full average precision, 16 relevant items a query, against the top 100 in one pass, {n_queries} x {n_gallery} x {dim}, \
+         {n_threads} threads: good model {good:.2}, random model {random:.2}"
+    );
 }
 
 fn pooled() {
@@ -452,6 +484,9 @@ fn main() {
         return search(&arguments[1..]);
     }
     println!("{} kernel, medians of {RUNS}", kernel_name());
+    if arguments.first().is_some_and(|first| first == "full") {
+        return full(&arguments[1..]);
+    }
     for (name, table) in tables {
         if arguments.is_empty() || arguments.iter().any(|argument| argument == name) {
             table();

@@ -26,8 +26,9 @@ use crate::audit::{self, Embedding, Surroundings};
 use crate::config::{AuditConfig, Pooling, Similarity};
 use crate::domain::{Adaptation, NamedMeasure, OwnSearch, Side};
 use crate::embed::external::ModelFile;
-use crate::embed::{self, ModelSource};
+use crate::embed::{self, EmbedOptions, ModelSource};
 use crate::retrieve::closed_form::thin_out;
+use crate::stats::mean;
 use crate::structure::StructureOptions;
 use crate::topk;
 
@@ -37,13 +38,16 @@ use head::Head;
 use nccl::Objective;
 use split::{PARTS, Part, Split};
 use trainer::Training;
-use trial::{Subset, TrialError, mean};
+use trial::{Subset, TrialError};
 
 /// Units that each part needs: fewer choose and test nothing.
 const FEWEST_UNITS: usize = 5;
 
 /// Queries that choose, at most: a mean over so many is known to one or two hundredths.
 const VALIDATION_QUERIES: usize = 1_000;
+
+/// Items, evenly spread, that the written model is compared on: a graph that is wrong is wrong on all.
+const COMPARED: usize = 500;
 
 /// Width of the hidden layer of a residual MLP.
 const HIDDEN: usize = 128;
@@ -125,6 +129,7 @@ pub fn run(
         units: split.unit.to_owned(),
         seed: config.seed,
         test_below: Adaptation::bound_text(split.test_below),
+        held_out_keys: split.held_out_keys.clone(),
         fitted: split.units[0] + split.units[1],
         held_out: split.units[2],
         own_search: own_search(&embedding, &fitting.head, &split, config)?,
@@ -133,10 +138,10 @@ pub fn run(
     config_of_result.new = out.to_owned();
     config_of_result.new_model.pooling = Some(Pooling::None);
     config_of_result.new_model.output = new.model.output.clone();
-    let check = |written: &Path| {
-        let mut config = config_of_result.clone();
-        config.new = written.to_owned();
-        refuse_difference(&config, &embedding, &fitting.head, around)
+    let check = |file: &Path| {
+        let mut written = config_of_result.clone();
+        written.new = file.to_owned();
+        refuse_difference([config, &written], &embedding, &fitting.head, around)
     };
     let model = &new.model;
     write::model(config, &file, &fitting.head, model, &adaptation, out, check)?;
@@ -284,9 +289,10 @@ fn structure_options(config: &AuditConfig) -> StructureOptions {
     }
 }
 
-/// Embeds the probe with the written model and compares with head(new) in memory, value by value.
+/// Embeds some items with the new model and with the written one, in the same batches and without the cache: a model that is
+/// quantised as it runs gives an item another embedding in other company. The written one must give head(new), value by value.
 fn refuse_difference(
-    config: &AuditConfig,
+    [config, written]: [&AuditConfig; 2],
     embedding: &Embedding,
     head: &Head,
     around: &Surroundings<'_>,
@@ -297,12 +303,22 @@ fn refuse_difference(
         runtime,
         ..
     } = embedding;
-    let source = audit::source(Side::New, &config.new)?;
-    let options = audit::embed_options(Side::New, config, around);
-    let given = embed::embed(probe, &source, &options, runtime.as_ref(), around.progress)
-        .map_err(|error| AdaptError::Written(Box::new(error)))?;
-    let expected = head.map(&new.embeddings).map_err(TrialError::from)?;
-    let rows = (0..probe.items.len())
+    let mut some = probe.clone();
+    let step = some.items.len().div_ceil(COMPARED).max(1);
+    let keep: Vec<bool> = (0..some.items.len()).map(|item| item % step == 0).collect();
+    some.retain(&keep);
+    let sources = [config, written].map(|config| audit::source(Side::New, &config.new));
+    let [of_new, of_written] = sources;
+    let (of_new, of_written) = (of_new?, of_written?);
+    let options = [config, written].map(|config| EmbedOptions {
+        cache_dir: None,
+        ..audit::embed_options(Side::New, config, around)
+    });
+    let sides = [(&of_new, &options[0]), (&of_written, &options[1])];
+    let [before, given] = embed::embed_both(&some, sides, runtime.as_ref(), around.progress)
+        .map_err(|(_, error)| AdaptError::Written(Box::new(error)))?;
+    let expected = head.map(&before.embeddings).map_err(TrialError::from)?;
+    let rows = (0..some.items.len())
         .filter_map(|item| Some((expected.get(item)?, given.embeddings.get(item)?)));
     let mut difference = 0.0_f64;
     for (expected, given) in rows {

@@ -64,10 +64,10 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", in_one_line(&self.message))?;
+        write!(f, "error: {}", in_one_line(self.message.trim_end()))?;
         self.hint
             .iter()
-            .try_for_each(|hint| write!(f, "\nhint: {}", in_one_line(hint)))
+            .try_for_each(|hint| write!(f, "\nhint: {}", in_one_line(hint.trim_end())))
     }
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Failure {
 /// to the terminal.
 fn in_one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    for character in text.trim_end().chars() {
+    for character in text.chars() {
         if character.is_control() {
             line.extend(character.escape_default());
         } else {
@@ -181,7 +181,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 fn notice(line: &str) {
     // A closed stderr is no reason to end an audit.
-    let _ = writeln!(std::io::stderr(), "{}", in_one_line(line));
+    let _ = writeln!(std::io::stderr(), "{}", in_one_line(line.trim_end()));
 }
 
 /// Readies the process for running models, and checks what it was told.
@@ -340,12 +340,7 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
         .out
         .clone()
         .unwrap_or_else(|| crate::cli::config_path_beside(&args.data));
-    if out.exists() && !args.force {
-        return Err(Failure {
-            message: format!("{}: exists already", out.display()),
-            hint: Some("--force replaces it, --out writes another file".into()),
-        });
-    }
+    refuse_existing(&out, args.force)?;
     let preview = audit::preview(&config, &around, Questions::Open)?;
     let text = init::audit_toml(&preview, &config, &out);
     let written = WholeFile::beside(&out).and_then(|mut file| {
@@ -358,6 +353,17 @@ fn init_command(args: &InitArgs) -> Result<Done, Failure> {
     })?;
     print(&format!("{}\n", out.display()))?;
     Ok(Done::Nothing)
+}
+
+/// A file that is there already is replaced only by `--force`; a folder never is, and says so where it is written to.
+fn refuse_existing(out: &Path, force: bool) -> Result<(), Failure> {
+    if out.exists() && !out.is_dir() && !force {
+        return Err(Failure {
+            message: format!("{}: exists already", out.display()),
+            hint: Some("--force replaces it, --out writes another file".into()),
+        });
+    }
+    Ok(())
 }
 
 fn report_command(args: &ReportArgs) -> Result<Done, Failure> {

@@ -41,6 +41,7 @@ use session::{OnnxModel, TensorSpec};
 use token_store::TokenStore;
 
 pub use error::EmbedError;
+pub use resolve::INPUT_SIDECARS;
 pub use stored_side::{describe as describe_stored, embed_with_stored};
 
 /// Item ids named in an error or a finding.

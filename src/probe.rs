@@ -7,6 +7,7 @@
 mod error;
 mod image_folder;
 mod manifest;
+pub(crate) mod parquet;
 mod qrels;
 mod rows;
 pub mod tensors;

@@ -11,6 +11,7 @@ use crate::domain::{Estimate, IntervalMethod};
 
 mod binomial;
 mod bootstrap;
+mod descriptive;
 mod functional;
 mod moderated;
 mod multiplicity;
@@ -23,6 +24,7 @@ use bootstrap::Bca;
 
 pub use binomial::{design_effect, proportion_estimate};
 pub use bootstrap::Bootstrap;
+pub use descriptive::{mean, quantile};
 pub use functional::functional_estimates;
 pub use moderated::{ModeratedVariance, VariancePrior};
 pub use multiplicity::{benjamini_hochberg, holm};
@@ -179,7 +181,8 @@ pub fn blind_share(n_identities: usize) -> f64 {
 }
 
 /// How many identities would bring the bound on the value's side of `limit` past it, if the point
-/// estimate stayed and the distance from value to bound shrank with 1/sqrt(identities).
+/// estimate stayed and the distance from value to bound shrank with 1/sqrt(identities); that of a share of none or of all
+/// shrinks with 1/identities.
 ///
 /// At least `n_identities`, which means that it is settled already. `None` when no number would do
 /// (value at the limit) or nothing can be said (ends not finite).
@@ -198,7 +201,10 @@ pub fn identities_to_settle(estimate: &Estimate, limit: f64, n_identities: usize
         return Some(n_identities);
     }
     // The bound must lie strictly past the limit, so the next integer, not the ceiling.
-    let needed = (n_identities as f64 * (reach / distance).powi(2)).floor() + 1.0;
+    let is_extreme = estimate.method == IntervalMethod::KornGraubard
+        && (estimate.value == 0.0 || estimate.value == 1.0);
+    let power = if is_extreme { 1 } else { 2 };
+    let needed = (n_identities as f64 * (reach / distance).powi(power)).floor() + 1.0;
     Some(needed as usize)
 }
 
@@ -314,9 +320,12 @@ fn normal_cdf(z: f64) -> f64 {
     Normal::standard().cdf(z)
 }
 
-/// Quantile of Student's t distribution on `df` > 0 degrees of freedom; infinite ones give the normal's.
+/// From as many degrees of freedom on the normal's quantiles are t's to six digits; the crate's own lose more.
+const NORMAL_FROM: f64 = 1e6;
+
+/// Quantile of Student's t distribution on `df` > 0 degrees of freedom, which may be infinite.
 fn t_quantile(p: f64, df: f64) -> f64 {
-    if df.is_infinite() {
+    if df >= NORMAL_FROM {
         return normal_quantile(p);
     }
     StudentsT::new(0.0, 1.0, df)
@@ -661,5 +670,11 @@ mod tests {
         assert_eq!(identities_to_settle(&unsettled, 0.01, 100), None);
         let unknown = estimate(0.6, f64::NEG_INFINITY, f64::INFINITY);
         assert_eq!(identities_to_settle(&unknown, 0.0, 1), None);
+        // 1 - .05^(1/n) < .05 from n = 59 on.
+        let hits = [false; 30];
+        let each: Vec<u32> = (0..30).collect();
+        let none = proportion_estimate(&hits, &each, None, 0.9);
+        let needed = identities_to_settle(&none, 0.05, 30).unwrap();
+        assert!((57..=60).contains(&needed), "{needed}");
     }
 }

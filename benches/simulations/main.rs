@@ -7,6 +7,7 @@ use std::process::ExitCode;
 mod clusters;
 mod coverage;
 mod draw;
+mod flips;
 mod gate;
 mod generators;
 mod mixtures;
@@ -32,7 +33,7 @@ const REPLICATES: usize = 2_000;
 
 type Table = (&'static str, &'static str, fn());
 
-const TABLES: [Table; 10] = [
+const TABLES: [Table; 11] = [
     (
         "coverage",
         "Coverage of the mean's interval",
@@ -41,6 +42,7 @@ const TABLES: [Table; 10] = [
     ("gate", "Errors of the check on D", gate::print_dense),
     ("sparse", "Sparse damage", gate::print_sparse),
     ("shuffled", "Shuffled labels", shuffled::print),
+    ("flips", "Errors of the check on flips", flips::print),
     ("slices", "Slices", slices::print),
     ("plan", "False claims of beta*", plan::print),
     ("refresh", "Errors of the refresh gate", refresh::print),

@@ -1,12 +1,15 @@
 //! A training that was interrupted, on disk: one line of JSON, then floats.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::interrupt::WholeFile;
+
+/// The first line of a checkpoint is shorter: a trace of some hundred numbers.
+const MOST_HEAD: u64 = 1 << 20;
 
 /// How far a training is. It is taken up again only by the same one: same data, options and version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +71,18 @@ impl Checkpoint {
         file.persist(path)
     }
 
+    /// Whether a file is there and is none of these: somebody else's.
+    pub fn is_foreign(path: &Path) -> bool {
+        let read = || {
+            let mut line = Vec::new();
+            let mut file = BufReader::new(fs::File::open(path)?);
+            file.by_ref().take(MOST_HEAD).read_until(b'\n', &mut line)?;
+            Ok::<_, std::io::Error>(serde_json::from_slice::<Self>(&line).is_err())
+        };
+        // What is not there, or cannot be read, cannot be replaced unseen either.
+        read().unwrap_or(false)
+    }
+
     /// The checkpoint of this very training; `None` where there is none, or one of another training, or a torn one.
     pub fn read(path: &Path, fingerprint: &str) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
@@ -105,6 +120,11 @@ mod tests {
         written.write(&path).expect("written");
         assert_eq!(Checkpoint::read(&path, "a"), Some(written));
         assert_eq!(Checkpoint::read(&path, "b"), None);
+        assert!(!Checkpoint::is_foreign(&path));
+        let other = folder.path().join("notes");
+        assert!(!Checkpoint::is_foreign(&other), "not there");
+        fs::write(&other, "precious").expect("written");
+        assert!(Checkpoint::is_foreign(&other));
         let bytes = fs::read(&path).expect("there");
         fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
         assert_eq!(Checkpoint::read(&path, "a"), None, "torn");

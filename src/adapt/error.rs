@@ -112,6 +112,9 @@ impl AdaptError {
         let hint = match self {
             AdaptError::Audit(error) => return error.hint(),
             AdaptError::Unreadable(error) | AdaptError::Written(error) => return error.hint(),
+            AdaptError::TooFew { what, .. } if what.starts_with("items") => {
+                "give more items, as many as dimensions and half as many again: a fifth is held out for the test and a fifth chooses the head"
+            }
             AdaptError::TooFew { .. } => {
                 "a fifth is held out for the test and a fifth chooses the head; the verdict wants 20 query identities in the test, so 100 in all"
             }
@@ -128,6 +131,9 @@ impl AdaptError {
                     "export the model again with a newer opset (17 runs everywhere today)"
                 }
                 GraphError::NotComputed(_) | GraphError::Malformed(_) => "export the model again",
+                GraphError::NoMask => {
+                    "export it with an input `attention_mask`, or with its pooling inside"
+                }
             },
             AdaptError::Train(_) => "please report it with the command line",
             AdaptError::Trial(_) | AdaptError::NoMap { .. } => {
@@ -136,7 +142,7 @@ impl AdaptError {
             AdaptError::Differs { .. } => {
                 "please report it with the command line and the kind of model"
             }
-            AdaptError::Occupied { .. } => "--out names another file",
+            AdaptError::Occupied { .. } => "--out names another file, in another folder if need be",
             AdaptError::Io { .. } => "--out writes to another place",
         };
         Some(hint.to_owned())

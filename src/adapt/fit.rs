@@ -9,9 +9,10 @@ use super::checkpoint::Checkpoint;
 use super::head::{Head, HeadKind};
 use super::nccl::{Objective, Pairs};
 use super::trainer::{Trainer, Training};
-use super::trial::{Quality, Trial, mean};
+use super::trial::{Quality, Trial};
 use crate::domain::{Embeddings, Item, Probe, Progress, Role};
 use crate::retrieve::closed_form::{orthogonal, ridge, rows, thin_out};
+use crate::stats::mean;
 use crate::structure::{self, StructureOptions};
 
 /// Items that a head is fitted on, at most, evenly spread: a linear head of 1,024 dimensions has a million weights and

@@ -44,6 +44,11 @@ pub enum GraphError {
     /// The output is not made by a node of the graph.
     #[error("the output `{0}` is one of the model's inputs or weights")]
     NotComputed(String),
+    /// The head would average the padding too.
+    #[error(
+        "the model gives one vector a token and has no input `attention_mask`: a head inside it cannot tell the tokens from the padding"
+    )]
+    NoMask,
     /// The format is too old.
     #[error("the model uses version {found} of the ONNX format; a head needs {needed} or newer")]
     IrVersion {
@@ -180,6 +185,7 @@ fn unused_name(graphs: &[&[u8]], output: &str) -> Result<String, GraphError> {
                         .filter(|field| field.number == tensor_field::NAME);
                     taken.extend(names.map(|field| field.payload.to_vec()));
                 }
+                graph_field::INPUT => taken.push(name_of(&part)?.as_bytes().to_vec()),
                 _ => {}
             }
         }
@@ -299,6 +305,7 @@ mod model_field {
 mod graph_field {
     pub const NODE: u32 = 1;
     pub const INITIALIZER: u32 = 5;
+    pub const INPUT: u32 = 11;
     pub const OUTPUT: u32 = 12;
     pub const VALUE_INFO: u32 = 13;
 }

@@ -29,6 +29,8 @@ pub struct Split {
     pub unit: &'static str,
     /// Units whose [`Adaptation::key`] is below are test.
     pub test_below: u64,
+    /// See [`Adaptation::held_out_keys`].
+    pub held_out_keys: Vec<u32>,
 }
 
 impl Split {
@@ -61,6 +63,14 @@ impl Split {
         let n_test = n / PARTS;
         let bound = |n: usize| keys.get(n).copied().unwrap_or(u64::MAX);
         let [test_below, validation_below] = [bound(n_test), bound(2 * n_test)];
+        let names = (0..n_items).flat_map(|item| probe.split_names(item, by_identity));
+        let keys = names.map(|name| Adaptation::key(seed, name));
+        let mut held_out_keys: Vec<u32> = keys
+            .filter(|&key| key < test_below)
+            .map(Adaptation::first_half)
+            .collect();
+        held_out_keys.sort_unstable();
+        held_out_keys.dedup();
         let part = |unit: usize| match key_of_unit[unit] {
             key if key < test_below => Part::Test,
             key if key < validation_below => Part::Validation,
@@ -71,6 +81,7 @@ impl Split {
             units: [n - 2 * n_test, n_test, n_test],
             unit: if by_identity { IDENTITIES } else { "items" },
             test_below,
+            held_out_keys,
         }
     }
 
@@ -154,6 +165,7 @@ pub mod tests {
             units: split.unit.into(),
             seed: 9,
             test_below: Adaptation::bound_text(split.test_below),
+            held_out_keys: split.held_out_keys.clone(),
             fitted: 0,
             held_out: 0,
             own_search: None,

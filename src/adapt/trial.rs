@@ -202,8 +202,3 @@ impl<'a> Trial<'a> {
         Ok(ranked[0].rankings.iter().map(value).collect())
     }
 }
-
-/// The mean; 0 of nothing.
-pub fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}

@@ -5,17 +5,15 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::AdaptError;
-use super::graph::{self, Appended};
+use super::checkpoint::Checkpoint;
+use super::graph::{self, Appended, GraphError};
 use super::head::Head;
 use crate::config::{AuditConfig, Pooling};
 use crate::domain::{Adaptation, folder_of};
 use crate::embed::external::{self, ModelFile};
 use crate::embed::session::TensorSpec;
-use crate::embed::{EmbedError, ModelInfo};
-use crate::interrupt::WholeFile;
-
-/// Files beside a model that say how its inputs are made; its pooling is inside the written model.
-const SIDECARS: [&str; 2] = ["tokenizer.json", "preprocessor_config.json"];
+use crate::embed::{EmbedError, INPUT_SIDECARS, ModelInfo};
+use crate::interrupt::{self, HalfWritten, WholeFile};
 
 /// Refuses what must not be replaced, and a folder that cannot be written to, before anything is computed.
 ///
@@ -38,6 +36,13 @@ pub fn check_out(config: &AuditConfig, out: &Path) -> Result<(), AdaptError> {
     let same = |other: &PathBuf| real(out).is_some() && real(out) == real(other);
     if [&config.old, &config.new].into_iter().any(same) {
         return refused("is one of the two models");
+    }
+    let checkpoint = Checkpoint::path(out);
+    if Checkpoint::is_foreign(&checkpoint) {
+        return Err(AdaptError::Occupied {
+            path: checkpoint,
+            why: "would hold the training's checkpoint, and is something else",
+        });
     }
     new_file(out).map(drop)
 }
@@ -79,8 +84,7 @@ pub fn model(
     out: &Path,
     check: impl FnOnce(&Path) -> Result<(), AdaptError>,
 ) -> Result<(), AdaptError> {
-    let metadata = serde_json::to_string(adaptation).expect("texts and numbers are JSON");
-    let bytes = appended(config, head, model, metadata)?;
+    let bytes = appended(config, head, model, adaptation.to_metadata())?;
     let mut made = Made::default();
     for (source, target) in beside(&config.new, file, out) {
         if target.exists() {
@@ -91,9 +95,10 @@ pub fn model(
         std::fs::create_dir_all(folder).map_err(io(folder, "create the folder"))?;
         let mut from = File::open(&source).map_err(io(&source, "read"))?;
         let mut file = new_file(&target)?;
+        let announced = interrupt::turn().announce(&target);
         std::io::copy(&mut from, file.file_mut()).map_err(io(&target, "write"))?;
         file.persist(&target).map_err(io(&target, "write"))?;
-        made.0.push(target);
+        made.0.push((target, announced));
     }
     let mut file = new_file(out)?;
     file.write_all(&bytes).map_err(io(out, "write"))?;
@@ -103,13 +108,13 @@ pub fn model(
     Ok(())
 }
 
-/// Files that were made and are removed again unless all goes well.
+/// Files that were made and are removed again unless all goes well, by an interrupt too.
 #[derive(Default)]
-struct Made(Vec<PathBuf>);
+struct Made(Vec<(PathBuf, HalfWritten)>);
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for (path, _) in &self.0 {
             // Weights of a model that is not there are nothing to keep; that they are gone already is as good.
             let _ = std::fs::remove_file(path);
         }
@@ -140,6 +145,13 @@ fn appended(
     let bytes = std::fs::read(path).map_err(io(path, "read"))?;
     let mut inputs = model.inputs.iter();
     let mask = inputs.find(|input| input.name == "attention_mask");
+    let graph_error = |source| AdaptError::Graph {
+        path: path.clone(),
+        source,
+    };
+    if pooling_of(model) == Pooling::Mean && mask.is_none() && tokens_are_padded(model) {
+        return Err(graph_error(GraphError::NoMask));
+    }
     let appended = Appended {
         head,
         output: model.output.as_deref().unwrap_or_default(),
@@ -147,10 +159,12 @@ fn appended(
         mask: mask.map(|mask| mask.name.as_str()),
         metadata,
     };
-    graph::append(&bytes, &appended).map_err(|source| AdaptError::Graph {
-        path: path.clone(),
-        source,
-    })
+    graph::append(&bytes, &appended).map_err(graph_error)
+}
+
+/// Whether it reads tokens, of which a batch has as many as its longest text; frames of other inputs are as many as they are.
+fn tokens_are_padded(model: &ModelInfo) -> bool {
+    model.inputs.iter().any(|input| input.name == "input_ids")
 }
 
 fn output_of(model: &ModelInfo) -> Option<&TensorSpec> {
@@ -182,7 +196,9 @@ fn beside(model: &Path, file: &ModelFile, out: &Path) -> Vec<(PathBuf, PathBuf)>
     if from.canonicalize().ok() == to.canonicalize().ok() {
         return Vec::new();
     }
-    let sidecars = SIDECARS.iter().filter(|name| from.join(name).is_file());
+    let sidecars = INPUT_SIDECARS
+        .iter()
+        .filter(|name| from.join(name).is_file());
     let names = file.external.iter().map(String::as_str);
     names
         .chain(sidecars.copied())

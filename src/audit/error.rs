@@ -91,6 +91,23 @@ pub enum AuditError {
         /// The probe.
         origin: PathBuf,
     },
+    /// An adapted model and a probe with nothing that its head is known not to have seen.
+    #[error(
+        "{}: none of the {queries} queries is one of the {held_out} {units} that the head of the {side} model was not fitted on",
+        origin.display()
+    )]
+    NoneHeldOut {
+        /// Which model.
+        side: Side,
+        /// The probe.
+        origin: PathBuf,
+        /// Its queries.
+        queries: usize,
+        /// Units that were held out when the head was fitted.
+        held_out: usize,
+        /// `identities` or `items`.
+        units: String,
+    },
     /// Stage 6.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -122,6 +139,9 @@ impl AuditError {
             AuditError::UnknownSplit { .. } => Some(
                 "audit with the labels that it was adapted with, or adapt again without labels".into(),
             ),
+            AuditError::NoneHeldOut { units, .. } => Some(format!(
+                "audit it with the probe that it was adapted with, its {units} named as then, or adapt it again"
+            )),
             AuditError::Report(error) => error.hint(),
         }
     }

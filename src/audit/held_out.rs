@@ -7,7 +7,7 @@ use crate::embed::Embedded;
 /// Of an adapted model only what its head has not seen may search: the other queries leave, the gallery stays whole.
 ///
 /// # Errors
-/// A split by identities, of a probe that names none.
+/// A split by identities, of a probe that names none; a probe of whose queries none is known to be held out.
 pub fn keep_held_out_queries(
     probe: &mut Probe,
     old: &mut Embedded,
@@ -50,6 +50,15 @@ pub fn keep_held_out_queries(
         held_out,
         ..
     } = &adaptation;
+    if left == 0 && removed > 0 {
+        return Err(AuditError::NoneHeldOut {
+            side,
+            origin: probe.origin.clone(),
+            queries: removed,
+            held_out: *held_out,
+            units: units.clone(),
+        });
+    }
     let mut message = format!(
         "the {side} model is an adapted one (head: {head}). Its head was fitted and chosen on {fitted} {units} and is tested on \
          the {held_out} held out: of this probe's queries {left} are tested and {removed} are left out; the gallery is whole"

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::{
-    Done, Failure, audit_into, check_report_folder, default_out, prepare, tell, with_progress,
+    Done, Failure, audit_into, check_report_folder, default_out, prepare, refuse_existing, tell,
+    with_progress,
 };
 use crate::adapt::{self, AdaptError, Adapted, Choice};
 use crate::cli::{AdaptArgs, Format, HeadArg};
+use crate::domain::folder_of;
 
 impl From<AdaptError> for Failure {
     fn from(error: AdaptError) -> Self {
@@ -23,16 +25,14 @@ pub fn adapt_command(args: &AdaptArgs) -> Result<Done, Failure> {
         settings,
         [args.old.clone(), args.new.clone(), args.data.clone()],
     )?;
-    if args.out.is_file() && !args.force {
-        return Err(Failure {
-            message: format!("{}: exists already", args.out.display()),
-            hint: Some("--force replaces it, --out writes another file".into()),
-        });
-    }
+    refuse_existing(&args.out, args.force)?;
     let folder = args.report.clone();
     let folder = folder.unwrap_or_else(|| default_out(&args.old, &args.out));
     check_report_folder(&folder, &config)?;
-    if args.out.starts_with(&folder) {
+    // Neither need be there yet; what is has one true path.
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
+    let out_folder = real(folder_of(&args.out))?;
+    if out_folder.starts_with(real(&folder)?) {
         return Err(Failure {
             message: format!(
                 "{}: lies in the report's folder, which is replaced as a whole",

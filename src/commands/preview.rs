@@ -1,5 +1,6 @@
 //! What `--dry-run` prints.
 
+use super::in_one_line;
 use crate::audit::Preview;
 use crate::domain::Reference;
 use crate::probe::ProbeSummary;
@@ -34,8 +35,8 @@ pub fn text(preview: &Preview) -> String {
         let item = &probe.items[index];
         text += &format!(
             "  item   {} identity {} role {}\n",
-            visible(&item.id),
-            visible(probe.identity_name(index)),
+            in_one_line(&item.id),
+            in_one_line(probe.identity_name(index)),
             item.role
         );
     }
@@ -61,18 +62,4 @@ pub fn text(preview: &Preview) -> String {
         }
     }
     text
-}
-
-/// Text from files as a terminal may see it: control characters escaped.
-fn visible(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let (plain, escaped) = if c.is_control() {
-                (None, Some(c.escape_default()))
-            } else {
-                (Some(c), None)
-            };
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
 }

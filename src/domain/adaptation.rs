@@ -22,6 +22,10 @@ pub struct Adaptation {
     pub seed: u64,
     /// Units whose key is below are test: 16 hex digits.
     pub test_below: String,
+    /// The first halves of the keys of all names that were held out, rising. A name that was not there when the head was fitted
+    /// may be another one of something that was, so only these count. No report has them.
+    #[serde(skip)]
+    pub held_out_keys: Vec<u32>,
     /// Units that the head was fitted on, and by which it was chosen.
     pub fitted: usize,
     /// Units that were held out.
@@ -62,12 +66,55 @@ impl Adaptation {
         format!("{below:016x}")
     }
 
+    /// What of a key is kept.
+    pub fn first_half(key: u64) -> u32 {
+        (key >> 32) as u32
+    }
+
     /// Whether an item of these names was held out; `false` for all where the bound cannot be read. Of what was fitted on
     /// no name lies below the bound, however items are tied together elsewhere.
     pub fn holds_out(&self, names: &[&str]) -> bool {
         let below = u64::from_str_radix(&self.test_below, 16).unwrap_or(0);
-        names.iter().any(|name| Self::key(self.seed, name) < below)
+        names.iter().any(|name| {
+            let key = Self::key(self.seed, name);
+            let known = &self.held_out_keys;
+            key < below && known.binary_search(&Self::first_half(key)).is_ok()
+        })
     }
+
+    /// As it stands in a model's file.
+    pub fn to_metadata(&self) -> String {
+        let keys = self.held_out_keys.iter();
+        let written = Written {
+            of: self.clone(),
+            held_out_keys: keys.map(|key| format!("{key:08x}")).collect(),
+        };
+        serde_json::to_string(&written).expect("texts and numbers are JSON")
+    }
+
+    /// The same, read.
+    ///
+    /// # Errors
+    /// What is no such text.
+    pub fn from_metadata(text: &str) -> serde_json::Result<Self> {
+        let Written { of, held_out_keys } = serde_json::from_str(text)?;
+        let digits = held_out_keys.as_bytes().chunks(8);
+        let key = |digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        Ok(Self {
+            held_out_keys: digits.filter_map(key).collect(),
+            ..of
+        })
+    }
+}
+
+/// [`Adaptation`] in a model's file.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    of: Adaptation,
+    /// Eight hex digits each.
+    #[serde(default)]
+    held_out_keys: String,
 }
 
 #[cfg(test)]
@@ -77,6 +124,14 @@ mod tests {
     #[test]
     fn a_unit_is_on_the_side_of_its_name_whatever_else_there_is() {
         let bound = Adaptation::key(3, "b");
+        let others: Vec<String> = (0..200).map(|i| i.to_string()).collect();
+        // All but the last are known.
+        let known = others[..199].iter().map(|name| Adaptation::key(3, name));
+        let mut held_out_keys: Vec<u32> = known
+            .filter(|key| *key < bound)
+            .map(Adaptation::first_half)
+            .collect();
+        held_out_keys.sort_unstable();
         let adaptation = Adaptation {
             head: "orthogonal".into(),
             new_model: String::new(),
@@ -84,18 +139,24 @@ mod tests {
             units: "identities".into(),
             seed: 3,
             test_below: Adaptation::bound_text(bound),
+            held_out_keys,
             fitted: 0,
             held_out: 0,
             own_search: None,
         };
         assert!(!adaptation.holds_out(&["b"]), "the bound itself is outside");
-        let others: Vec<String> = (0..200).map(|i| i.to_string()).collect();
-        for name in &others {
-            assert_eq!(
-                adaptation.holds_out(&[name]),
-                Adaptation::key(3, name) < bound
-            );
+        let read = Adaptation::from_metadata(&adaptation.to_metadata()).expect("as written");
+        assert_eq!(read, adaptation);
+        assert!(Adaptation::from_metadata("{}").is_err());
+        for name in &others[..199] {
+            assert_eq!(read.holds_out(&[name]), Adaptation::key(3, name) < bound);
         }
+        let unknown = (200..1_000).map(|i: u32| i.to_string());
+        let mut below = unknown.filter(|name| Adaptation::key(3, name) < bound);
+        assert!(
+            !read.holds_out(&[&below.next().expect("one of 800")]),
+            "never seen"
+        );
         assert_ne!(Adaptation::key(3, "b"), Adaptation::key(4, "b"));
         let torn = Adaptation {
             test_below: "?".into(),

@@ -159,7 +159,7 @@ pub fn read(path: &Path) -> Result<ModelFile, EmbedError> {
         .iter()
         .find(|entry| entry.key == ADAPTATION_KEY);
     let adaptation = said
-        .map(|entry| serde_json::from_str(&entry.value))
+        .map(|entry| Adaptation::from_metadata(&entry.value))
         .transpose()
         .map_err(|error| EmbedError::Adaptation {
             path: path.into(),

@@ -12,8 +12,8 @@ use super::cache::Digest;
 use super::items::{self, Batch, Plan, Prepared, Raw, Row};
 use crate::domain::Probe;
 
-/// Items read and decoded at a time: enough for every core, few enough to fit in memory.
-const TOGETHER: usize = 32;
+/// Items read and decoded at a time: enough that cores seldom wait for the last one, few enough to fit in memory.
+const TOGETHER: usize = 64;
 
 /// An item to embed.
 #[derive(Debug, Clone, Copy)]

@@ -427,7 +427,7 @@ impl Batch {
                     .zip(rows)
                     .for_each(|(out, row)| {
                         if let Row::Image(image) = row {
-                            preprocess.fill_by(&tables, image, out);
+                            preprocess.fill(&tables, image, out);
                         }
                     });
                 self.inputs = vec![BatchInput {

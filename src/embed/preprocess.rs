@@ -223,27 +223,6 @@ impl ImagePreprocess {
         }
     }
 
-    /// Writes one image's tensor, (scale * level - mean) / std in `layout` order, into `out`.
-    ///
-    /// Shape of `out`: (3, height, width) or (height, width, 3), row-major. The arithmetic is f64 and rounded
-    /// once to f32. This is [`Self::fit`], then [`Self::fill`].
-    ///
-    /// # Errors
-    /// As [`Self::fit`].
-    ///
-    /// # Panics
-    /// As [`Self::fill`].
-    pub fn apply(
-        &self,
-        image: &RgbImage,
-        height: u32,
-        width: u32,
-        out: &mut [f32],
-    ) -> Result<(), ImageError> {
-        self.fill(&self.fit(image, height, width)?, out);
-        Ok(())
-    }
-
     /// Whether [`Self::fit`] does the same for both, whatever the image.
     pub fn fits_alike(&self, other: &Self) -> bool {
         let fit = |one: &Self| (one.size, one.resize, one.crop, one.filter, one.exif);
@@ -317,16 +296,15 @@ impl ImagePreprocess {
         }
     }
 
-    /// Writes a fitted image's tensor into `out`, what lies outside the image black.
+    /// Writes a fitted image's tensor, (scale * level - mean) / std in `layout` order, into `out`; what lies outside the image
+    /// is black.
+    ///
+    /// Shape of `out`: (3, height, width) or (height, width, 3), row-major. The arithmetic of `tables`, which are
+    /// [`Self::tables`], is f64 and rounded once to f32.
     ///
     /// # Panics
     /// When `out` does not hold 3 * height * width values: a mistake of the caller, not of the input.
-    pub fn fill(&self, image: &Fitted, out: &mut [f32]) {
-        self.fill_by(&self.tables(), image, out);
-    }
-
-    /// [`Self::fill`] with the [`Self::tables`] at hand.
-    pub(super) fn fill_by(&self, tables: &Tables, image: &Fitted, out: &mut [f32]) {
+    pub(super) fn fill(&self, tables: &Tables, image: &Fitted, out: &mut [f32]) {
         let Fitted {
             window,
             rows,

@@ -467,6 +467,16 @@ fn check_filled(path: &Path, model: &OnnxModel, offered: &[String]) -> Result<()
     }
 }
 
+/// Files beside a model that say how its inputs are made, whoever reads them in here.
+pub const INPUT_SIDECARS: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "preprocessor_config.json",
+];
+
 fn beside(model: &Path, name: &str) -> PathBuf {
     model.parent().unwrap_or(Path::new("")).join(name)
 }

@@ -1,5 +1,6 @@
 //! Text to token ids, by the model's own tokenizer.json.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +24,9 @@ pub struct Tokens {
     pub own_max_length: Option<usize>,
     /// Longest sequence, special tokens included.
     pub max_length: usize,
-    /// BLAKE3 of tokenizer.json, hex.
+    /// Whether texts are put into lower case before the tokenizer sees them.
+    lower_case: bool,
+    /// BLAKE3 of tokenizer.json, hex, and what is done to texts before.
     pub hash: String,
 }
 
@@ -57,6 +60,7 @@ impl Tokens {
             pad_id,
             own_max_length,
             max_length: 0,
+            lower_case: false,
             hash: blake3::hash(&bytes).to_hex().to_string(),
         };
         tokens.truncate(own_max_length.unwrap_or(DEFAULT_MAX_LENGTH))?;
@@ -94,19 +98,30 @@ impl Tokens {
         Ok(())
     }
 
+    /// Has texts put into lower case first, as `do_lower_case` of sentence-transformers does.
+    pub fn lower_case(&mut self) {
+        self.lower_case = true;
+        self.hash.push_str(" of lower case");
+    }
+
     /// Token ids of a text, special tokens included, at most `max_length`.
     ///
     /// # Errors
     /// The tokenizer's own.
     pub fn encode(&self, text: &str) -> Result<Arc<[u32]>, EmbedError> {
+        let text = if self.lower_case {
+            Cow::Owned(text.to_lowercase())
+        } else {
+            Cow::Borrowed(text)
+        };
         // The offsets into the text, which the fast way leaves out, are nobody's business here.
-        let encoding =
-            self.tokenizer
-                .encode_fast(text, true)
-                .map_err(|error| EmbedError::Tokenizer {
-                    path: self.path.clone(),
-                    cause: error.to_string(),
-                })?;
+        let encoding = self
+            .tokenizer
+            .encode_fast(text.as_ref(), true)
+            .map_err(|error| EmbedError::Tokenizer {
+                path: self.path.clone(),
+                cause: error.to_string(),
+            })?;
         Ok(encoding.get_ids().into())
     }
 }

@@ -268,7 +268,8 @@ pub fn plan(
     for step in (0..=STEPS).rev() {
         let at = |keep: &[bool]| {
             let outcomes = outcomes.at(keep, &curve.values[step], &curve.right[step]);
-            Gates::new(&outcomes, keep, members, policy, intervals, today)
+            let asked = (keep, step == STEPS);
+            Gates::new(&outcomes, asked, members, policy, intervals, today)
         };
         let held_out = at(&tests);
         if held_out.n_identities < MIN_QUERY_IDENTITIES {

@@ -139,7 +139,6 @@ impl Refresh {
             identities, today, ..
         } = outcomes;
         let change = |values: &[f64]| difference(values, today);
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let sums: Vec<ClusterSums> = planned
             .values
             .par_iter()
@@ -149,8 +148,8 @@ impl Refresh {
             planned: intervals.curve(&sums),
             random: (0..planned.values.len())
                 .map(|step| {
-                    let of = |curve: &Curve| mean(&change(&curve.values[step]));
-                    random.iter().map(of).sum::<f64>() / random.len() as f64
+                    let of = |curve: &Curve| stats::mean(&change(&curve.values[step]));
+                    stats::mean(&random.iter().map(of).collect::<Vec<f64>>())
                 })
                 .collect(),
             random_orders: random.len(),
@@ -375,7 +374,7 @@ impl Collected {
 impl Assay {
     fn new(intervals: &Intervals, today: &[f64], identities: &[u32], shuffled: &[f64]) -> Self {
         let old_old = intervals.mean(today, identities);
-        let mean = shuffled.iter().sum::<f64>() / shuffled.len() as f64;
+        let mean = stats::mean(shuffled);
         Self {
             old_old,
             shuffled: mean,

@@ -4,18 +4,17 @@
 //! said once, in `rows`, for all formats.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Cursor;
 use std::path::Path;
-use std::sync::Arc;
 
 use polars::prelude::{
-    ArrowDataType, Column, CsvReadOptions, DataType, ParquetReader, PolarsError, PolarsResult,
-    SerReader,
+    ArrowDataType, Column, CsvReadOptions, DataType, PolarsError, PolarsResult, SerReader,
 };
 use serde_json::Value;
 
 use super::ProbeError;
+use super::parquet::{Fault, ParquetFile, one_line};
 
 /// Manifest formats, by file extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,61 +299,33 @@ fn drop_blank_rows(table: &mut Table) {
 }
 
 fn each_parquet_part(path: &Path, together: usize, visit: Visit<'_>) -> Result<(), ProbeError> {
-    let file = File::open(path).map_err(|source| ProbeError::read(path, source))?;
-    let again = || {
-        file.try_clone()
-            .map_err(|source| ProbeError::read(path, source))
-    };
-    let failed = |error: PolarsError| polars_error(path, &error);
-    let mut reader = ParquetReader::new(again()?);
-    // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the
-    // columns themselves are plain, so it is left aside.
-    let mut metadata = reader
-        .get_metadata()
-        .map_err(|error| {
+    let failed = |fault| match fault {
+        Fault::Io(source) => ProbeError::read(path, source),
+        Fault::Metadata(error) => {
             let words = one_line(&error);
             parse_error(
                 path,
                 None,
                 format!("cut short, or no Parquet file: {words}"),
             )
-        })?
-        .as_ref()
-        .clone();
-    metadata.key_value_metadata = None;
-    let metadata = Arc::new(metadata);
-    reader.set_metadata(metadata.clone());
+        }
+        Fault::Columns(error) => polars_error(path, &error),
+    };
+    let file = ParquetFile::open(path).map_err(failed)?;
     let (mut wanted, mut unread) = (Vec::new(), Vec::new());
-    for (index, field) in reader.schema().map_err(failed)?.iter_values().enumerate() {
-        if is_read(field.dtype()) {
+    for (index, (name, dtype)) in file.columns.iter().enumerate() {
+        if is_read(dtype) {
             wanted.push(index);
         } else {
-            unread.push(field.name.to_string());
+            unread.push(name.clone());
         }
     }
-    let mut start = 0;
-    // No part spans two row groups, so that each is unpacked alone.
-    for group in &metadata.row_groups {
-        let end = start + group.num_rows();
-        while start < end {
-            let mut reader = ParquetReader::new(again()?);
-            reader.set_metadata(metadata.clone());
-            let frame = reader
-                .with_projection(Some(wanted.clone()))
-                .with_slice(Some((start, together.min(end - start))))
-                .finish()
-                .map_err(failed)?;
-            if frame.height() == 0 {
-                break;
-            }
-            let mut table = table_of(path, frame.columns(), frame.height())?;
-            table.positions.iter_mut().for_each(|row| *row += start);
-            table.unread.clone_from(&unread);
-            visit(table)?;
-            start += frame.height();
-        }
-    }
-    Ok(())
+    file.each_part(&wanted, together, failed, |start, frame| {
+        let mut table = table_of(path, frame.columns(), frame.height())?;
+        table.positions.iter_mut().for_each(|row| *row += start);
+        table.unread.clone_from(&unread);
+        visit(table)
+    })
 }
 
 /// Whether a column's values say something about an item: texts, numbers, dates, lists of labels.
@@ -429,18 +400,6 @@ fn cells_of(column: &Column) -> PolarsResult<Vec<Option<Cell>>> {
 /// What polars says of the file, in one line and without its advice on calling polars.
 fn polars_error(path: &Path, error: &PolarsError) -> ProbeError {
     parse_error(path, None, one_line(error))
-}
-
-fn one_line(error: &PolarsError) -> String {
-    let message = error.to_string();
-    let message = message
-        .split("\n\nThe current offset")
-        .next()
-        .unwrap_or_default();
-    let words: Vec<&str> = message.split_whitespace().collect();
-    let message = words.join(" ");
-    let advice = message.find(" Consider setting").unwrap_or(message.len());
-    message[..advice].to_owned()
 }
 
 /// An empty text is no cell.

@@ -25,6 +25,7 @@ use crate::retrieve::rank::{Hit, Ranking};
 use crate::retrieve::verification::Verification;
 use crate::retrieve::what_if::WhatIf;
 use crate::retrieve::{Evaluation, Retrieval, agreement};
+use crate::stats::{mean, quantile};
 use crate::structure::{Consensus, PseudoIdentities, Structure};
 
 use super::*;
@@ -394,11 +395,6 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Mean of a non-empty slice.
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
 fn flip_section(flips: &Flips) -> FlipSection {
     let count = |old: bool, new: bool| {
         flips
@@ -449,14 +445,9 @@ fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
     if values.is_empty() {
         return None;
     }
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let mean = mean(&values);
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let position = share * (values.len() - 1) as f64;
-        let low = position.floor() as usize;
-        let high = position.ceil() as usize;
-        values[low] + (position - low as f64) * (values[high] - values[low])
-    };
+    let at = |share: f64| quantile(&values, share);
     Some(Quantiles {
         min: at(0.0),
         lower_quartile: at(0.25),

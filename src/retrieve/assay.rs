@@ -7,6 +7,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use crate::domain::{Measure, Probe};
+use crate::stats::mean;
 use crate::topk::{Gallery, QueryScan, ScoreOverflow, Visitor, scan_one, score_some};
 
 use super::counts::{Mask, ThresholdCounts};
@@ -76,7 +77,7 @@ pub fn shuffled_means(
     Ok((0..permutations)
         .map(|p| {
             let values: Vec<f64> = per_query.iter().filter_map(|values| values[p]).collect();
-            values.iter().sum::<f64>() / values.len().max(1) as f64
+            mean(&values)
         })
         .collect())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Measure, Probe, Qrels};
+use crate::domain::{Measure, Probe, Qrels, Reference};
 
 /// The retrieval protocol of a probe (`docs/METRICS.md`, section 1).
 ///
@@ -100,7 +100,8 @@ impl Protocol {
         same_label.sort_unstable();
         same_label.dedup();
         let mut same_camera = 0;
-        if query.camera.is_some() {
+        // A view of the same camera is too easy to find by a label; of a cluster of the old gallery it is what the old model finds.
+        if query.camera.is_some() && probe.reference == Reference::Labels {
             for &position in &same_label {
                 let other = self.gallery[position as usize];
                 if other != item && probe.items[other].camera == query.camera {

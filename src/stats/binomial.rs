@@ -7,13 +7,18 @@ use statrs::distribution::{Beta, ContinuousCDF};
 use super::{ClusterSums, t_quantile};
 use crate::domain::{Estimate, IntervalMethod};
 
+/// Identities with a hit from which on the kurtosis of their numbers of hits says how well deff is known; of fewer it says
+/// that they are few, which the share says itself.
+const FEWEST_HIT: usize = 5;
+
 /// The share of `hits` with a two-sided interval at `level`; `cluster` is each query's identity.
 ///
-/// The effective sample size is n* = n / deff (t(n-1) / t(G-1))^2, never over n, where the t quantiles
-/// are at 1 - (1 - level)/2 and G counts the identities. The ends are those of Clopper and Pearson at
-/// n* and n* times the share. deff comes from the hits; when they are all equal they say nothing of how
-/// queries hang together, so it comes from `fallback` (one value a query, such as the change of AP), and
-/// is 1 without that or when that is constant too. With one identity the interval is [0, 1].
+/// The effective sample size is n* = n / deff (t(n-1) / t(df))^2, never over n, where the t quantiles
+/// are at 1 - (1 - level)/2. df is G - 1 (G counts the identities), as Korn and Graubard have it, or, from five identities with a
+/// hit on, that of [`ClusterSums::degrees_of_freedom`]: deff is poorly known where few identities carry the hits. The ends are those of Clopper and Pearson at
+/// n* and n* times the share. deff is the larger one of the hits' and of `companion`'s (one value a query, such as the
+/// change of AP): few hits say little of how queries hang together, none nothing, and a bound must not fall
+/// because a hit was added. With one identity the interval is [0, 1].
 ///
 /// Without queries the value is NaN and the interval [0, 1].
 ///
@@ -22,24 +27,28 @@ use crate::domain::{Estimate, IntervalMethod};
 pub fn proportion_estimate(
     hits: &[bool],
     cluster: &[u32],
-    fallback: Option<&[f64]>,
+    companion: Option<&[f64]>,
     level: f64,
 ) -> Estimate {
     let values: Vec<f64> = hits.iter().map(|&hit| f64::from(u8::from(hit))).collect();
     let sums = ClusterSums::new(&values, cluster);
     let n = hits.len() as f64;
     let share = sums.mean();
-    let constant = hits.iter().all(|&hit| hit == hits[0]);
-    let deff = match fallback {
-        Some(fallback) if constant => design_effect(fallback, cluster),
-        _ => design_effect(&values, cluster),
-    };
+    let of_companion = companion.map_or(1.0, |values| design_effect(values, cluster));
+    let deff = design_effect(&values, cluster).max(of_companion);
     let identities = sums.n_identities() as f64;
     let (lower, upper) = if identities < 2.0 {
         (0.0, 1.0)
     } else {
         let tail = 0.5 + level / 2.0;
-        let shrink = (t_quantile(tail, n - 1.0) / t_quantile(tail, identities - 1.0)).powi(2);
+        let hit = sums.sum.iter().filter(|&&sum| sum > 0.0).count();
+        // Of queries that are drawn alone there is no deff to know.
+        let df = if hit >= FEWEST_HIT && identities < n {
+            sums.degrees_of_freedom()
+        } else {
+            identities - 1.0
+        };
+        let shrink = (t_quantile(tail, n - 1.0) / t_quantile(tail, df)).powi(2);
         let effective = (n / deff * shrink).min(n);
         clopper_pearson(share * effective, effective, level)
     };
@@ -82,13 +91,18 @@ fn clopper_pearson(x: f64, n: f64, level: f64) -> (f64, f64) {
             .expect("both shapes are positive")
             .inverse_cdf(p)
     };
+    // Of none and of all the quantile has a closed form; the crate's search for it does not end beyond some million draws.
     let lower = if x <= 0.0 {
         0.0
+    } else if x >= n {
+        tail.powf(1.0 / n)
     } else {
         quantile(x, n - x + 1.0, tail)
     };
     let upper = if x >= n {
         1.0
+    } else if x <= 0.0 {
+        1.0 - tail.powf(1.0 / n)
     } else {
         quantile(x + 1.0, n - x, 1.0 - tail)
     };
@@ -154,8 +168,26 @@ mod tests {
         assert!(clumped.standard_error > 2.0 * spread.standard_error);
     }
 
+    /// Half of 30 identities gain on all their queries, so that queries hang together; then one query after the other is hit.
     #[test]
-    fn without_flips_the_fallback_tells_how_queries_hang_together() {
+    fn a_hit_more_never_makes_the_bound_fall() {
+        let cluster: Vec<u32> = (0..300).map(|i| i / 10).collect();
+        let gain: Vec<f64> = (0..300).map(|i| f64::from(i / 10 % 2) / 6.0).collect();
+        let mut hits = vec![false; 300];
+        let mut before = 0.0;
+        for hit in 0..30 {
+            let found = proportion_estimate(&hits, &cluster, Some(&gain), 0.9);
+            assert!(
+                found.upper >= before,
+                "{hit} hits: {found:?} after {before}"
+            );
+            before = found.upper;
+            hits[10 * hit + hit % 3] = true;
+        }
+    }
+
+    #[test]
+    fn without_flips_the_companion_tells_how_queries_hang_together() {
         let hits = [false; 300];
         let cluster: Vec<u32> = (0..300).map(|i| i / 10).collect();
         let change: Vec<f64> = (0..300).map(|i| f64::from(i / 10 % 3)).collect();
@@ -168,11 +200,12 @@ mod tests {
         let effective = 300.0 * (t_quantile(0.95, 299.0) / t_quantile(0.95, 29.0)).powi(2);
         assert!((without.upper - (1.0 - 0.05_f64.powf(1.0 / effective))).abs() < 1e-10);
         assert!(with.upper > 5.0 * without.upper);
-        // The fallback has no say when there are flips.
-        let some: Vec<bool> = (0..300).map(|i| i % 50 == 0).collect();
+        // Of flips that clump more than the companion it has no say.
+        let clumped: Vec<bool> = (0..300).map(|i| i < 20).collect();
+        let each: Vec<f64> = (0..300).map(|i| f64::from(i % 10)).collect();
         assert_eq!(
-            proportion_estimate(&some, &cluster, Some(&change), 0.9),
-            proportion_estimate(&some, &cluster, None, 0.9)
+            proportion_estimate(&clumped, &cluster, Some(&each), 0.9),
+            proportion_estimate(&clumped, &cluster, None, 0.9)
         );
     }
 
@@ -183,6 +216,9 @@ mod tests {
         let none = proportion_estimate(&[], &[], None, 0.9);
         assert!(none.value.is_nan());
         assert_eq!((none.lower, none.upper), (0.0, 1.0));
+        // Beyond what the crate's quantile can do.
+        let many = clopper_pearson(0.0, 1e8, 0.9);
+        assert!((many.1 - 2.995_732_2e-8).abs() < 1e-14, "{many:?}");
         let all = proportion_estimate(&[true; 50], &(0..50).collect::<Vec<_>>(), None, 0.9);
         assert_eq!(all.upper, 1.0);
         assert!((all.lower - 0.05_f64.powf(1.0 / 50.0)).abs() < 1e-10);

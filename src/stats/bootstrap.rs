@@ -8,6 +8,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::descriptive::quantile;
 use super::{normal_cdf, normal_quantile, ratio_of_sums};
 
 /// A share of replicates is read off only with this many on both sides: its relative error is then below
@@ -264,27 +265,9 @@ fn acceleration(a: &[f64], b: &[f64]) -> f64 {
     }
 }
 
-/// Quantile of a sorted sample by linear interpolation between order statistics (Hyndman and Fan's
-/// type 7, the default of NumPy and R).
-fn quantile(sorted: &[f64], p: f64) -> f64 {
-    let position = p * (sorted.len() - 1) as f64;
-    let below = position.floor() as usize;
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_interpolate_like_numpy() {
-        let sorted = [1.0, 2.0, 4.0];
-        assert_eq!(quantile(&sorted, 0.0), 1.0);
-        assert_eq!(quantile(&sorted, 0.25), 1.5);
-        assert_eq!(quantile(&sorted, 0.75), 3.0);
-        assert_eq!(quantile(&sorted, 1.0), 4.0);
-    }
 
     #[test]
     fn ties_count_half_and_an_extreme_value_stays_finite() {

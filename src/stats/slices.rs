@@ -183,22 +183,26 @@ impl Sample {
         }
     }
 
-    /// The smallest loss that, had by every unit alike, the bets let fail: with r = (u + loss) / (u - limit), the growth of
-    /// the whole stake, r^n + ((1 + r)/2)^n is 2 / p.
+    /// The smallest loss that, had by every query alike, the bets let fail; infinite where the largest there is, 1, does not.
     fn smallest_even_loss(&self, limit: f64, p: f64) -> f64 {
-        let n = self.n_units();
-        let (mut low, mut high) = (1.0_f64, (2.0 / p).powf(1.0 / n));
+        let fails = |loss: f64| {
+            let sum = self.sums.n.iter().map(|n| -loss * n).collect();
+            let n = self.sums.n.clone();
+            p_of_bets(&ClusterSums { sum, n }, self.largest, limit) <= p
+        };
+        if !fails(1.0) {
+            return f64::INFINITY;
+        }
+        let (mut low, mut high) = (0.0, 1.0);
         for _ in 0..f64::MANTISSA_DIGITS {
-            let r = f64::midpoint(low, high);
-            let stake = n * r.ln();
-            let half = n * f64::midpoint(1.0, r).ln();
-            if (stake.exp() + half.exp()) * p < 2.0 {
-                low = r;
+            let loss = f64::midpoint(low, high);
+            if fails(loss) {
+                high = loss;
             } else {
-                high = r;
+                low = loss;
             }
         }
-        high * (self.largest - limit) - self.largest
+        high
     }
 }
 
@@ -227,7 +231,7 @@ impl Single {
 fn by_identity(sums: &ClusterSums, limit: f64, level: f64, bootstrap: &Bootstrap) -> Single {
     let (estimate, distribution) = interval_and_distribution(&sums.sum, &sums.n, level, bootstrap);
     let df = sums.degrees_of_freedom();
-    let p_t = t_cdf((estimate.value - limit) / estimate.standard_error, df);
+    let p_t = p_of_t(estimate.value - limit, estimate.standard_error, df);
     let p = distribution.map_or(p_t, |bca| {
         // sum(a*) / sum(b*) <= limit is sum(a* - limit b*) <= 0.
         let far = || {
@@ -263,7 +267,7 @@ fn by_query(sample: &Sample, prior: &VariancePrior, limit: f64, level: f64) -> S
         f64::INFINITY
     };
     let p = if known {
-        t_cdf((mean - limit) / standard_error, df)
+        p_of_t(mean - limit, standard_error, df)
     } else {
         1.0
     };
@@ -276,6 +280,15 @@ fn by_query(sample: &Sample, prior: &VariancePrior, limit: f64, level: f64) -> S
         method: IntervalMethod::ModeratedT,
     };
     Single { estimate, p, df }
+}
+
+/// One-sided p of a distance from the limit; 1 where there is no spread and so no t: bets tell.
+fn p_of_t(distance: f64, standard_error: f64, df: f64) -> f64 {
+    if standard_error > 0.0 {
+        t_cdf(distance / standard_error, df)
+    } else {
+        1.0
+    }
 }
 
 /// Bound of the p of "the mean is at least `limit`" over independent units none of whose values exceeds `largest`, whatever
@@ -520,6 +533,31 @@ mod tests {
         };
         let p = 2.0 / (5.0_f64.powi(10) + 3.0_f64.powi(10));
         assert!((test(&[alone])[0].p / p - 1.0).abs() < 1e-12);
+    }
+
+    /// One identity of 40 queries among single ones: the bets scale by it, and find less than among equals.
+    #[test]
+    fn the_detectable_even_loss_is_that_of_identities_as_uneven_as_they_are() {
+        let uneven = |loss: f64, largest: f64| SliceValues {
+            values: vec![-loss; 59],
+            identities: (0..59).map(|q: u32| q.saturating_sub(39)).collect(),
+            largest,
+        };
+        let detectable = |largest| test(&[uneven(0.0, largest)])[0].minimum_detectable_loss;
+        let found = detectable(0.0);
+        assert!(found > 0.4 && found < 0.6, "{found}");
+        assert!(test(&[uneven(found + 1e-9, 0.0)])[0].p_holm <= 0.05);
+        assert!(test(&[uneven(found - 1e-9, 0.0)])[0].p_holm > 0.05);
+        assert!(test(&[uneven(1.0, 0.3)])[0].p_holm > 0.05);
+        assert_eq!(detectable(0.3), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_constant_change_on_the_very_limit_is_no_proof() {
+        for (identities, queries) in [(1, 10), (20, 1), (40, 1)] {
+            let found = test(&[constant(LIMIT, identities, queries)])[0];
+            assert!((found.p, found.p_holm) == (1.0, 1.0), "{found:?}");
+        }
     }
 
     #[test]

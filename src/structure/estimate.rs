@@ -11,6 +11,7 @@ use super::{
 };
 use crate::config::CredibilityCut;
 use crate::domain::{Embeddings, Probe, Reference};
+use crate::stats::mean;
 use crate::topk::Gallery;
 
 /// Estimates sub-clusters and credibility of the old gallery.
@@ -59,8 +60,7 @@ pub fn estimate(probe: &Probe, old: &Embeddings, options: &StructureOptions) -> 
         .collect();
     let stabilities = partitions.iter().flatten().filter_map(|p| p.stability);
     let stabilities: Vec<f64> = stabilities.collect();
-    let stability = (!stabilities.is_empty())
-        .then(|| stabilities.iter().sum::<f64>() / stabilities.len() as f64);
+    let stability = (!stabilities.is_empty()).then(|| mean(&stabilities));
     let mut subclusters = Vec::with_capacity(groups.len());
     let is_cluster = |&(group, _): &(usize, _)| probe.outside != Some(identities[group]);
     for (group, partition) in partitions.iter().enumerate().filter(is_cluster) {

@@ -15,6 +15,7 @@ use super::nearest::nearest;
 use super::prototypes::Prototypes;
 use super::{StructureOptions, adjusted_rand_index, dense, draw, embedded, unit_embeddings};
 use crate::domain::{Embeddings, Probe};
+use crate::stats::mean;
 use crate::topk::Gallery;
 
 /// Gallery items that are clustered at most.
@@ -353,7 +354,7 @@ fn silhouette(gallery: Gallery<'_>, groups: &Groups) -> f64 {
     });
     // Summed in one order, whatever the threads.
     let each: Vec<f64> = each.collect();
-    each.iter().sum::<f64>() / each.len() as f64
+    mean(&each)
 }
 
 /// The middle of each cluster, and how far it reaches.

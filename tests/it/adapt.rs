@@ -132,6 +132,30 @@ fn a_rotated_model_is_cured_on_identities_it_has_not_seen() {
         assert_eq!(again.report[part], report[part], "{part}");
     }
     assert_eq!(again.report["probe"]["query_identities"], 40);
+
+    // Under other names nobody knows what the head has seen.
+    let manifest = std::fs::read_to_string(emoji.join("labels.csv")).expect("the manifest");
+    let mut lines = manifest.lines();
+    let header = lines.next().expect("a header");
+    let columns: Vec<&str> = header.split(',').collect();
+    let column = |name: &str| columns.iter().position(|column| *column == name);
+    let (path, identity) = column("path").zip(column("identity")).expect("columns");
+    let renamed = lines.map(|line| {
+        let mut cells: Vec<String> = line.split(',').map(str::to_owned).collect();
+        cells[path] = emoji.join(&cells[path]).display().to_string();
+        cells[identity].insert(0, 'x');
+        cells.join(",") + "\n"
+    });
+    let manifest = format!("{header}\n{}", renamed.collect::<String>());
+    let other = place.folder.path().join("renamed.csv");
+    std::fs::write(&other, manifest).expect("written");
+    let words =
+        [emoji.join("old.onnx"), place.model(), other].map(|path| path.display().to_string());
+    let output = compat_audit(words);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    let expected = "is one of the 40 identities that the head of the new model was not fitted on";
+    assert!(said.contains(expected) && said.contains("hint: "), "{said}");
 }
 
 #[test]
@@ -219,6 +243,42 @@ fn token_states_are_pooled_inside_the_graph() {
     );
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(place.report()["new"]["adaptation"]["units"], "identities");
+}
+
+/// What says how texts are cut goes with the model.
+#[test]
+fn files_beside_a_text_model_are_written_beside_the_adapted_one() {
+    let place = Place::new();
+    let models = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(models.path().join("1_Pooling")).expect("made");
+    for name in [
+        "old.onnx",
+        "new.onnx",
+        "tokenizer.json",
+        "1_Pooling/config.json",
+    ] {
+        let to = models.path().join(name);
+        std::fs::copy(data("tiny_text").join(name), to).expect("copied");
+    }
+    let sidecar = "sentence_bert_config.json";
+    std::fs::write(models.path().join(sidecar), r#"{"max_seq_length": 6}"#).expect("written");
+    let [old, new] = ["old.onnx", "new.onnx"].map(|name| models.path().join(name));
+    let more = ["--head", "closed-form", "--fail-on", "never"];
+    let output = compat_audit(place.arguments("tiny_text", &old, &new, &more));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let files = place.files();
+    assert!(files.contains(&sidecar.to_owned()), "{files:?}");
+    let settings = place.report()["settings"].clone();
+    let settings = settings.as_array().expect("settings").iter();
+    let lengths: Vec<_> = settings
+        .filter(|setting| {
+            setting["key"]
+                .as_str()
+                .is_some_and(|key| key.ends_with("max_length"))
+        })
+        .map(|setting| setting["value"].clone())
+        .collect();
+    assert_eq!(lengths, [6, 6]);
 }
 
 #[test]

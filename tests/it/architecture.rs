@@ -19,6 +19,7 @@ const ALLOWED: [(&str, &[&str]); 6] = [
         "polars",
         &[
             "probe/manifest.rs",
+            "probe/parquet.rs",
             "embed/stored/parquet.rs",
             "embed/stored/tests.rs",
             "report/tables.rs",

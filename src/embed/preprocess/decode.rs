@@ -4,11 +4,15 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
-use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, Limits};
+use memchr::memchr;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::{ImageError, MAX_PIXELS};
 
@@ -110,50 +114,34 @@ impl Decoded {
 
 fn read(bytes: &[u8], path: &Path, exif: bool) -> Result<(RgbImage, Orientation), ImageError> {
     let format = sniff(bytes, path)?;
-    let corrupt = |source: image::ImageError| ImageError::Corrupt {
-        path: path.to_owned(),
+    let file = File {
+        bytes,
+        path,
         format,
-        source: Box::new(source),
     };
-    let truncated = || ImageError::Truncated {
-        path: path.to_owned(),
-        format,
-        bytes: bytes.len(),
-    };
-    let check_size = |width: u32, height: u32| {
-        if u64::from(width) * u64::from(height) > MAX_PIXELS {
-            return Err(ImageError::TooManyPixels {
-                path: path.to_owned(),
-                width,
-                height,
-            });
-        }
-        Ok(())
-    };
+    if format == "jpeg" {
+        return file.read_jpeg(exif);
+    }
     let reader = Cursor::new(bytes);
+    let corrupt = |source| file.corrupt(source);
     let mut decoder: Box<dyn ImageDecoder + '_> = match format {
         "png" => {
             // The decoder allocates a row before it can be asked for the size.
             if let Some((width, height)) = png_size(bytes) {
-                check_size(width, height)?;
+                file.check_size(width, height)?;
             }
             Box::new(PngDecoder::with_limits(reader, Limits::default()).map_err(corrupt)?)
         }
-        "jpeg" => Box::new(JpegDecoder::new(reader).map_err(corrupt)?),
         "webp" => {
             if !webp_is_whole(bytes) {
-                return Err(truncated());
+                return Err(file.truncated());
             }
             Box::new(WebPDecoder::new(reader).map_err(corrupt)?)
         }
         _ => Box::new(BmpDecoder::new(reader).map_err(corrupt)?),
     };
     let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
-    // The jpeg decoder paints what is missing grey and calls it a success.
-    if format == "jpeg" && !jpeg_is_whole(bytes) {
-        return Err(truncated());
-    }
+    file.check_size(width, height)?;
     let orientation = if exif {
         // A broken EXIF block says nothing; Pillow ignores it too.
         decoder.orientation().unwrap_or(Orientation::NoTransforms)
@@ -175,6 +163,71 @@ fn read(bytes: &[u8], path: &Path, exif: bool) -> Result<(RgbImage, Orientation)
         sixteen_bit,
     };
     Ok((image, orientation))
+}
+
+/// The content of an image file.
+struct File<'a> {
+    bytes: &'a [u8],
+    path: &'a Path,
+    /// By content.
+    format: &'static str,
+}
+
+impl File<'_> {
+    fn corrupt(&self, source: impl std::error::Error + Send + Sync + 'static) -> ImageError {
+        ImageError::Corrupt {
+            path: self.path.to_owned(),
+            format: self.format,
+            source: Box::new(source),
+        }
+    }
+
+    fn truncated(&self) -> ImageError {
+        ImageError::Truncated {
+            path: self.path.to_owned(),
+            format: self.format,
+            bytes: self.bytes.len(),
+        }
+    }
+
+    fn check_size(&self, width: u32, height: u32) -> Result<(), ImageError> {
+        if u64::from(width) * u64::from(height) > MAX_PIXELS {
+            return Err(ImageError::TooManyPixels {
+                path: self.path.to_owned(),
+                width,
+                height,
+            });
+        }
+        Ok(())
+    }
+
+    /// By the decoder that `image` has too, which copies the file and reads its headers, Huffman tables among them, twice.
+    fn read_jpeg(&self, exif: bool) -> Result<(RgbImage, Orientation), ImageError> {
+        let options = DecoderOptions::default()
+            .jpeg_set_out_colorspace(ColorSpace::RGB)
+            .set_strict_mode(false)
+            // What is too large is said below.
+            .set_max_width(usize::MAX)
+            .set_max_height(usize::MAX);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(self.bytes), options);
+        let corrupt = |source| self.corrupt(source);
+        decoder.decode_headers().map_err(corrupt)?;
+        let (width, height) = decoder.dimensions().unwrap_or_default();
+        let (width, height) = (width as u32, height as u32);
+        self.check_size(width, height)?;
+        // The decoder paints what is missing grey and calls it a success.
+        if !jpeg_is_whole(self.bytes) {
+            return Err(self.truncated());
+        }
+        let orientation = decoder
+            .exif()
+            .filter(|_| exif)
+            .and_then(|chunk| Orientation::from_exif_chunk(chunk))
+            .unwrap_or(Orientation::NoTransforms);
+        let mut pixels = vec![0; decoder.output_buffer_size().unwrap_or_default()];
+        decoder.decode_into(&mut pixels).map_err(corrupt)?;
+        Ok((RgbImage::from_pixels(width, height, pixels), orientation))
+    }
 }
 
 /// The format by content.
@@ -229,10 +282,7 @@ fn webp_is_whole(bytes: &[u8]) -> bool {
 /// thumbnail inside one has an end marker of its own; in coded data FF is followed by 00 or a restart marker.
 fn jpeg_is_whole(bytes: &[u8]) -> bool {
     let mut at = 2;
-    while let Some(step) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|&b| b == 0xFF))
-    {
+    while let Some(step) = bytes.get(at..).and_then(|rest| memchr(0xFF, rest)) {
         at += step + 1;
         match bytes.get(at) {
             None => return false,

@@ -214,7 +214,8 @@ fn width_pass<const TAPS: usize>(
 const LEVELS: usize = 24;
 
 /// Many source pixels a target: each level has a lane of its own, in which every eighth pixel is summed up. Integers, so
-/// the order does not matter.
+/// the order does not matter. The lanes of a row's targets wait in memory before they are added up: together with the loop
+/// above it, the compiler would rearrange both and take half as long again.
 #[inline(always)]
 fn width_pass_of_many(windows: &Windows, pixels: &[u8], source_stride: usize, out: &mut [u8]) {
     let n = (3 * windows.taps).next_multiple_of(LEVELS);
@@ -228,13 +229,14 @@ fn width_pass_of_many(windows: &Windows, pixels: &[u8], source_stride: usize, ou
     let stride = 3 * windows.starts.len();
     // The last window's spare weights, which are zero, meet something.
     let mut levels = vec![0_i32; source_stride + LEVELS];
+    let mut lanes = vec![[0; LEVELS]; windows.starts.len()];
     let rows = pixels.chunks_exact(source_stride);
     for (row, out) in rows.zip(out.chunks_exact_mut(stride)) {
         for (level, &byte) in levels.iter_mut().zip(row) {
             *level = i32::from(byte);
         }
         let targets = windows.starts.iter().zip(weights.chunks_exact(n));
-        for ((&start, weights), out) in targets.zip(out.as_chunks_mut::<3>().0) {
+        for ((&start, weights), lanes) in targets.zip(&mut lanes) {
             let (levels, _) = levels[3 * start..3 * start + n].as_chunks::<LEVELS>();
             let (weights, _) = weights.as_chunks::<LEVELS>();
             let mut sums = [0; LEVELS];
@@ -243,8 +245,11 @@ fn width_pass_of_many(windows: &Windows, pixels: &[u8], source_stride: usize, ou
                     sums[lane] += levels[lane] * weights[lane];
                 }
             }
+            *lanes = sums;
+        }
+        for (lanes, out) in lanes.iter().zip(out.as_chunks_mut::<3>().0) {
             let mut sum = [HALF; 3];
-            for pixel in sums.as_chunks::<3>().0 {
+            for pixel in lanes.as_chunks::<3>().0 {
                 for (sum, part) in sum.iter_mut().zip(pixel) {
                     *sum += part;
                 }

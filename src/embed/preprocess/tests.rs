@@ -66,7 +66,8 @@ fn placed(height: u32, width: u32) -> RgbImage {
 
 fn apply(how: &ImagePreprocess, image: &RgbImage, height: u32, width: u32) -> Vec<f32> {
     let mut out = vec![f32::NAN; 3 * (height * width) as usize];
-    how.apply(image, height, width, &mut out).unwrap();
+    let fitted = how.fit(image, height, width).unwrap();
+    how.fill(&how.tables(), &fitted, &mut out);
     out
 }
 
@@ -208,9 +209,7 @@ fn resize_then_crop_is_the_two_steps() {
 #[test]
 fn wrong_and_endless_sizes_are_errors() {
     let mut how = prepare();
-    let error = how
-        .apply(&placed(5, 6), 32, 32, &mut [0.0; 3 * 32 * 32])
-        .unwrap_err();
+    let error = how.fit(&placed(5, 6), 32, 32).unwrap_err();
     assert_eq!(
         error.to_string(),
         "expected an image of 32 x 32 (width x height) after preprocessing, found 6 x 5"
@@ -220,7 +219,7 @@ fn wrong_and_endless_sizes_are_errors() {
     how.crop = Some(Size::Square(2));
     how.resize = ResizeMode::ShorterSideTorchvision;
     let long = RgbImage::from_pixels(300, 1, vec![0; 900]);
-    let error = how.apply(&long, 2, 2, &mut [0.0; 12]).unwrap_err();
+    let error = how.fit(&long, 2, 2).unwrap_err();
     assert_eq!(
         error.to_string(),
         "an image of 300 x 1 (width x height) would become 180000 x 600: expected at most 100000000 pixels"

@@ -35,17 +35,18 @@ pub fn resolve(
         .and_then(|input| input.shape.get(1))
         .and_then(|&length| usize::try_from(length).ok())
         .filter(|&length| length > 0);
-    // The file is not looked at where the configuration overrules it.
-    let max_seq_length = match config.max_length {
-        Some(_) => None,
-        None => read_max_seq_length(path)?,
-    };
+    let transformer = read_transformer(path, config)?;
+    if transformer.lower_case {
+        tokens.lower_case();
+        record.note("do_lower_case", true, Origin::Sidecar);
+    }
     let wanted = record.pick(
         "max_length",
         [
             (config.max_length, Origin::File),
-            (max_seq_length, Origin::Sidecar),
+            (transformer.max_seq_length, Origin::Sidecar),
             (tokens.own_max_length, Origin::Sidecar),
+            (read_model_max_length(path), Origin::Sidecar),
             (length, Origin::Model),
         ],
         DEFAULT_MAX_LENGTH,
@@ -155,24 +156,56 @@ pub fn read_pooling(
     }
 }
 
-/// `max_seq_length` of sentence-transformers' `sentence_bert_config.json`, which takes the place of tokenizer.json's own
-/// truncation there: all-MiniLM-L6-v2 is cut at 256 tokens, its tokenizer.json says 128.
-fn read_max_seq_length(model: &Path) -> Result<Option<usize>, EmbedError> {
+/// What sentence-transformers' `sentence_bert_config.json` has done before the tokenizer.
+#[derive(Default)]
+struct Transformer {
+    /// It takes the place of tokenizer.json's own truncation: all-MiniLM-L6-v2 is cut at 256 tokens, its tokenizer.json says 128.
+    max_seq_length: Option<usize>,
+    /// `do_lower_case`.
+    lower_case: bool,
+}
+
+/// A length that the configuration overrules is not asked, and so not refused.
+fn read_transformer(model: &Path, config: &ModelConfig) -> Result<Transformer, EmbedError> {
     let sidecar = Sidecar {
         path: beside(model, "sentence_bert_config.json"),
         expected: "max_seq_length, a number of tokens or null",
     };
-    let config = sidecar.read()?.unwrap_or_default();
-    match config.get("max_seq_length") {
-        None | Some(Value::Null) => Ok(None),
+    let overruled = config.max_length.is_some();
+    let said = match sidecar.read() {
+        Err(_) if overruled => None,
+        said => said?,
+    };
+    let said = said.unwrap_or_default();
+    let max_seq_length = match said.get("max_seq_length") {
+        None | Some(Value::Null) => None,
+        Some(_) if overruled => None,
         Some(value) => {
             let length = value.as_u64().filter(|&length| length > 0);
             let length = length.and_then(|length| usize::try_from(length).ok());
-            length
-                .map(Some)
-                .ok_or_else(|| sidecar.wrong(value.to_string()))
+            Some(length.ok_or_else(|| sidecar.wrong(value.to_string()))?)
         }
-    }
+    };
+    Ok(Transformer {
+        max_seq_length,
+        lower_case: said.get("do_lower_case") == Some(&Value::Bool(true)),
+    })
+}
+
+/// Where nothing else names a length, transformers and sentence-transformers take the tokenizer's `model_max_length`, and never
+/// more than the model has positions. A tokenizer without a limit says 1e30. Files that cannot be read say nothing.
+fn read_model_max_length(model: &Path) -> Option<usize> {
+    /// Beyond, no limit is meant.
+    const MOST: f64 = 1e6;
+    let number = |file: &str, key: &str| {
+        let text = std::fs::read(beside(model, file)).ok()?;
+        let said: Value = serde_json::from_slice(&text).ok()?;
+        said[key].as_f64().filter(|&n| n >= 1.0)
+    };
+    let length = number("tokenizer_config.json", "model_max_length")?;
+    let positions = number("config.json", "max_position_embeddings").unwrap_or(MOST);
+    let length = length.min(positions);
+    (length < MOST).then_some(length as usize)
 }
 
 /// A JSON file that may lie beside a model.

@@ -1,19 +1,16 @@
 //! `.parquet` files: read a few rows at a time, whatever the size of their row groups.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use half::f16;
 use polars::error::PolarsError;
-use polars::prelude::{
-    ArrowDataType, Column, DataFrame, DataType, ListChunked, ParquetReader, SerReader, Series,
-};
+use polars::prelude::{ArrowDataType, Column, DataFrame, DataType, ListChunked, Series};
 
 use super::sink::{Number, Sink};
 use super::{Ids, Room, is_scale, unreadable, wrong};
 use crate::domain::{Rows, Scale};
 use crate::embed::EmbedError;
+use crate::probe::parquet::{Fault, ParquetFile, one_line};
 
 /// Numbers read together: what polars holds of them (16 bytes each for halves) stays far below a gallery, and a row group
 /// of a million rows is not entered too often.
@@ -28,7 +25,8 @@ const SCALE: &str = "scale";
 /// The rows and their ids.
 pub fn read(path: &Path, room: Room<'_>) -> Result<(Rows, Ids), EmbedError> {
     let file = Parquet::open(path)?;
-    let first = file.part(0, FIRST_ROWS)?;
+    let first = file.file.part(&file.wanted, 0, FIRST_ROWS);
+    let first = first.map_err(|fault| failed(path, fault))?;
     let width = match file.list(&first)?.downcast_iter().next() {
         Some(lists) => lists.offsets().lengths().next().unwrap_or(0),
         None => 0,
@@ -80,11 +78,10 @@ impl From<EmbedError> for Untaken {
     }
 }
 
-/// A file whose metadata was read.
+/// A file and its columns in use.
 struct Parquet<'a> {
     path: &'a Path,
-    file: File,
-    metadata: polars::io::parquet::metadata::FileMetadataRef,
+    file: ParquetFile,
     id: String,
     embedding: String,
     element: ArrowDataType,
@@ -101,25 +98,12 @@ enum ScaleIn {
 
 impl<'a> Parquet<'a> {
     fn open(path: &'a Path) -> Result<Self, EmbedError> {
-        let file = File::open(path).map_err(|source| unreadable(path, source))?;
-        let failed = |error| polars_error(path, &error);
-        let again = file
-            .try_clone()
-            .map_err(|source| unreadable(path, source))?;
-        let mut reader = ParquetReader::new(again);
-        // The writer's Arrow schema may ask for types that only it knows (pandas' categories); the columns themselves
-        // are plain, so it is left aside.
-        let mut metadata = reader.get_metadata().map_err(failed)?.as_ref().clone();
-        let keys = metadata.key_value_metadata.take().unwrap_or_default();
-        let metadata = Arc::new(metadata);
-        reader.set_metadata(metadata.clone());
-        let schema = reader.schema().map_err(failed)?;
-        let fields: Vec<(&str, &ArrowDataType)> = schema
-            .iter_values()
-            .map(|field| (field.name.as_str(), field.dtype()))
+        let file = ParquetFile::open(path).map_err(|fault| failed(path, fault))?;
+        let columns = file.columns.iter();
+        let fields: Vec<(&str, &ArrowDataType)> = columns
+            .map(|(name, dtype)| (name.as_str(), dtype))
             .collect();
         let [id, embedding] = columns_in_use(path, &fields)?;
-        // polars panics on types that it was built without: only the columns in use are read, after a look at their types.
         let mut wanted = vec![id, embedding];
         let element = element(fields[embedding].1).expect("the embedding is a list");
         let scale = if *element != ArrowDataType::Int8 {
@@ -132,8 +116,8 @@ impl<'a> Parquet<'a> {
             }
             wanted.push(column);
             Some(ScaleIn::Column)
-        } else if let Some(entry) = keys.iter().find(|entry| entry.key == SCALE) {
-            let text = entry.value.as_deref().unwrap_or_default();
+        } else if let Some(entry) = file.notes.iter().find(|(key, _)| key == SCALE) {
+            let text = entry.1.as_deref().unwrap_or_default();
             let scale = text.trim().parse().ok().filter(is_scale);
             let expected = format!("a number above 0 as the metadata's `{SCALE}`");
             Some(ScaleIn::Metadata(
@@ -149,26 +133,10 @@ impl<'a> Parquet<'a> {
             id: fields[id].0.to_owned(),
             embedding: fields[embedding].0.to_owned(),
             element: element.clone(),
-            file,
-            metadata,
             scale,
             wanted,
+            file,
         })
-    }
-
-    /// Some rows of the columns in use.
-    fn part(&self, start: usize, rows: usize) -> Result<DataFrame, EmbedError> {
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|source| unreadable(self.path, source))?;
-        let mut reader = ParquetReader::new(file);
-        reader.set_metadata(self.metadata.clone());
-        reader
-            .with_projection(Some(self.wanted.clone()))
-            .with_slice(Some((start, rows)))
-            .finish()
-            .map_err(|error| polars_error(self.path, &error))
     }
 
     fn list(&self, part: &DataFrame) -> Result<ListChunked, EmbedError> {
@@ -191,35 +159,28 @@ impl<'a> Parquet<'a> {
         room: Room<'_>,
         take: Take<'_, T>,
     ) -> Result<(Rows, Ids), EmbedError> {
-        let n = self.metadata.num_rows;
-        let mut sink = Sink::new(self.path, n, width, room)?;
+        let mut sink = Sink::new(self.path, self.file.n_rows(), width, room)?;
         let mut ids = Ids::default();
         let mut scales = Vec::new();
         let together = (READ_TOGETHER / width.max(1)).max(1);
-        let mut start = 0;
-        for group in &self.metadata.row_groups {
-            let end = start + group.num_rows();
-            while start < end {
-                let part = self.part(start, together.min(end - start))?;
-                if part.height() == 0 {
-                    break;
-                }
-                self.take_ids(&part, start, &mut ids)?;
-                let list = self.list(&part)?;
-                self.refuse_ragged(&list, start, width)?;
-                let values = list.get_inner();
-                // A list may start inside its values; one that was read on its own does not.
-                debug_assert_eq!(values.len(), part.height() * width);
-                take(&values, &mut sink).map_err(|untaken| match untaken {
-                    Untaken::Polars(error) => polars_error(self.path, &error),
-                    Untaken::Sink(error) => error,
-                })?;
-                if let Some(ScaleIn::Column) = self.scale {
-                    self.take_scales(&part, start, &mut scales)?;
-                }
-                start += part.height();
+        let failed = |fault| failed(self.path, fault);
+        let visit = |start, part: DataFrame| {
+            self.take_ids(&part, start, &mut ids)?;
+            let list = self.list(&part)?;
+            self.refuse_ragged(&list, start, width)?;
+            let values = list.get_inner();
+            // A list may start inside its values; one that was read on its own does not.
+            debug_assert_eq!(values.len(), part.height() * width);
+            take(&values, &mut sink).map_err(|untaken| match untaken {
+                Untaken::Polars(error) => polars_error(self.path, &error),
+                Untaken::Sink(error) => error,
+            })?;
+            match self.scale {
+                Some(ScaleIn::Column) => self.take_scales(&part, start, &mut scales),
+                _ => Ok(()),
             }
-        }
+        };
+        self.file.each_part(&self.wanted, together, failed, visit)?;
         let scale = match self.scale {
             None => Scale::All(1.0),
             Some(ScaleIn::Metadata(scale)) => Scale::All(scale),
@@ -295,12 +256,17 @@ impl<'a> Parquet<'a> {
     }
 }
 
-/// What polars says of the file, in one line.
+fn failed(path: &Path, fault: Fault) -> EmbedError {
+    match fault {
+        Fault::Io(source) => unreadable(path, source),
+        Fault::Metadata(error) | Fault::Columns(error) => polars_error(path, &error),
+    }
+}
+
+/// What polars says of the file.
 fn polars_error(path: &Path, error: &PolarsError) -> EmbedError {
-    let message = error.to_string();
-    let words: Vec<&str> = message.split_whitespace().collect();
     let expected = "a parquet file of ids and embeddings".into();
-    wrong(path, expected, words.join(" "))
+    wrong(path, expected, one_line(error))
 }
 
 /// The columns of the ids and of the embeddings, told by name and type alone.

@@ -305,6 +305,84 @@ fn sentence_transformers_longest_sequence_takes_the_place_of_the_tokenizers_own(
 }
 
 #[test]
+fn the_tokenizers_length_counts_where_nothing_else_names_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = with_tokenizer_alone(folder.path());
+    let tokenizer = folder.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&tokenizer).expect("read");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let own = json["truncation"].take();
+    assert!(own.is_object(), "the fixture cuts by itself");
+    std::fs::write(&tokenizer, json.to_string()).expect("written");
+    let probe = text_probe(&["one text of more than a few words, so that it can be cut short"]);
+    let config = ModelConfig {
+        pooling: Some(Pooling::Mean),
+        ..ModelConfig::default()
+    };
+    let length = |of_tokenizer: &str, of_model: &str| {
+        for (name, json) in [
+            ("tokenizer_config.json", of_tokenizer),
+            ("config.json", of_model),
+        ] {
+            std::fs::write(folder.path().join(name), json).expect("written");
+        }
+        let options = options(&config, None);
+        let embedded = embed(&probe, &source, &options, Some(runtime()), &NoProgress);
+        let settings = embedded.expect("embedded").settings.into_iter();
+        let mut lengths = settings.filter(|setting| setting.key == "old.max_length");
+        let length = lengths.next().expect("noted");
+        (length.value.as_u64().expect("a number"), length.origin)
+    };
+    let none = "{}";
+    assert_eq!(length(none, none), (512, Origin::Default));
+    let five = r#"{"model_max_length": 5}"#;
+    assert_eq!(length(five, none), (5, Origin::Sidecar));
+    let positions = r#"{"max_position_embeddings": 4}"#;
+    assert_eq!(length(five, positions), (4, Origin::Sidecar));
+    let unlimited = r#"{"model_max_length": 1000000000000000019884624838656}"#;
+    assert_eq!(length(unlimited, none), (512, Origin::Default));
+    assert_eq!(length(unlimited, positions), (4, Origin::Sidecar));
+    for silent in ["{", "[]", r#"{"model_max_length": "5"}"#] {
+        assert_eq!(length(silent, positions), (512, Origin::Default));
+    }
+}
+
+#[test]
+fn sentence_transformers_lower_case_comes_before_the_tokenizer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = with_tokenizer_alone(folder.path());
+    let tokenizer = folder.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&tokenizer).expect("read");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    // One that lowers nothing by itself.
+    json["normalizer"] = serde_json::Value::Null;
+    std::fs::write(&tokenizer, json.to_string()).expect("written");
+    let cache = tempfile::tempdir().expect("a folder");
+    let config = ModelConfig {
+        pooling: Some(Pooling::Mean),
+        ..ModelConfig::default()
+    };
+    let run = |text: &str| {
+        let options = options(&config, Some(cache.path()));
+        let probe = text_probe(&[text]);
+        let embedded = embed(&probe, &source, &options, Some(runtime()), &NoProgress);
+        embedded.expect("embedded")
+    };
+    let (mixed, lower) = (run("One Text"), run("one text"));
+    assert_ne!(mixed.embeddings, lower.embeddings);
+    std::fs::write(
+        folder.path().join("sentence_bert_config.json"),
+        r#"{"do_lower_case": true}"#,
+    )
+    .expect("written");
+    // Not what the cache holds of the text as it is.
+    let lowered = run("One Text");
+    assert_eq!(lowered.embeddings, lower.embeddings);
+    let keys: Vec<&str> = lowered.settings.iter().map(|s| s.key.as_str()).collect();
+    assert!(keys.contains(&"old.do_lower_case"), "{keys:?}");
+}
+
+#[test]
 fn prompts_that_nothing_applies_are_noticed() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = with_tokenizer_alone(folder.path());

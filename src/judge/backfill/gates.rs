@@ -17,15 +17,17 @@ pub struct Gates<'a> {
     changes: [Estimate; 2],
     flips: Flips,
     slices: Vec<Slice>,
+    is_whole: bool,
     policy: &'a Policy,
     today: Date,
 }
 
 impl<'a> Gates<'a> {
-    /// `outcomes` is over the kept queries; `members` name queries of the whole.
+    /// `outcomes` is over the kept queries; `members` name queries of the whole. Of the whole gallery (`is_whole`) excess flips
+    /// are not asked: against itself new->new has none, whatever ties and few queries leave possible.
     pub fn new(
         outcomes: &Outcomes,
-        keep: &[bool],
+        (keep, is_whole): (&[bool], bool),
         members: &[Members],
         policy: &'a Policy,
         intervals: &Intervals,
@@ -40,6 +42,7 @@ impl<'a> Gates<'a> {
             changes: [change, least],
             flips: Flips::new(intervals, outcomes),
             slices: slices::test(members, outcomes, Some(keep), policy, intervals),
+            is_whole,
             policy,
             today,
         }
@@ -76,7 +79,9 @@ impl<'a> Gates<'a> {
         let below =
             |shares: [Estimate; 2], limit| checks::state_of_both(&shares, limit, SafeSide::Below);
         let asked = |code| {
-            policy.severity(code) == CheckSeverity::Gate && !policy.waives(code, None, self.today)
+            policy.severity(code) == CheckSeverity::Gate
+                && !policy.waives(code, None, self.today)
+                && !(self.is_whole && code == CheckCode::ExcessFlips)
         };
         let states = [
             (CheckCode::CrossTestChange, above(-policy.margin)),

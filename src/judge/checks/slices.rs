@@ -55,12 +55,9 @@ pub(super) fn check(evidence: &Evidence, policy: &Policy) -> Check {
             "more queries in these slices, or fewer columns under slice_columns".to_owned();
         (CheckState::Unsettled, message, Some(settles))
     } else {
-        let largest = tested
-            .iter()
-            .filter_map(|slice| Some(slice.test.as_ref()?.minimum_detectable_loss))
-            .fold(0.0, f64::max);
         let message = format!(
-            "none of {n} tested slices is proven to lose more than {margin} {primary} (a loss of {largest:.2} or more would have shown in each, power .8)"
+            "none of {n} tested slices is proven to lose more than {margin} {primary} ({}, power .8)",
+            detectable(&tested)
         );
         (CheckState::Pass, message, None)
     };
@@ -69,6 +66,23 @@ pub(super) fn check(evidence: &Evidence, policy: &Policy) -> Check {
         limit: Some(0.0),
         settles,
         ..plain(code, state, SafeSide::Below, message, policy)
+    }
+}
+
+/// What would have been seen.
+fn detectable(tested: &[&Slice]) -> String {
+    let losses = tested.iter();
+    let losses = losses.filter_map(|slice| Some(slice.test.as_ref()?.minimum_detectable_loss));
+    let (seen, blind): (Vec<f64>, Vec<f64>) = losses.partition(|loss| loss.is_finite());
+    let largest = seen.iter().copied().fold(0.0, f64::max);
+    match (seen.len(), blind.len()) {
+        (0, 1..) => "no loss would have shown".into(),
+        (_, 0) => format!("a loss of {largest:.2} or more would have shown in each"),
+        (_, blind) => {
+            format!(
+                "a loss of {largest:.2} or more would have shown in each but {blind}, where none would"
+            )
+        }
     }
 }
 

@@ -93,7 +93,8 @@ impl Tables<'_> {
             p: test.p,
             p_holm: test.p_holm,
             q: test.q,
-            minimum_detectable_loss: test.minimum_detectable_loss,
+            minimum_detectable_loss: Some(test.minimum_detectable_loss)
+                .filter(|loss| loss.is_finite()),
             suspect: state != CheckState::Fail && test.q <= policy.alpha,
             state,
         })

@@ -14,7 +14,7 @@ fn slice(name: &str, queries: usize, identities: usize, change: Estimate, p: f64
         p,
         p_holm: (4.0 * p).min(1.0),
         q: (2.0 * p).min(1.0),
-        minimum_detectable_loss: 0.1 + (change.upper - change.lower),
+        minimum_detectable_loss: Some(0.1 + (change.upper - change.lower)),
         state: if 4.0 * p <= 0.05 {
             CheckState::Fail
         } else {

@@ -59,8 +59,8 @@ pub struct SliceRow {
     pub p_holm: f64,
     /// False-discovery rate at which it would be called a suspect (Benjamini and Hochberg).
     pub q: f64,
-    /// True loss that this slice would show with power .8 after the correction.
-    pub minimum_detectable_loss: f64,
+    /// True loss that this slice would show with power .8 after the correction; `None` where no loss would.
+    pub minimum_detectable_loss: Option<f64>,
     /// What follows for the check on slices.
     pub state: CheckState,
     /// q at most alpha: worth a look, proves nothing.

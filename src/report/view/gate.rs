@@ -135,11 +135,10 @@ pub fn slices(report: &AuditReport) -> Option<Table> {
             Cell::number(measure(row.new_old)),
             estimate_cell(&row.change),
             Cell::number(p_value(row.p_holm)),
-            Cell::number(if row.minimum_detectable_loss.is_finite() {
-                measure(row.minimum_detectable_loss)
-            } else {
-                "none".into()
-            }),
+            Cell::number(
+                row.minimum_detectable_loss
+                    .map_or_else(|| "none".into(), measure),
+            ),
             Cell::text(state).tone(tone),
         ]);
     }
