@@ -191,6 +191,16 @@ fn with_tokenizer_alone(folder: &Path) -> ModelSource {
     ModelSource::Onnx(model)
 }
 
+/// Takes a part out of the tokenizer in the folder.
+fn without(folder: &Path, part: &str) {
+    let file = folder.join("tokenizer.json");
+    let text = std::fs::read_to_string(&file).expect("read");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let had = json[part].take();
+    assert!(had.is_object(), "the fixture has it");
+    std::fs::write(&file, json.to_string()).expect("written");
+}
+
 #[test]
 fn a_pooling_that_is_not_known_is_refused_unless_overruled() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -308,12 +318,8 @@ fn sentence_transformers_longest_sequence_takes_the_place_of_the_tokenizers_own(
 fn the_tokenizers_length_counts_where_nothing_else_names_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = with_tokenizer_alone(folder.path());
-    let tokenizer = folder.path().join("tokenizer.json");
-    let text = std::fs::read_to_string(&tokenizer).expect("read");
-    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let own = json["truncation"].take();
-    assert!(own.is_object(), "the fixture cuts by itself");
-    std::fs::write(&tokenizer, json.to_string()).expect("written");
+    // One that cuts nothing by itself.
+    without(folder.path(), "truncation");
     let probe = text_probe(&["one text of more than a few words, so that it can be cut short"]);
     let config = ModelConfig {
         pooling: Some(Pooling::Mean),
@@ -351,12 +357,8 @@ fn the_tokenizers_length_counts_where_nothing_else_names_one() {
 fn sentence_transformers_lower_case_comes_before_the_tokenizer() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = with_tokenizer_alone(folder.path());
-    let tokenizer = folder.path().join("tokenizer.json");
-    let text = std::fs::read_to_string(&tokenizer).expect("read");
-    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     // One that lowers nothing by itself.
-    json["normalizer"] = serde_json::Value::Null;
-    std::fs::write(&tokenizer, json.to_string()).expect("written");
+    without(folder.path(), "normalizer");
     let cache = tempfile::tempdir().expect("a folder");
     let config = ModelConfig {
         pooling: Some(Pooling::Mean),
