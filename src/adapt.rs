@@ -129,7 +129,7 @@ pub fn run(
         units: split.unit.to_owned(),
         seed: config.seed,
         test_below: Adaptation::bound_text(split.test_below),
-        held_out_keys: split.held_out_keys.clone(),
+        known: split.known(probe, config.seed, audit::input_digests(old, new)),
         fitted: split.units[0] + split.units[1],
         held_out: split.units[2],
         own_search: own_search(&embedding, &fitting.head, &split, config)?,

@@ -20,7 +20,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use adaptation::{Adaptation, IDENTITIES, OwnSearch};
+pub use adaptation::{Adaptation, IDENTITIES, Known, OwnSearch, Seen};
 pub use check::{CheckCode, CheckSeverity, UnknownName, nearest};
 pub use date::{Date, NotADate};
 pub use embeddings::{Element, Embeddings, EmbeddingsError, Mapped, Rows, Scale, cosine};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Adaptation, IDENTITIES, Probe};
+use crate::domain::{Adaptation, IDENTITIES, Known, Probe};
 
 /// One part in so many of the units is held out for the test; as many choose among heads.
 pub const PARTS: usize = 5;
@@ -29,8 +29,6 @@ pub struct Split {
     pub unit: &'static str,
     /// Units whose [`Adaptation::key`] is below are test.
     pub test_below: u64,
-    /// See [`Adaptation::held_out_keys`].
-    pub held_out_keys: Vec<u32>,
 }
 
 impl Split {
@@ -63,14 +61,6 @@ impl Split {
         let n_test = n / PARTS;
         let bound = |n: usize| keys.get(n).copied().unwrap_or(u64::MAX);
         let [test_below, validation_below] = [bound(n_test), bound(2 * n_test)];
-        let names = (0..n_items).flat_map(|item| probe.split_names(item, by_identity));
-        let keys = names.map(|name| Adaptation::key(seed, name));
-        let mut held_out_keys: Vec<u32> = keys
-            .filter(|&key| key < test_below)
-            .map(Adaptation::first_half)
-            .collect();
-        held_out_keys.sort_unstable();
-        held_out_keys.dedup();
         let part = |unit: usize| match key_of_unit[unit] {
             key if key < test_below => Part::Test,
             key if key < validation_below => Part::Validation,
@@ -81,8 +71,27 @@ impl Split {
             units: [n - 2 * n_test, n_test, n_test],
             unit: if by_identity { IDENTITIES } else { "items" },
             test_below,
-            held_out_keys,
         }
+    }
+
+    /// What a later audit has to know of it; `digests` are those of the inputs, one entry an item, or none at all.
+    pub fn known(&self, probe: &Probe, seed: u64, digests: &[Option<[u8; 32]>]) -> Known {
+        let by_identity = self.unit == IDENTITIES;
+        let names = |item: usize| probe.split_names(item, by_identity).into_iter();
+        let keys = || {
+            (0..probe.items.len())
+                .flat_map(names)
+                .map(|name| Adaptation::key(seed, name))
+        };
+        let is_held_out = |key: &u64| *key < self.test_below;
+        let is_used = |part: &Option<Part>| part.is_some_and(|part| part != Part::Test);
+        let inputs = digests.iter().zip(&self.of_item);
+        let inputs = inputs.filter(|(_, part)| is_used(part));
+        Known::new(
+            keys().filter(is_held_out),
+            keys().filter(|key| !is_held_out(key)),
+            inputs.filter_map(|(digest, _)| *digest),
+        )
     }
 
     /// Takes out of fit and validation what has the very input of an item of a later part: a file under two names is one
@@ -122,7 +131,7 @@ pub mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::domain::{Item, Modality, Reference, Role};
+    use crate::domain::{Item, Modality, Reference, Role, Seen};
 
     /// Three items each of so many identities, one of them junk.
     pub fn probe(identities: usize) -> Probe {
@@ -165,14 +174,17 @@ pub mod tests {
             units: split.unit.into(),
             seed: 9,
             test_below: Adaptation::bound_text(split.test_below),
-            held_out_keys: split.held_out_keys.clone(),
+            known: split.known(&probe, 9, &[]),
             fitted: 0,
             held_out: 0,
             own_search: None,
         };
         for (item, part) in split.of_item.iter().enumerate() {
             let names = probe.split_names(item, true);
-            assert_eq!(said.holds_out(&names), *part == Some(Part::Test));
+            if let Some(part) = part {
+                let is_held_out = said.seen(&names, None) == Seen::HeldOut;
+                assert_eq!(is_held_out, *part == Part::Test);
+            }
         }
     }
 

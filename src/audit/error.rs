@@ -93,7 +93,7 @@ pub enum AuditError {
     },
     /// An adapted model and a probe with nothing that its head is known not to have seen.
     #[error(
-        "{}: none of the {queries} queries is one of the {held_out} {units} that the head of the {side} model was not fitted on",
+        "{}: of none of its {queries} queries is it known that the head of the {side} model was not fitted on it ({held_out} {units} were held out)",
         origin.display()
     )]
     NoneHeldOut {
@@ -140,7 +140,7 @@ impl AuditError {
                 "audit with the labels that it was adapted with, or adapt again without labels".into(),
             ),
             AuditError::NoneHeldOut { units, .. } => Some(format!(
-                "audit it with the probe that it was adapted with, its {units} named as then, or adapt it again"
+                "audit it with the probe that it was adapted with or with new {units}; adapt it again if an earlier version of compat-audit made it"
             )),
             AuditError::Report(error) => error.hint(),
         }

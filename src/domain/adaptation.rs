@@ -22,10 +22,9 @@ pub struct Adaptation {
     pub seed: u64,
     /// Units whose key is below are test: 16 hex digits.
     pub test_below: String,
-    /// The first halves of the keys of all names that were held out, rising. A name that was not there when the head was fitted
-    /// may be another one of something that was, so only these count. No report has them.
+    /// What there was when the head was fitted. No report has it.
     #[serde(skip)]
-    pub held_out_keys: Vec<u32>,
+    pub known: Known,
     /// Units that the head was fitted on, and by which it was chosen.
     pub fitted: usize,
     /// Units that were held out.
@@ -49,6 +48,58 @@ pub struct OwnSearch {
     pub after: f64,
 }
 
+/// What there was when a head was fitted, by the first four bytes of hashes; each list rises.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    /// Keys of the names that were held out.
+    pub held_out: Vec<u32>,
+    /// Keys of all other names.
+    pub fitted: Vec<u32>,
+    /// Inputs of what was not held out: under another name they are still what the head has seen.
+    pub inputs: Vec<u32>,
+}
+
+/// What an adapted model's head knows of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The head was fitted on it or chosen by it, or that cannot be ruled out.
+    Fitted,
+    /// It was held out.
+    HeldOut,
+    /// Neither its names nor its input were there.
+    Never,
+}
+
+impl Known {
+    /// Of any hash, the lists sorted.
+    pub fn new(
+        held_out: impl Iterator<Item = u64>,
+        fitted: impl Iterator<Item = u64>,
+        inputs: impl Iterator<Item = [u8; 32]>,
+    ) -> Self {
+        let sorted = |mut list: Vec<u32>| {
+            list.sort_unstable();
+            list.dedup();
+            list
+        };
+        let first = |key: u64| (key >> 32) as u32;
+        Self {
+            held_out: sorted(held_out.map(first).collect()),
+            fitted: sorted(fitted.map(first).collect()),
+            inputs: sorted(inputs.map(|digest| first_of(&digest)).collect()),
+        }
+    }
+
+    /// Whether nothing is known: the model was made before models said it.
+    pub fn is_empty(&self) -> bool {
+        self.held_out.is_empty() && self.fitted.is_empty()
+    }
+}
+
+fn first_of(digest: &[u8; 32]) -> u32 {
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
 impl Adaptation {
     /// The place of a name in the split: the first eight bytes of the BLAKE3 of seed and name. It hangs on nothing else, so
     /// a name is on the same side in every probe that holds it. Of several labels that items tie together the lowest counts.
@@ -66,28 +117,43 @@ impl Adaptation {
         format!("{below:016x}")
     }
 
-    /// What of a key is kept.
-    pub fn first_half(key: u64) -> u32 {
-        (key >> 32) as u32
-    }
-
-    /// Whether an item of these names was held out; `false` for all where the bound cannot be read. Of what was fitted on
-    /// no name lies below the bound, however items are tied together elsewhere.
-    pub fn holds_out(&self, names: &[&str]) -> bool {
-        let below = u64::from_str_radix(&self.test_below, 16).unwrap_or(0);
-        names.iter().any(|name| {
-            let key = Self::key(self.seed, name);
-            let known = &self.held_out_keys;
-            key < below && known.binary_search(&Self::first_half(key)).is_ok()
-        })
+    /// What the head knows of an item of these names and this input. Nothing can be told of a name that is new without an
+    /// input, nor where the bound cannot be read. Of what was fitted on no name lies below the bound, however items are tied
+    /// together elsewhere.
+    pub fn seen(&self, names: &[&str], input: Option<&[u8; 32]>) -> Seen {
+        let Ok(below) = u64::from_str_radix(&self.test_below, 16) else {
+            return Seen::Fitted;
+        };
+        let is_in = |list: &[u32], key: u64| list.binary_search(&((key >> 32) as u32)).is_ok();
+        let keys: Vec<u64> = names
+            .iter()
+            .map(|name| Self::key(self.seed, name))
+            .collect();
+        let Known {
+            held_out,
+            fitted,
+            inputs,
+        } = &self.known;
+        if keys.iter().any(|&key| key < below && is_in(held_out, key)) {
+            return Seen::HeldOut;
+        }
+        let is_known = keys.iter().any(|&key| is_in(fitted, key));
+        match input {
+            Some(input) if !is_known && inputs.binary_search(&first_of(input)).is_err() => {
+                Seen::Never
+            }
+            _ => Seen::Fitted,
+        }
     }
 
     /// As it stands in a model's file.
     pub fn to_metadata(&self) -> String {
-        let keys = self.held_out_keys.iter();
+        let hex = |list: &[u32]| list.iter().map(|first| format!("{first:08x}")).collect();
         let written = Written {
             of: self.clone(),
-            held_out_keys: keys.map(|key| format!("{key:08x}")).collect(),
+            held_out_names: hex(&self.known.held_out),
+            fitted_names: hex(&self.known.fitted),
+            fitted_inputs: hex(&self.known.inputs),
         };
         serde_json::to_string(&written).expect("texts and numbers are JSON")
     }
@@ -97,12 +163,19 @@ impl Adaptation {
     /// # Errors
     /// What is no such text.
     pub fn from_metadata(text: &str) -> serde_json::Result<Self> {
-        let Written { of, held_out_keys } = serde_json::from_str(text)?;
-        let digits = held_out_keys.as_bytes().chunks(8);
-        let key = |digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        let written: Written = serde_json::from_str(text)?;
+        let list = |hex: &str| {
+            let digits = hex.as_bytes().chunks(8);
+            let first = |digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+            digits.filter_map(first).collect()
+        };
         Ok(Self {
-            held_out_keys: digits.filter_map(key).collect(),
-            ..of
+            known: Known {
+                held_out: list(&written.held_out_names),
+                fitted: list(&written.fitted_names),
+                inputs: list(&written.fitted_inputs),
+            },
+            ..written.of
         })
     }
 }
@@ -112,9 +185,13 @@ impl Adaptation {
 struct Written {
     #[serde(flatten)]
     of: Adaptation,
-    /// Eight hex digits each.
+    /// Eight hex digits each, as the other two.
     #[serde(default)]
-    held_out_keys: String,
+    held_out_names: String,
+    #[serde(default)]
+    fitted_names: String,
+    #[serde(default)]
+    fitted_inputs: String,
 }
 
 #[cfg(test)]
@@ -123,15 +200,13 @@ mod tests {
 
     #[test]
     fn a_unit_is_on_the_side_of_its_name_whatever_else_there_is() {
+        let key = |name: &String| Adaptation::key(3, name);
         let bound = Adaptation::key(3, "b");
-        let others: Vec<String> = (0..200).map(|i| i.to_string()).collect();
-        // All but the last are known.
-        let known = others[..199].iter().map(|name| Adaptation::key(3, name));
-        let mut held_out_keys: Vec<u32> = known
-            .filter(|key| *key < bound)
-            .map(Adaptation::first_half)
-            .collect();
-        held_out_keys.sort_unstable();
+        let names: Vec<String> = (0..200).map(|i| i.to_string()).collect();
+        let (held_out, fitted): (Vec<u64>, Vec<u64>) =
+            names.iter().map(key).partition(|key| *key < bound);
+        let input = |number: u8| [number; 32];
+        let inputs = (0..9).map(input);
         let adaptation = Adaptation {
             head: "orthogonal".into(),
             new_model: String::new(),
@@ -139,29 +214,36 @@ mod tests {
             units: "identities".into(),
             seed: 3,
             test_below: Adaptation::bound_text(bound),
-            held_out_keys,
+            known: Known::new(held_out.into_iter(), fitted.into_iter(), inputs),
             fitted: 0,
             held_out: 0,
             own_search: None,
         };
-        assert!(!adaptation.holds_out(&["b"]), "the bound itself is outside");
         let read = Adaptation::from_metadata(&adaptation.to_metadata()).expect("as written");
         assert_eq!(read, adaptation);
         assert!(Adaptation::from_metadata("{}").is_err());
-        for name in &others[..199] {
-            assert_eq!(read.holds_out(&[name]), Adaptation::key(3, name) < bound);
+        for name in &names {
+            let expected = if key(name) < bound {
+                Seen::HeldOut
+            } else {
+                Seen::Fitted
+            };
+            for input in [None, Some(&input(1)), Some(&input(100))] {
+                assert_eq!(read.seen(&[name], input), expected);
+            }
         }
-        let unknown = (200..1_000).map(|i: u32| i.to_string());
-        let mut below = unknown.filter(|name| Adaptation::key(3, name) < bound);
-        assert!(
-            !read.holds_out(&[&below.next().expect("one of 800")]),
-            "never seen"
-        );
+        // A name that was not there counts by its input alone, on whatever side of the bound it lies.
+        for name in (200..300).map(|i: u32| i.to_string()) {
+            assert_eq!(read.seen(&[&name], Some(&input(100))), Seen::Never);
+            assert_eq!(read.seen(&[&name], Some(&input(8))), Seen::Fitted);
+            assert_eq!(read.seen(&[&name], None), Seen::Fitted);
+        }
+        assert!(!read.known.is_empty() && Known::default().is_empty());
         assert_ne!(Adaptation::key(3, "b"), Adaptation::key(4, "b"));
         let torn = Adaptation {
             test_below: "?".into(),
             ..adaptation
         };
-        assert!(!torn.holds_out(&["a"]));
+        assert_eq!(torn.seen(&["a"], Some(&input(100))), Seen::Fitted);
     }
 }

@@ -453,6 +453,16 @@ mod tests {
         assert_eq!(planned(&[4; 40], STEPS + 1).beta_star, None);
     }
 
+    /// Forty queries prove no share of flips to be below 5 %, not even none; but of the whole gallery there are none by definition.
+    #[test]
+    fn the_whole_gallery_is_not_asked_for_excess_flips() {
+        let found = planned(&[2; 20], 0);
+        assert_eq!(found.beta_star, Some(1.0));
+        let passes: Vec<bool> = found.steps.iter().map(|step| step.passes).collect();
+        assert_eq!(passes, [true, false]);
+        assert!(found.steps[0].excess.upper > 0.05);
+    }
+
     #[test]
     fn no_share_is_tested_when_one_identity_dominates_or_identities_are_few() {
         let mut sizes = vec![4; 40];
