@@ -82,10 +82,9 @@ impl Known {
             list.dedup();
             list
         };
-        let first = |key: u64| (key >> 32) as u32;
         Self {
-            held_out: sorted(held_out.map(first).collect()),
-            fitted: sorted(fitted.map(first).collect()),
+            held_out: sorted(held_out.map(first_half).collect()),
+            fitted: sorted(fitted.map(first_half).collect()),
             inputs: sorted(inputs.map(|digest| first_of(&digest)).collect()),
         }
     }
@@ -94,6 +93,10 @@ impl Known {
     pub fn is_empty(&self) -> bool {
         self.held_out.is_empty() && self.fitted.is_empty()
     }
+}
+
+fn first_half(key: u64) -> u32 {
+    (key >> 32) as u32
 }
 
 fn first_of(digest: &[u8; 32]) -> u32 {
@@ -124,7 +127,7 @@ impl Adaptation {
         let Ok(below) = u64::from_str_radix(&self.test_below, 16) else {
             return Seen::Fitted;
         };
-        let is_in = |list: &[u32], key: u64| list.binary_search(&((key >> 32) as u32)).is_ok();
+        let is_in = |list: &[u32], key: u64| list.binary_search(&first_half(key)).is_ok();
         let keys: Vec<u64> = names
             .iter()
             .map(|name| Self::key(self.seed, name))
@@ -161,19 +164,24 @@ impl Adaptation {
     /// The same, read.
     ///
     /// # Errors
-    /// What is no such text.
+    /// What is no such text, torn lists too: what is missing in one would pass as never seen.
     pub fn from_metadata(text: &str) -> serde_json::Result<Self> {
         let written: Written = serde_json::from_str(text)?;
         let list = |hex: &str| {
             let digits = hex.as_bytes().chunks(8);
-            let first = |digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
-            digits.filter_map(first).collect()
+            let first = |digits: &[u8]| {
+                let text = std::str::from_utf8(digits).ok()?;
+                let first = u32::from_str_radix(text, 16).ok()?;
+                (digits.len() == 8).then_some(first)
+            };
+            let list: Option<Vec<u32>> = digits.map(first).collect();
+            list.ok_or_else(|| serde::de::Error::custom("expected eight hex digits a hash"))
         };
         Ok(Self {
             known: Known {
-                held_out: list(&written.held_out_names),
-                fitted: list(&written.fitted_names),
-                inputs: list(&written.fitted_inputs),
+                held_out: list(&written.held_out_names)?,
+                fitted: list(&written.fitted_names)?,
+                inputs: list(&written.fitted_inputs)?,
             },
             ..written.of
         })
@@ -222,6 +230,8 @@ mod tests {
         let read = Adaptation::from_metadata(&adaptation.to_metadata()).expect("as written");
         assert_eq!(read, adaptation);
         assert!(Adaptation::from_metadata("{}").is_err());
+        let torn = adaptation.to_metadata().replace("01010101", "0101");
+        assert!(Adaptation::from_metadata(&torn).is_err(), "a hash is cut");
         for name in &names {
             let expected = if key(name) < bound {
                 Seen::HeldOut

@@ -215,7 +215,7 @@ const LEVELS: usize = 24;
 
 /// Many source pixels a target: each level has a lane of its own, in which every eighth pixel is summed up. Integers, so
 /// the order does not matter. The lanes of a row's targets wait in memory before they are added up: together with the loop
-/// above it, the compiler would rearrange both and take half as long again.
+/// above it, the compiler rearranges both and multiplies part of the lanes one by one.
 #[inline(always)]
 fn width_pass_of_many(windows: &Windows, pixels: &[u8], source_stride: usize, out: &mut [u8]) {
     let n = (3 * windows.taps).next_multiple_of(LEVELS);

@@ -157,7 +157,6 @@ pub fn read_pooling(
 }
 
 /// What sentence-transformers' `sentence_bert_config.json` has done before the tokenizer.
-#[derive(Default)]
 struct Transformer {
     /// It takes the place of tokenizer.json's own truncation: all-MiniLM-L6-v2 is cut at 256 tokens, its tokenizer.json says 128.
     max_seq_length: Option<usize>,
